@@ -1,0 +1,101 @@
+"""What a teacher is: it writes hints, and it says what it thinks of the student's tokens.
+
+Shapes: T completion tokens of one row, K candidates kept per token, H the teacher's hidden width, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from kepo.types import Conversation, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from kepo.objective.divergence import OutputHead
+
+MaxOverProcesses: TypeAlias = Callable[[int], int]
+"""The largest of one integer per process. All processes must call it together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One row to score: the teacher sees the ORIGINAL prompt, then the student's exact token ids.
+
+    Attributes:
+        prompt: Original prompt, images included; the teacher renders it with its own processor.
+        completion_ids: The student's token ids (length T >= 1).
+    """
+
+    prompt: Prompt
+    completion_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DenseScores:
+    """A teacher's full next-token distribution at the T completion positions, as hidden states.
+
+    The vocabulary-sized product with the teacher's `head` is only ever made in chunks, inside the divergence.
+
+    Attributes:
+        hidden: (T, H) the states that predict completion tokens 0..T-1.
+        token_logps: (T,) log-probability the teacher gives to the student's own tokens, in nats.
+    """
+
+    hidden: torch.Tensor
+    token_logps: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SparseScores:
+    """A teacher's K most likely next tokens at the T completion positions.
+
+    Attributes:
+        ids: (T, K) token ids; a row may repeat no id.
+        logps: (T, K) their log-probabilities, in nats; -inf marks an unused place.
+        token_logps: (T,) log-probability of the student's own tokens, in nats.
+    """
+
+    ids: torch.Tensor
+    logps: torch.Tensor
+    token_logps: torch.Tensor
+
+
+Scores: TypeAlias = DenseScores | SparseScores
+
+
+@runtime_checkable
+class HintWriter(Protocol):
+    """Writes hints. Called by every process the same number of times, with an empty list where there is no work."""
+
+    def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
+        """One raw answer per conversation (see `kepo.prompts.hint_request`); a failure is an empty string."""
+        ...
+
+
+@runtime_checkable
+class Teacher(HintWriter, Protocol):
+    """A hint writer that also scores tokens."""
+
+    def check_student(self, tokenizer: Any, vocab_size: int) -> None:
+        """Refuse a student whose token ids mean something else here.
+
+        Raises:
+            kepo.errors.TeacherError: with a sentence that says what to use instead.
+        """
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
+        """One result per request, in order. An empty list is allowed, and must be sent by a process without rows."""
+        ...
+
+    @property
+    def head(self) -> OutputHead | None:
+        """The output head that belongs to `DenseScores`; None for a teacher with sparse scores."""
+        ...
+
+    def place(self, device: Any, shard: Callable[[Any], Any] | None, max_over_processes: MaxOverProcesses) -> None:
+        """Called once before training: where to compute, how to shard (None: not), how to agree on a number."""
+        ...

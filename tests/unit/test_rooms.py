@@ -1,0 +1,80 @@
+"""Who may import whom (docs/design.md), read from the source, and that `import kepo` is instant."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "kepo"
+
+# room -> the rooms it may import, itself aside.
+ALLOWED: dict[str, set[str]] = {
+    "types": set(),
+    "errors": set(),
+    "objective": {"errors"},
+    "prompts": {"types"},
+    "rewards": {"types", "errors"},
+    "teachers": {"types", "prompts", "errors", "objective"},
+    "exploration": {"types", "prompts", "errors", "teachers"},
+    "data": {"types", "prompts", "errors"},
+    "models": {"types", "prompts", "errors", "data"},
+    "trainer": {"types", "prompts", "errors", "objective", "rewards", "teachers", "exploration", "data"},
+    "cli": {"types", "prompts", "errors", "objective", "rewards", "teachers", "exploration", "data", "models", "trainer"},
+    "__init__": {"types", "teachers", "trainer"},
+}
+ONLY_FOR = {"trl": {"trainer"}, "accelerate": {"trainer", "cli"}, "peft": {"trainer", "teachers"}}
+STANDARD_LIBRARY_ONLY = {"types", "errors", "prompts"}
+TORCH_ONLY = {"objective"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "kepo" else {node.module}
+    return names
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    room = _room(path)
+    assert room in ALLOWED, f"{path} is in a room that the table of this test does not know"
+    for name in _imports(path):
+        top, _, rest = name.partition(".")
+        if top == "kepo":
+            target = rest.split(".")[0]
+            assert target in ALLOWED[room] | {room, ""}, f"{path}: {room}/ may not import kepo.{target}"
+        elif top in ONLY_FOR:
+            assert room in ONLY_FOR[top], f"{path}: {top} may only be imported by {sorted(ONLY_FOR[top])}"
+        elif room in STANDARD_LIBRARY_ONLY:
+            assert top in sys.stdlib_module_names, f"{path}: {room} uses the standard library only, not {top}"
+        elif room in TORCH_ONLY:
+            assert top in sys.stdlib_module_names | {"torch"}, f"{path}: objective/ uses torch only, not {top}"
+
+
+def test_only_the_seams_know_private_names_of_trl() -> None:
+    for path in (SOURCE / "trainer").rglob("*.py"):
+        if path.name == "seams.py":
+            continue
+        modules = {name for name in _imports(path) if name.split(".")[0] == "trl"}
+        assert modules <= {"trl"}, f"{path} reaches into {modules}; that belongs in seams.py"
+
+
+@pytest.mark.parametrize("module", ["kepo", "kepo.types", "kepo.prompts", "kepo.cli.main"])
+def test_import_is_instant(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'trl', 'transformers', 'datasets') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
