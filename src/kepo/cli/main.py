@@ -1,0 +1,51 @@
+"""`kepo`: from raw data to a trained model. One thin file per command; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from kepo import __version__
+from kepo.cli.models import app as models_app
+from kepo.cli.recipes import recipes
+from kepo.cli.train import train
+from kepo.errors import KepoError
+
+app = typer.Typer(
+    help="KEPO: post-train language and vision-language models with a quality gate and knowledge-enhanced exploration.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command()(recipes)
+app.add_typer(models_app, name="models")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message and exit code 2, not a traceback."""
+    # Usage pings of the libraries underneath are network traffic that nobody asked for here.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except KepoError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        # Other processes of a distributed run may wait in a collective; leaving at once lets the launcher end them.
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            os._exit(2)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("interrupted", fg=typer.colors.YELLOW, err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`kepo train RECIPE [--field value ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kepo.trainer.launch import Result
+
+# What the closing table shows, where the run logged it.
+_SHOWN = {
+    "reward": "reward",
+    "exploration/correct_before": "correct before exploration",
+    "exploration/dead_groups": "dead groups",
+    "exploration/rescued_groups": "rescued of the explored groups",
+    "exploration/attempts_per_rescue": "attempts per rescue",
+    "exploration/tokens_per_rescue": "tokens per rescue",
+    "exploration/injected_share": "injected rollouts",
+    "exploration/leaked_hints": "leaked hints",
+    "gate/open_share": "gate open",
+    "distillation/loss": "distillation loss",
+    "teacher/tokens": "teacher tokens",
+    "time/rollouts_s": "seconds of rollouts",
+    "time/exploration_s": "seconds of exploration",
+    "time/teacher_s": "seconds of teacher",
+    "loss": "loss",
+    "mean_token_accuracy": "token accuracy",
+}
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`kepo recipes`).")],
+    accelerate_config: Annotated[
+        str | None,
+        typer.Option(help="Launch with accelerate: a config file, or one of TRL's (multi_gpu, fsdp2, zero2, zero3)."),
+    ] = None,
+) -> None:
+    """Train with a recipe; any field of it can be given as `--field value` (see docs/train.md for all of them)."""
+    if accelerate_config is not None:
+        _launch(accelerate_config, recipe, context.args)
+        return
+    from kepo.trainer.launch import train as run
+    from kepo.trainer.recipe import load_recipe
+
+    result = run(load_recipe(recipe, context.args))
+    _show(result)
+
+
+def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:
+    """Start this command again under accelerate, with a config of TRL's or the user's own."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    from kepo.trainer.seams import accelerate_config_file
+
+    arguments = ["--config_file", accelerate_config_file(config), "-m", "kepo", "train", recipe, *overrides]
+    launch_command(launch_command_parser().parse_args(arguments))
+
+
+def _show(result: Result) -> None:
+    """Print the run's metrics, first and last log side by side."""
+    import os
+
+    from rich.console import Console
+    from rich.table import Table
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    first, last = _ends(result.history)
+    table = Table("metric", "first log", "last log", "mean", title=f"{result.folder} ({result.device})")
+    for name, label in _SHOWN.items():
+        values = [log[name] for log in result.history if log.get(name) is not None]
+        if values:
+            table.add_row(label, _number(first.get(name)), _number(last.get(name)), _number(sum(values) / len(values)))
+    console = Console()
+    console.print(table)
+    console.print(f"model, rollouts/ and run.json are in {result.folder}")
+
+
+def _ends(history: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    logs = [log for log in history if "loss" in log]
+    return (logs[0], logs[-1]) if logs else ({}, {})
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

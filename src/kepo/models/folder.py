@@ -1,0 +1,56 @@
+"""Writing a model folder whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kepo.errors import ConfigError
+
+
+@contextmanager
+def model_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A scratch folder beside `out` that takes its place when the block ends without an error.
+
+    What was in `out` stays untouched until then, so an interrupted export leaves either the old model or none.
+
+    Args:
+        out: The folder to make; its parents are made too.
+        overwrite: Allow `out` to hold a model already. A folder with other content is never replaced.
+
+    Yields:
+        An empty folder to write into, on the same file system as `out`.
+
+    Raises:
+        ConfigError: `out` is a file, or a folder that may not be replaced.
+    """
+    out = Path(out).absolute()
+    _check_target(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    retired = out.with_name(f".{out.name}.{os.getpid()}.old")
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            out.rename(retired)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose the name of a folder for the model")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"{out} is not empty; choose another folder, or pass --overwrite (overwrite=True)")
+    if not (out / "config.json").is_file():
+        raise ConfigError(f"{out} holds no model (no config.json), so it is not overwritten; choose another folder")

@@ -1,0 +1,218 @@
+"""A vision-language model of 1 to 3 million parameters, untrained, in the LLaVA architecture.
+
+Small enough to be trained on a laptop's CPU within minutes, yet an ordinary folder to everything that loads it: SigLIP
+tower, two-layer projector, Qwen2 decoder, a processor, a chat template and a tokenizer trained on the questions that
+it will be asked. It starts knowing nothing; supervised training has to come before reinforcement learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from kepo.errors import ConfigError
+from kepo.models.folder import model_folder
+from kepo.models.tokenizer import IMAGE, train_tokenizer
+from kepo.prompts import HINT_LEVELS, PromptStyle, build_prompt, hint_request, hinted_prompt, prompt_text
+from kepo.types import Question
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+
+Size: TypeAlias = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True, slots=True)
+class LlavaSize:
+    """Widths and depths. The head width is 32 in both towers.
+
+    Attributes:
+        vision_width: Hidden width of the image tower, a multiple of 32.
+        vision_layers: Blocks of the image tower.
+        text_width: Hidden width of the decoder, a multiple of 32.
+        text_layers: Blocks of the decoder.
+    """
+
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+
+
+SIZES: dict[str, LlavaSize] = {
+    "student": LlavaSize(vision_width=96, vision_layers=2, text_width=128, text_layers=4),
+    "teacher": LlavaSize(vision_width=128, vision_layers=3, text_width=192, text_layers=5),
+}
+"""`student`: about 1.2 million parameters. `teacher`: about 3 million."""
+
+_HEAD_WIDTH = 32
+_MAX_LENGTH = 2048
+# Wider than the 0.02 of large models: at a width of 128 that would start the blocks close to silence.
+_INIT_STD = 0.05
+
+
+def build_llava(
+    out: Path,
+    questions: Sequence[Question],
+    *,
+    size: Size = "student",
+    tokenizer_from: Path | None = None,
+    image_size: int = 48,
+    patch_size: int = 8,
+    vocab_size: int = 1024,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Write an untrained model with processor and tokenizer to `out`; the same arguments give the same bytes.
+
+    Args:
+        out: Folder to write; made whole or not at all.
+        questions: What the tokenizer is trained on; not looked at when `tokenizer_from` is given.
+        size: A key of `SIZES`.
+        tokenizer_from: Folder of a model whose tokenizer is taken over, so that a teacher's token ids mean the same.
+        image_size: Side of the square that every image is resized to, in pixels.
+        patch_size: Side of a patch in pixels; an image takes (image_size / patch_size)^2 tokens of the prompt.
+        vocab_size: Most tokens of the vocabulary.
+        seed: Decides the initial weights.
+        overwrite: Replace a model that `out` already holds.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: a size that is unknown or does not divide, no questions, or a folder that may not be written or
+            has no suitable tokenizer.
+    """
+    if size not in get_args(Size):
+        raise ConfigError(f"size {size!r} is unknown; use one of {', '.join(get_args(Size))}")
+    if patch_size < 1 or image_size < patch_size or image_size % patch_size:
+        raise ConfigError(f"image_size = {image_size} is not a multiple of patch_size = {patch_size}")
+    if tokenizer_from is None and not questions:
+        raise ConfigError("there are no questions to train a tokenizer on; give some, or tokenizer_from")
+    with model_folder(out, overwrite=overwrite) as folder:
+        tokenizer = (
+            load_tokenizer(tokenizer_from)
+            if tokenizer_from is not None
+            else train_tokenizer(tokenizer_texts(questions), vocab_size)
+        )
+        _model(_config(SIZES[size], tokenizer, image_size, patch_size), seed).save_pretrained(folder)
+        _processor(tokenizer, image_size, patch_size).save_pretrained(folder)
+    return Path(out)
+
+
+def tokenizer_texts(questions: Sequence[Question]) -> Iterator[str]:
+    """Every text that a model meets when it is trained on `questions`, each once, in a fixed order.
+
+    Prompts in every style, hint requests of every level, hinted prompts, option texts and answers.
+    """
+    seen: set[str] = set()
+    for question in questions:
+        for text in _texts_of(question):
+            if text not in seen:
+                seen.add(text)
+                yield text
+
+
+def _texts_of(question: Question) -> Iterator[str]:
+    for style in get_args(PromptStyle):
+        yield prompt_text(build_prompt(question, style))
+    prompt = build_prompt(question)
+    for level in range(len(HINT_LEVELS)):
+        yield prompt_text(hint_request(prompt, question.answer, question.options, level))
+    yield prompt_text(hinted_prompt(prompt, question.answer_text))
+    yield from question.options
+    yield question.answer_text
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder that `build_llava` (or `train_tokenizer`) wrote.
+
+    Raises:
+        ConfigError: the folder has no tokenizer, or one without this package's image token.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if not (Path(folder) / "tokenizer.json").is_file():
+        raise ConfigError(f"{folder} has no tokenizer.json; tokenizer_from is the folder of a model built before")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    if IMAGE not in tokenizer.get_vocab() or tokenizer.chat_template is None:
+        raise ConfigError(f"the tokenizer of {folder} has no {IMAGE} token or no chat template; use a model built here")
+    return tokenizer
+
+
+def _config(size: LlavaSize, tokenizer: PreTrainedTokenizerFast, image_size: int, patch_size: int) -> LlavaConfig:
+    from transformers import LlavaConfig, Qwen2Config, SiglipVisionConfig
+
+    vision = SiglipVisionConfig(
+        hidden_size=size.vision_width,
+        intermediate_size=4 * size.vision_width,
+        num_hidden_layers=size.vision_layers,
+        num_attention_heads=size.vision_width // _HEAD_WIDTH,
+        image_size=image_size,
+        patch_size=patch_size,
+        vision_use_head=False,
+    )
+    heads = size.text_width // _HEAD_WIDTH
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=size.text_width,
+        intermediate_size=3 * size.text_width,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=_MAX_LENGTH,
+        initializer_range=_INIT_STD,
+        tie_word_embeddings=True,
+        **special,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=(image_size // patch_size) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+        **special,
+    )
+
+
+def _model(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
+    """Fresh weights from `seed`, without touching the caller's random state."""
+    import torch
+    from transformers import GenerationConfig, LlavaForConditionalGeneration
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    # An image token inside a completion would ask for an image that is not there, so it can never be generated.
+    model.generation_config = GenerationConfig(
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        suppress_tokens=[config.image_token_id],
+    )
+    return model
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast, image_size: int, patch_size: int) -> LlavaProcessor:
+    # The PIL backend: torchvision may be absent, and both must see the same pixels.
+    from transformers import LlavaProcessor
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    side = {"height": image_size, "width": image_size}
+    return LlavaProcessor(
+        SiglipImageProcessorPil(size=side),
+        tokenizer,
+        patch_size=patch_size,
+        vision_feature_select_strategy="full",
+        chat_template=tokenizer.chat_template,
+        image_token=IMAGE,
+    )

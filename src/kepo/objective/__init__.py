@@ -1,0 +1,36 @@
+"""The objective as pure functions of tensors: gate, divergence, injection weights, normalization. Imports torch only."""
+
+from kepo.objective.divergence import (
+    OutputHead,
+    chunked_divergence,
+    chunked_token_logps,
+    sparse_divergence,
+    token_divergence,
+)
+from kepo.objective.gate import GATE_MODES, GateMode, first_error_mask, gate_weights, rows_to_score, trajectory_gate
+from kepo.objective.loss import distillation_loss, masked_mean, step_normalizer
+from kepo.objective.schedules import SCHEDULE_KINDS, Schedule, ScheduleKind
+from kepo.objective.weights import INJECTION_CORRECTIONS, InjectionCorrection, injected_old_logps
+
+__all__ = [
+    "GATE_MODES",
+    "INJECTION_CORRECTIONS",
+    "SCHEDULE_KINDS",
+    "GateMode",
+    "InjectionCorrection",
+    "OutputHead",
+    "Schedule",
+    "ScheduleKind",
+    "chunked_divergence",
+    "chunked_token_logps",
+    "distillation_loss",
+    "first_error_mask",
+    "gate_weights",
+    "injected_old_logps",
+    "masked_mean",
+    "rows_to_score",
+    "sparse_divergence",
+    "step_normalizer",
+    "token_divergence",
+    "trajectory_gate",
+]

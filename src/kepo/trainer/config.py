@@ -1,0 +1,269 @@
+"""Settings of a run: TRL's `GRPOConfig` plus what KEPO adds.
+
+Every arm is a setting of this one class:
+
+| arm | settings |
+| --- | --- |
+| GRPO | `exploration="none"`, `distillation_weight=0` |
+| on-policy distillation | `exploration="none"`, `gate="always"`, `policy_weight=0` |
+| GRPO + uniform distillation | `exploration="none"`, `gate="always"` |
+| GRPO + gated distillation | `exploration="none"` |
+| KEPO | the defaults |
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+
+import torch
+from trl import GRPOConfig
+
+from kepo.errors import ConfigError
+from kepo.exploration import ExplorationSettings
+from kepo.objective.gate import GATE_MODES
+from kepo.objective.schedules import Schedule
+from kepo.objective.weights import INJECTION_CORRECTIONS
+
+logger = logging.getLogger(__name__)
+
+TOTAL_REWARD = "total"
+INJECTION_CONTEXTS = ("original", "hinted")
+NORMALIZATIONS = ("gated", "all")
+
+
+@dataclass
+class KEPOConfig(GRPOConfig):
+    """Configuration of `KEPOTrainer`: all fields of TRL's `GRPOConfig`, and these.
+
+    Defaults are the published method with its known defects mended. Symbols are those of arXiv 2602.00400:
+    tau the gate's threshold, lambda the weight of the teacher term, K the injected rollouts of a group of G.
+    """
+
+    # Which answers count as right.
+    correctness_reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the reward function that says whether an answer is right; exploration and, unless "
+            "`gate_reward` is set, the gate look at it alone, so that format never counts as success. None: the first."
+        },
+    )
+    correctness_threshold: float = field(
+        default=1.0, metadata={"help": "A rollout is correct when `correctness_reward` is at least this."}
+    )
+
+    # The quality gate.
+    gate: str = field(
+        default="trajectory",
+        metadata={
+            "help": "Which tokens the teacher may teach: 'trajectory' (rewarded rollouts, the paper), 'token' "
+            "(rewarded rollouts, and failed ones up to their first error), 'always', 'never', 'inverted' (failed "
+            "rollouts only)."
+        },
+    )
+    gate_reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "Reward the gate looks at: a reward function's name, 'total' for the weighted sum (as the "
+            "authors' code does), or None for `correctness_reward`."
+        },
+    )
+    gate_threshold: float = field(
+        default=1.0, metadata={"help": "tau: the gate is open for rollouts whose `gate_reward` is at least this."}
+    )
+    gate_threshold_end: float | None = field(
+        default=None, metadata={"help": "tau at the end of training; None keeps `gate_threshold`."}
+    )
+    gate_schedule: str = field(
+        default="linear", metadata={"help": "How tau moves to its end: 'constant', 'linear' or 'cosine'."}
+    )
+    gate_min_probability: float = field(
+        default=0.1,
+        metadata={
+            "help": "gate='token': a failed rollout is taught up to the first token to which the teacher gives less "
+            "than this probability, in (0, 1)."
+        },
+    )
+
+    # The teacher term.
+    distillation_weight: float = field(
+        default=1.0, metadata={"help": "lambda >= 0: weight of the teacher term. 0 switches it off."}
+    )
+    distillation_weight_end: float | None = field(
+        default=None, metadata={"help": "lambda at the end of training; None keeps `distillation_weight`."}
+    )
+    distillation_schedule: str = field(
+        default="linear", metadata={"help": "How lambda moves to its end: 'constant', 'linear' or 'cosine'."}
+    )
+    distillation_normalization: str = field(
+        default="gated",
+        metadata={
+            "help": "What the teacher term is averaged over: 'gated' (tokens the gate lets through, the authors' "
+            "code) or 'all' (every completion token, so that a rarely open gate weighs little)."
+        },
+    )
+    divergence_interpolation: float = field(
+        default=0.5,
+        metadata={
+            "help": "In [0, 1]: 0 is the forward KL(teacher || student), 1 the reverse KL, between them the "
+            "generalized Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1)."
+        },
+    )
+    divergence_temperature: float = field(
+        default=1.0, metadata={"help": "> 0: softmax temperature of both distributions in the divergence."}
+    )
+    divergence_chunk_size: int = field(
+        default=256, metadata={"help": "Tokens per chunk: memory of the divergence is chunk x vocabulary."}
+    )
+    policy_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the policy term; 0 leaves pure on-policy distillation."}
+    )
+
+    # Knowledge-enhanced exploration.
+    exploration: str = field(
+        default="hint",
+        metadata={
+            "help": "'hint' (knowledge-enhanced, the paper), 'resample' (the same budget without a hint: the control "
+            "that shows what hints add) or 'none'."
+        },
+    )
+    exploration_trigger: str = field(
+        default="dead",
+        metadata={
+            "help": "Which groups are explored: 'dead' (no rollout correct), 'mean_below' (mean of "
+            "`correctness_reward` below `exploration_trigger_mean`) or 'always' (any failed rollout)."
+        },
+    )
+    exploration_trigger_mean: float = field(
+        default=0.5, metadata={"help": "Bound of `exploration_trigger=mean_below`."}
+    )
+    num_injected: int = field(default=2, metadata={"help": "K: rollouts of a group replaced at most, 1 <= K <= G."})
+    hint_attempts: int = field(default=5, metadata={"help": "Attempts per explored group, >= 1."})
+    hint_samples_per_attempt: int | None = field(
+        default=None, metadata={"help": "Samples per attempt and group; None: as many as are still missing."}
+    )
+    hint_level: int = field(default=1, metadata={"help": "Strength of the hint: 0 concept, 1 plan, 2 near-solution."})
+    hint_leak_policy: str = field(
+        default="reject",
+        metadata={"help": "A hint that names the answer is: 'allow'ed, 'strip'ped, 'ask_again' or 'reject'ed."},
+    )
+    hint_retries: int = field(default=2, metadata={"help": "How often 'ask_again' asks again, >= 0."})
+    injection_correction: str = field(
+        default="none",
+        metadata={
+            "help": "Injected rollouts were sampled under a hint and are trained without it: 'none' (the paper), "
+            "'shaped' (ratio p/(p + gamma), LUFFY) or 'importance' (ratio to the hinted policy, clipped)."
+        },
+    )
+    injection_gamma: float = field(default=0.1, metadata={"help": "gamma > 0 of `injection_correction=shaped`."})
+    injection_context: str = field(
+        default="original",
+        metadata={"help": "Prompt that injected rollouts are trained under: 'original' (the paper) or 'hinted'."},
+    )
+
+    rollout_log: bool = field(
+        default=True, metadata={"help": "Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet."}
+    )
+
+    def __post_init__(self) -> None:
+        self._choose_device()
+        super().__post_init__()
+        self._check_values()
+        if self.exploration != "none":
+            self.exploration_settings().check_group_size(self.num_generations)
+        self._align_checkpoints()
+
+    def exploration_settings(self) -> ExplorationSettings:
+        """The part of this config that the exploration room reads."""
+        return ExplorationSettings(
+            mode=self.exploration,
+            trigger=self.exploration_trigger,
+            trigger_mean=self.exploration_trigger_mean,
+            num_injected=self.num_injected,
+            attempts=self.hint_attempts,
+            samples_per_attempt=self.hint_samples_per_attempt,
+            hint_level=self.hint_level,
+            leak_policy=self.hint_leak_policy,
+            hint_retries=self.hint_retries,
+        )
+
+    def gate_threshold_at(self, progress: float) -> float:
+        """tau at `progress` (0..1) of training."""
+        return Schedule(self.gate_threshold, self.gate_threshold_end, self.gate_schedule).at(progress)
+
+    def distillation_weight_at(self, progress: float) -> float:
+        """lambda at `progress` (0..1) of training."""
+        return Schedule(self.distillation_weight, self.distillation_weight_end, self.distillation_schedule).at(progress)
+
+    @property
+    def uses_teacher_scores(self) -> bool:
+        """Whether any step of the run needs the teacher's token distributions."""
+        return self.gate != "never" and max(self.distillation_weight, self.distillation_weight_end or 0.0) > 0.0
+
+    @property
+    def uses_hints(self) -> bool:
+        """Whether the run asks a teacher for hints."""
+        return self.exploration == "hint"
+
+    def _choose_device(self) -> None:
+        # TRL's default is bfloat16 mixed precision, which transformers refuses on a machine without accelerator.
+        if torch.accelerator.is_available():
+            return
+        self.use_cpu = True
+        if self.bf16 is None:
+            self.bf16 = False
+            logger.info("No accelerator found: training on the CPU in float32.")
+
+    def _check_values(self) -> None:
+        _one_of("gate", self.gate, GATE_MODES)
+        _one_of("distillation_normalization", self.distillation_normalization, NORMALIZATIONS)
+        _one_of("injection_correction", self.injection_correction, INJECTION_CORRECTIONS)
+        _one_of("injection_context", self.injection_context, INJECTION_CONTEXTS)
+        for name in ("gate_schedule", "distillation_schedule"):
+            _one_of(name, getattr(self, name), ("constant", "linear", "cosine"))
+        _in_range("divergence_interpolation", self.divergence_interpolation, 0.0, 1.0)
+        _in_range("distillation_weight", self.distillation_weight, 0.0, math.inf)
+        _in_range("distillation_weight_end", self.distillation_weight_end, 0.0, math.inf)
+        _in_range("policy_weight", self.policy_weight, 0.0, math.inf)
+        for name in ("divergence_temperature", "divergence_chunk_size", "injection_gamma", "gate_min_probability"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        if self.gate == "token" and not self.gate_min_probability < 1:
+            raise ConfigError(f"gate_min_probability is {self.gate_min_probability}; it must be below 1.")
+        if self.injection_context == "hinted" and self.injection_correction == "importance":
+            raise ConfigError(
+                "injection_context=hinted with injection_correction=importance corrects what needs no correction: "
+                "rollouts trained under the prompt they were sampled with are on-policy. Use injection_correction=none."
+            )
+        if self.policy_weight == 0 and not self.uses_teacher_scores:
+            raise ConfigError(
+                "policy_weight is 0 and the teacher term is off (distillation_weight 0 or gate 'never'), so nothing "
+                "would be learned. Raise one of them."
+            )
+
+    def _align_checkpoints(self) -> None:
+        # A checkpoint inside a window of updates that share one generation batch could not be resumed exactly,
+        # because the rollouts of that window are not part of a checkpoint.
+        window = math.ceil(self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps)
+        save_steps = self.save_steps
+        if self.save_strategy != "steps" or save_steps < 1 or save_steps % window == 0:
+            return
+        self.save_steps = math.ceil(save_steps / window) * window
+        logger.warning(
+            "save_steps was raised from %s to %s, a multiple of the %s updates that share one batch of rollouts, so "
+            "that every checkpoint can be resumed exactly.",
+            save_steps,
+            self.save_steps,
+            window,
+        )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
+
+
+def _in_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must be between {low:g} and {high:g}.")

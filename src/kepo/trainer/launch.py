@@ -1,0 +1,187 @@
+"""From a recipe to a trained model: the Python function behind `kepo train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+
+from kepo.data.arguments import DataArguments, load_questions, split_questions
+from kepo.data.dataset import to_dataset, to_sft_dataset
+from kepo.errors import ConfigError
+from kepo.rewards import get_rewards
+from kepo.teachers.local import LocalTeacher
+from kepo.trainer import run_folder
+from kepo.trainer.arguments import TeacherArguments
+from kepo.trainer.config import KEPOConfig
+from kepo.trainer.recipe import Recipe
+from kepo.trainer.trainer import KEPOTrainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind.
+
+    Attributes:
+        folder: The run folder; the trained model and its processor lie in it.
+        metrics: The last logged metrics.
+        history: Every log of the run.
+        device: Where it computed, in words.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    device: str
+
+
+def train(recipe: Recipe) -> Result:
+    """Run a recipe.
+
+    All input is checked before anything is trained, and before an older run is touched.
+
+    Raises:
+        KepoError: Input that cannot work; the message says what to do.
+    """
+    folder = Path(recipe.training.output_dir)
+    _check_model(recipe.model.model_name_or_path)
+    train_set, eval_set = _datasets(recipe)
+    rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
+    with PartialState().local_main_process_first():
+        checkpoint = _claim_once(folder, recipe)
+    recipe.training.resume_from_checkpoint = checkpoint
+    trainer = _build(recipe, train_set, eval_set, rewards)
+    device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
+    if trainer.is_world_process_zero():
+        run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
+    trainer.add_callback(run_folder.MetricsFile(folder))
+    _run(trainer, folder, checkpoint)
+    history = list(trainer.state.log_history)
+    return Result(folder, history[-1] if history else {}, history, device)
+
+
+def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
+    main = trainer.is_world_process_zero()
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(folder))
+    except BaseException as error:
+        if main:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            run_folder.finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
+        raise
+    if main:
+        run_folder.finish_manifest(folder, "finished", steps=trainer.state.global_step)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def _claim_once(folder: Path, recipe: Recipe) -> str | None:
+    """Only the main process may delete an older run; the others come after it and find the folder as it left it."""
+    main = PartialState().is_main_process
+    resume = recipe.training.resume_from_checkpoint
+    if main or resume is not None:
+        return run_folder.claim(folder, overwrite=recipe.run.overwrite, resume=resume)
+    return None
+
+
+def _check_model(name: str | None) -> None:
+    """A folder that is given as the student must be a model; a hub name is left to transformers.
+
+    Raises:
+        ConfigError: No model is named, or the folder is not one.
+    """
+    if not name:
+        raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ConfigError(f"model_name_or_path {name!r} is a folder without config.json; it does not hold a model.")
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise ConfigError(
+            f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
+        )
+
+
+def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
+    data: DataArguments = recipe.data
+    train_questions, eval_questions = split_questions(data, load_questions(data))
+    convert = to_sft_dataset if recipe.run.method == "sft" else to_dataset
+    evaluation = convert(eval_questions, data.prompt_style, data.image_size) if eval_questions else None
+    if recipe.training.eval_strategy != "no" and evaluation is None:
+        raise ConfigError(
+            f"eval_strategy is {str(recipe.training.eval_strategy)!r} but num_eval is 0. Set num_eval, or set "
+            "eval_strategy to 'no'."
+        )
+    return convert(train_questions, data.prompt_style, data.image_size), evaluation
+
+
+def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards: list[Any]) -> Any:
+    args, model = recipe.training, recipe.model
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    shared: dict[str, Any] = {
+        "model": model.model_name_or_path,
+        "args": args,
+        "train_dataset": train_set,
+        "eval_dataset": eval_set if args.eval_strategy != "no" else None,
+        "peft_config": get_peft_config(model),
+        "quantization_config": get_quantization_config(model),
+    }
+    if isinstance(args, SFTConfig):
+        return SFTTrainer(**shared)
+    return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
+
+
+def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | None:
+    """The teacher, if this run needs one; an arm without teacher never loads it."""
+    if not (args.uses_teacher_scores or args.uses_hints):
+        return None
+    if settings.teacher_model_name_or_path is None:
+        raise ConfigError(
+            "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
+            "distillation_weight: 0 and exploration: none (or resample)."
+        )
+    return LocalTeacher(
+        settings.teacher_model_name_or_path,
+        device=settings.teacher_device,
+        dtype=settings.teacher_dtype,
+        quantization_config=_quantization(settings),
+        batch_size=settings.teacher_batch_size,
+        hint_max_new_tokens=settings.hint_max_new_tokens,
+        hint_temperature=settings.hint_temperature,
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def _quantization(settings: TeacherArguments) -> Any:
+    if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
+        raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
+    if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=settings.teacher_load_in_4bit,
+        load_in_8bit=settings.teacher_load_in_8bit,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe": {"source": str(recipe.source)},
+        "run": recipe.run,
+        "training": recipe.training,
+        "model": recipe.model,
+        "data": recipe.data,
+        "teacher": recipe.teacher,
+    }

@@ -1,0 +1,136 @@
+"""Recipes: one YAML file per arm, stating only what differs from the defaults, plus `--field value` overrides.
+
+TRL's parser does the work; this adds recipes shipped with the package, a `base:` recipe to start from, and errors that
+name the file and the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import ModelConfig, SFTConfig, TrlParser
+
+from kepo.data.arguments import DataArguments
+from kepo.errors import ConfigError, KepoError
+from kepo.trainer.arguments import METHODS, RunArguments, TeacherArguments
+from kepo.trainer.config import KEPOConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, resolved: every field has its value.
+
+    Attributes:
+        source: The file it was read from.
+        run: Arm and rewards.
+        training: `KEPOConfig`, or TRL's `SFTConfig` for `method: sft`.
+        model: TRL's model settings (path, dtype, LoRA, quantization).
+        data: The data set and its splits.
+        teacher: The teacher.
+    """
+
+    source: Path
+    run: RunArguments
+    training: KEPOConfig | SFTConfig
+    model: ModelConfig
+    data: DataArguments
+    teacher: TeacherArguments
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    root = Path(str(files("kepo.recipes")))
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given as a path or as the name of a shipped one.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
+    if shipped.is_file():
+        return shipped
+    raise ConfigError(f"There is no recipe {name!r}: neither a file, nor one of {', '.join(shipped_recipes())}.")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The fields of a recipe file, those of its `base:` recipe (a sibling file) underneath.
+
+    Raises:
+        ConfigError: Not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold fields as `name: value`, one per line.")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    return {**read_recipe(find_recipe(str(path.parent / f"{base}.yaml"))), **content}
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `--field value` overrides.
+
+    Args:
+        name: Path, or name of a shipped recipe.
+        overrides: Command-line arguments, e.g. `["--learning_rate", "1e-5"]`.
+
+    Raises:
+        ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
+    """
+    path = find_recipe(name)
+    content = read_recipe(path)
+    method = _method(content, overrides, path)
+    training_class = SFTConfig if method == "sft" else KEPOConfig
+    classes = (RunArguments, training_class, ModelConfig, DataArguments, TeacherArguments)
+    _check_fields(content, overrides, classes, path)
+    with tempfile.TemporaryDirectory() as folder:
+        resolved = Path(folder) / "recipe.yaml"
+        resolved.write_text(yaml.safe_dump(content), encoding="utf-8")
+        parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
+        try:
+            parsed = parser.parse_args_and_config(["--config", str(resolved), *overrides])
+        except KepoError:
+            raise
+        except (ValueError, TypeError, SystemExit) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    return Recipe(path, *parsed)
+
+
+def _method(content: Mapping[str, Any], overrides: Sequence[str], path: Path) -> str:
+    method = content.get("method", "kepo")
+    if "--method" in overrides[:-1]:
+        method = overrides[list(overrides).index("--method") + 1]
+    if method not in METHODS:
+        raise ConfigError(f"{path}: method is {method!r}; use one of {', '.join(METHODS)}.")
+    return str(method)
+
+
+def _check_fields(content: Mapping[str, Any], overrides: Sequence[str], classes: Sequence[Any], path: Path) -> None:
+    known = {f.name for cls in classes for f in fields(cls)}
+    given = {name: str(path) for name in content}
+    given |= {
+        word[2:].split("=")[0].removeprefix("no_"): "the command line" for word in overrides if word.startswith("--")
+    }
+    for name, where in given.items():
+        if name.replace("-", "_") not in known and f"no_{name}" not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            advice = (
+                f" Did you mean '{close[0]}'?" if close else " `kepo train --help` tells where all fields are listed."
+            )
+            raise ConfigError(f"Unknown field '{name}' in {where}.{advice}")
