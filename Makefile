@@ -35,7 +35,8 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.divergence
+	$(BIN)/python -m benchmarks.step
 
 docs: setup
 	$(BIN)/python -m pytest -q tests/unit/test_docs.py

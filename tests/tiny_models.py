@@ -4,7 +4,8 @@
     folder = build_vlm(tmp_path / "llava", "llava")              # AutoModelForImageTextToText, AutoProcessor
 
 Offline and seeded: the same arguments give the same weights. All models share one tokenizer, so that any of them can
-teach any other; `vocab_padding` gives one of them a larger embedding than its tokenizer needs, as published models have.
+teach any other; `vocab_padding` gives one of them a larger embedding than its tokenizer needs, as many published models
+have.
 Whoever needs a processor that cannot be built with the packages at hand gets `UnavailableHere`.
 """
 
@@ -87,7 +88,12 @@ def build_tokenizer(
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        extra_special_tokens={"image_token": IMAGE, "boi_token": "<boi>", "eoi_token": "<eoi>", "video_token": "<|video|>"},
+        extra_special_tokens={
+            "image_token": IMAGE,
+            "boi_token": "<boi>",
+            "eoi_token": "<eoi>",
+            "video_token": "<|video|>",
+        },
         chat_template=chat_template,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -159,7 +165,7 @@ def _save(config: PretrainedConfig, folder: str | Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = getattr(transformers, config.architectures[0])(config)
-        # The usual 0.02 leaves a model this small with almost uniform predictions: tests could not tell right from wrong.
+        # The usual 0.02 leaves a model this small with almost uniform predictions, in which nothing could go wrong.
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.data.normal_(0.0, 0.2)

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from kepo import __version__
+from kepo.cli.fields import fields
 from kepo.cli.models import app as models_app
 from kepo.cli.recipes import recipes
 from kepo.cli.train import train
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(recipes)
+app.command()(fields)
 app.add_typer(models_app, name="models")
 
 

@@ -15,6 +15,8 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe.")
     found = {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
     if name is None:
         for known, path in found.items():
+            if path.name.startswith("_"):
+                continue
             first = path.read_text(encoding="utf-8").splitlines()[0]
             typer.echo(f"{known:<24}{first.lstrip('# ') if first.startswith('#') else ''}")
         return

@@ -39,7 +39,7 @@ def train(
         typer.Option(help="Launch with accelerate: a config file, or one of TRL's (multi_gpu, fsdp2, zero2, zero3)."),
     ] = None,
 ) -> None:
-    """Train with a recipe; any field of it can be given as `--field value` (see docs/train.md for all of them)."""
+    """Train with a recipe; `--field value` sets any field of it (`kepo fields` lists those that are not TRL's)."""
     if accelerate_config is not None:
         _launch(accelerate_config, recipe, context.args)
         return

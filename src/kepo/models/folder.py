@@ -1,4 +1,4 @@
-"""Writing a model folder whole or not at all."""
+"""Model folders: written whole or not at all, and counted without loading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 from kepo.errors import ConfigError
@@ -54,3 +55,14 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"{out} is not empty; choose another folder, or pass --overwrite (overwrite=True)")
     if not (out / "config.json").is_file():
         raise ConfigError(f"{out} holds no model (no config.json), so it is not overwritten; choose another folder")
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers stored in the safetensors files of a model folder; tied weights count once. Reads the headers only."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total

@@ -1,4 +1,4 @@
-"""The objective as pure functions of tensors: gate, divergence, injection weights, normalization. Imports torch only."""
+"""The objective as pure functions of tensors: gate, divergence, injection weights, normalization; torch only."""
 
 from kepo.objective.divergence import (
     OutputHead,

@@ -10,7 +10,7 @@ D_b vanishes at both ends (D_b / b tends to the forward KL for b -> 0, D_b / (1 
 the two KLs are chosen by exactly 0 and exactly 1, and a small b is not "almost forward KL" in size.
 
 `token_divergence` is the definition; the others compute the same from hidden states and never hold a tensor of the
-vocabulary's width for more than `chunk_size` tokens, neither in forward nor in backward (each chunk is recomputed there).
+vocabulary's width for more than `chunk_size` tokens, neither in forward nor in backward, which recomputes each chunk.
 
 Legend: N flattened tokens, V vocabulary, H hidden width, K teacher candidates. All logarithms are natural.
 """
@@ -103,12 +103,9 @@ def token_divergence(student_logps: Tensor, teacher_logps: Tensor, interpolation
         return _kl(teacher_logps, student_logps)
     if interpolation == 1.0:
         return _kl(student_logps, teacher_logps)
-    # Finite stand-ins for -inf: where both are -inf, logaddexp has a NaN gradient, which a later mask cannot undo.
-    lowest = torch.finfo(student_logps.dtype).min
-    mixture_logps = torch.logaddexp(
-        student_logps.clamp_min(lowest) + math.log1p(-interpolation),
-        teacher_logps.clamp_min(lowest) + math.log(interpolation),
-    )
+    # A finite stand-in for -inf: where both are -inf, logaddexp has a NaN gradient, which a later mask cannot undo.
+    teacher_part = teacher_logps.clamp_min(torch.finfo(teacher_logps.dtype).min) + math.log(interpolation)
+    mixture_logps = torch.logaddexp(student_logps + math.log1p(-interpolation), teacher_part)
     return interpolation * _kl(teacher_logps, mixture_logps) + (1.0 - interpolation) * _kl(student_logps, mixture_logps)
 
 
@@ -240,22 +237,18 @@ def _coarsened(logits: Tensor, ids: Tensor, logps: Tensor) -> tuple[Tensor, Tens
     # `!=` lets a NaN through, so that a broken teacher is seen in the loss instead of vanishing from it.
     used = (logps != -math.inf) & (ids >= 0) & (ids < vocab)
     ids = torch.where(used, ids, 0)
-    has_tail = used.sum(-1, keepdim=True) < vocab
 
     teacher = logps.to(logits.dtype).masked_fill(~used, -math.inf)
     teacher_tail = (-torch.expm1(teacher.logsumexp(-1, keepdim=True))).clamp_min(_LEAST_TAIL).log()
+    # When every token is a candidate there is no tail, on either side.
+    teacher_tail = torch.where(used.sum(-1, keepdim=True) < vocab, teacher_tail, -math.inf)
 
     log_z = logits.logsumexp(-1, keepdim=True)
     student = torch.where(used, logits.gather(-1, ids) - log_z, -math.inf)
     # The student's tail is summed over its own tokens: 1 - sum would lose all digits once the student is confident.
-    # A row without tail is left whole, because a logsumexp of nothing has a NaN gradient.
     candidate = torch.zeros_like(logits).scatter_add_(-1, ids, used.to(logits.dtype)) > 0
-    student_tail = logits.masked_fill(candidate & has_tail, -math.inf).logsumexp(-1, keepdim=True) - log_z
-
-    return (
-        torch.cat([student, torch.where(has_tail, student_tail, -math.inf)], dim=-1),
-        torch.cat([teacher, torch.where(has_tail, teacher_tail, -math.inf)], dim=-1),
-    )
+    student_tail = logits.masked_fill(candidate, -math.inf).logsumexp(-1, keepdim=True) - log_z
+    return torch.cat([student, student_tail], dim=-1), torch.cat([teacher, teacher_tail], dim=-1)
 
 
 def _in_chunks(function: Callable[..., Tensor], chunk_size: int, *tensors: Tensor) -> Tensor:
@@ -274,7 +267,8 @@ def _in_chunks(function: Callable[..., Tensor], chunk_size: int, *tensors: Tenso
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
-    # Said here because autocast leaves float64 alone, and casting to the hidden's dtype first would cast twice.
+    # Not left to autocast: it would share one half-precision copy of the weight between chunks, and so sum the weight's
+    # gradient over chunks in half precision. It leaves float64 alone, as is done here.
     device = hidden.device.type
     if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -1,6 +1,6 @@
 """The quality gate: which tokens of which rollouts the teacher may teach.
 
-The paper gates whole trajectories, 1{r_i >= tau} (arXiv 2602.00400, section on the objective). `token` extends it: a
+The paper gates whole trajectories, 1{r_i >= tau} (arXiv 2602.00400). `token` extends it: a
 failed rollout is still taught up to its first wrong step, where its context is sound.
 
 Legend: B sequences, T completion tokens. What the gate does not do: run the teacher, or weigh one token against
@@ -18,7 +18,7 @@ from torch import Tensor
 from kepo.errors import ConfigError
 
 GateMode: TypeAlias = Literal["always", "never", "trajectory", "inverted", "token"]
-"""`always`: every rollout. `never`: none. `trajectory`: reward >= threshold. `inverted`: reward < threshold (a control).
+"""`always`: every rollout. `never`: none. `trajectory`: reward >= threshold. `inverted`: reward < threshold, a control.
 `token`: as `trajectory`, and failed rollouts up to their first error."""
 
 GATE_MODES: tuple[str, ...] = get_args(GateMode)

@@ -43,7 +43,8 @@ def distillation_loss(divergence: Tensor, weights: Tensor, normalizer: Tensor | 
     """
     total = _weighted(divergence, weights).sum()
     normalizer = torch.as_tensor(normalizer, dtype=total.dtype, device=total.device)
-    return total / normalizer.clamp_min(torch.finfo(total.dtype).tiny) * (normalizer > 0)
+    something_open = normalizer > 0
+    return total / torch.where(something_open, normalizer, 1.0) * something_open
 
 
 def step_normalizer(

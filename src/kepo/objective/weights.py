@@ -35,8 +35,8 @@ def injected_old_logps(
     """The `old_logp` of every token, such that exp(logps - result) is the corrected ratio on injected rows.
 
     `shaped` keeps the gradient of its result: the ratio is p/(p + gamma) and its gradient with respect to log p is
-    gamma * p / (p + gamma)^2, largest for tokens the student finds unlikely (p near gamma). Such a ratio is always below
-    1; for the positive advantages of verified rollouts the pessimistic clip of PPO never binds there.
+    gamma * p / (p + gamma)^2, which is largest at p = gamma. Such a ratio is below 1, where PPO's clip does not bind
+    for positive advantages, those of verified rollouts; for negative ones it may, and then stops the gradient.
 
     `importance` is clipped by the policy term's own clip range.
 

@@ -162,6 +162,9 @@ class KEPOConfig(GRPOConfig):
         metadata={"help": "Prompt that injected rollouts are trained under: 'original' (the paper) or 'hinted'."},
     )
 
+    share_image_features: bool = field(
+        default=True, metadata={"help": "Run the vision encoder once per image instead of once per rollout."}
+    )
     rollout_log: bool = field(
         default=True, metadata={"help": "Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet."}
     )
@@ -229,6 +232,8 @@ class KEPOConfig(GRPOConfig):
         for name in ("divergence_temperature", "divergence_chunk_size", "injection_gamma", "gate_min_probability"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        self.gate_threshold_at(0.0)  # an impossible schedule says so now, not in the first step
+        self.distillation_weight_at(0.0)
         if self.gate == "token" and not self.gate_min_probability < 1:
             raise ConfigError(f"gate_min_probability is {self.gate_min_probability}; it must be below 1.")
         if self.injection_context == "hinted" and self.injection_correction == "importance":

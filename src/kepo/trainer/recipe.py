@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
@@ -47,7 +47,8 @@ class Recipe:
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     root = Path(str(files("kepo.recipes")))
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    names = (path.relative_to(root).with_suffix("") for path in root.rglob("*.yaml"))
+    return sorted(str(name) for name in names if not name.name.startswith("_"))
 
 
 def find_recipe(name: str) -> Path:
@@ -66,7 +67,9 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The fields of a recipe file, those of its `base:` recipe (a sibling file) underneath.
+    """The fields of a recipe file, those of its `base:` recipes underneath, later ones over earlier ones.
+
+    A base is named as a file beside the recipe or as a shipped recipe, without `.yaml`.
 
     Raises:
         ConfigError: Not YAML, or not a mapping.
@@ -77,10 +80,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold fields as `name: value`, one per line.")
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    return {**read_recipe(find_recipe(str(path.parent / f"{base}.yaml"))), **content}
+    bases = content.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        beside = path.parent / f"{base}.yaml"
+        merged |= read_recipe(beside if beside.is_file() else find_recipe(base))
+    return {**merged, **content}
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -131,6 +136,35 @@ def _check_fields(content: Mapping[str, Any], overrides: Sequence[str], classes:
         if name.replace("-", "_") not in known and f"no_{name}" not in known:
             close = difflib.get_close_matches(name, known, n=1)
             advice = (
-                f" Did you mean '{close[0]}'?" if close else " `kepo train --help` tells where all fields are listed."
+                f" Did you mean '{close[0]}'?" if close else " `kepo fields` lists them; TRL's own fields work too."
             )
             raise ConfigError(f"Unknown field '{name}' in {where}.{advice}")
+
+
+def own_fields() -> dict[str, list[tuple[str, str, str]]]:
+    """Name, default and meaning of every field that is not TRL's, by the class that holds it."""
+    inherited = {f.name for f in fields(GRPOConfig)}
+    classes = (RunArguments, KEPOConfig, DataArguments, TeacherArguments)
+    return {
+        cls.__name__: [
+            (f.name, _default(f), str(f.metadata.get("help", "")))
+            for f in fields(cls)
+            if cls is not KEPOConfig or f.name not in inherited
+        ]
+        for cls in classes
+    }
+
+
+def field_tables() -> str:
+    """`own_fields` as Markdown, one table per class (docs/fields.md)."""
+    parts = ["# Fields of a recipe\n\nMade by `kepo fields --markdown`. TRL's own fields are in TRL's documentation.\n"]
+    for name, rows in own_fields().items():
+        lines = [f"| `{field}` | `{default}` | {text.replace('|', chr(92) + '|')} |" for field, default, text in rows]
+        parts.append("\n".join([f"## {name}\n", "| field | default | meaning |", "| --- | --- | --- |", *lines]) + "\n")
+    return "\n".join(parts)
+
+
+def _default(field_: Field[Any]) -> str:
+    if field_.default is not MISSING:
+        return repr(field_.default)
+    return repr(field_.default_factory()) if field_.default_factory is not MISSING else ""

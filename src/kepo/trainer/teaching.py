@@ -37,8 +37,9 @@ class TeachingStep:
         rewards = self.gate_rewards(round_)
         threshold = args.gate_threshold_at(self._trainer.progress)
         shown = rows_to_score(args.gate, rewards, threshold, mask).tolist()
+        lengths = output["completion_mask"].sum(1).tolist()  # a tool mask may have holes, a completion has none
         requests = [
-            ScoreRequest(round_.prompts[row], tuple(output["completion_ids"][row][: int(mask[row].sum())].tolist()))
+            ScoreRequest(round_.prompts[row], tuple(output["completion_ids"][row][: lengths[row]].tolist()))
             for row in range(len(shown))
             if shown[row]
         ]

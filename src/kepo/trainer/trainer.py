@@ -22,6 +22,7 @@ from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts
 from kepo.trainer.rollout_log import write_rollouts
 from kepo.trainer.round import Round
+from kepo.trainer.shared_images import share_image_features
 from kepo.trainer.teaching import TeachingStep
 
 
@@ -68,6 +69,8 @@ class KEPOTrainer(GRPOTrainer):
         _check_generation(args, grpo)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
         _check_chat_template(self.processing_class, train_dataset)
+        if args.share_image_features:
+            share_image_features(self.model)
 
         self.teacher = teacher
         self._round: Round | None = None

@@ -1,0 +1,199 @@
+"""Data settings for config files and the command line, and what they load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from kepo.data.files import load_dataset_folder, load_jsonl, load_parquet
+from kepo.data.images import check_images
+from kepo.data.omnimedvqa import QUESTION_FOLDER, load_omnimedvqa
+from kepo.data.reasoning import load_reasoning_gym
+from kepo.data.split import split_disjoint
+from kepo.errors import ConfigError, DataError
+from kepo.prompts import PROMPT_STYLES, PromptStyle
+from kepo.types import Question
+
+DataFormat: TypeAlias = Literal["auto", "jsonl", "parquet", "dataset", "omnimedvqa", "reasoning_gym"]
+
+_FORMATS: tuple[str, ...] = get_args(DataFormat)
+
+
+@dataclass
+class DataArguments:
+    """Which questions, and how they are shown to the policy. Fields are documented by their help texts."""
+
+    data_format: DataFormat = field(
+        default="auto",
+        metadata={"help": "What data_path is; 'auto' tells by its name and contents."},
+    )
+    data_path: str | None = field(
+        default=None,
+        metadata={"help": "A .jsonl or .parquet file, a folder from save_to_disk, or the folder of OmniMedVQA."},
+    )
+    image_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder that image paths are relative to; default: the folder of data_path."},
+    )
+    data_split: str | None = field(default=None, metadata={"help": "Split of a folder that holds several."})
+    reasoning_tasks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "reasoning-gym tasks; num_train + num_eval questions are shared out over them."},
+    )
+    reasoning_config: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Settings of the reasoning tasks, as JSON: the same for all, or one record per task name."},
+    )
+    modality: str | None = field(
+        default=None,
+        metadata={"help": "Keep only questions of this modality, or of these (comma-separated)."},
+    )
+    task_filter: str | None = field(
+        default=None,
+        metadata={"help": "Keep only questions of this task, or of these (comma-separated)."},
+    )
+    num_train: int | None = field(default=None, metadata={"help": "Questions to train on; default: all."})
+    num_eval: int = field(default=0, metadata={"help": "Questions held out for evaluation during training."})
+    data_seed: int = field(default=42, metadata={"help": "Seeds the split and the reasoning tasks."})
+    prompt_style: PromptStyle = field(
+        default="think",
+        metadata={"help": "'think': reasoning, then answer. 'answer': answer only. 'plain': the bare question."},
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Resize images to this many pixels on each side; default: keep their size."},
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a setting that cannot work."""
+        if self.data_format not in _FORMATS:
+            raise ConfigError(f"data_format {self.data_format!r} is unknown; use one of {', '.join(_FORMATS)}")
+        if self.prompt_style not in PROMPT_STYLES:
+            raise ConfigError(f"prompt_style {self.prompt_style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}")
+        if self.num_train is not None and self.num_train < 1:
+            raise ConfigError(f"num_train is {self.num_train}; give at least 1, or leave it out for all questions")
+        if self.num_eval < 0:
+            raise ConfigError(f"num_eval is {self.num_eval}; give 0 or more")
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
+        self.reasoning_config = _json_record(self.reasoning_config)
+
+
+def _json_record(value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f'reasoning_config {value!r} is not a record; write it as {{"setting": value}}')
+    return value
+
+
+def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
+    """Questions to train on and to evaluate on, their images checked: all that a training run needs.
+
+    Raises:
+        ConfigError, DataError: as `load_questions`, `split_questions` and `check_images`.
+    """
+    train, evaluation = split_questions(args, load_questions(args))
+    check_images([*train, *evaluation])
+    return train, evaluation
+
+
+def load_questions(args: DataArguments) -> list[Question]:
+    """All questions that `args` names, filtered by modality and task; images are not opened.
+
+    Raises:
+        ConfigError: settings that do not fit together.
+        DataError: data that cannot be used, or a filter that leaves nothing.
+    """
+    questions = _load(args)
+    questions = _keep(questions, "modality", args.modality, "modality")
+    return _keep(questions, "task", args.task_filter, "task_filter")
+
+
+def split_questions(args: DataArguments, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
+    """(train, evaluation) by `num_train`, `num_eval` and `data_seed`; see `kepo.data.split.split_disjoint`."""
+    return split_disjoint(questions, args.num_train, args.num_eval, args.data_seed)
+
+
+def _load(args: DataArguments) -> list[Question]:
+    data_format = _detected(args) if args.data_format == "auto" else args.data_format
+    if data_format == "reasoning_gym":
+        return _load_reasoning(args)
+    path = _data_path(args)
+    root = None if args.image_root is None else Path(args.image_root)
+    if args.data_split is not None and data_format != "dataset":
+        raise ConfigError(
+            f"data_split {args.data_split!r}: data of the format {data_format!r} has no splits; remove it"
+        )
+    if root is not None and data_format == "omnimedvqa":
+        raise ConfigError("image_root: the images of OmniMedVQA lie in the folder data_path itself; remove the setting")
+    if data_format == "omnimedvqa":
+        return load_omnimedvqa(path)
+    if data_format == "jsonl":
+        return load_jsonl(path, root)
+    if data_format == "parquet":
+        return load_parquet(path, root)
+    return load_dataset_folder(path, args.data_split, root)
+
+
+def _data_path(args: DataArguments) -> Path:
+    if not args.data_path:
+        raise ConfigError(f"data_path is not set, and data_format {args.data_format!r} reads from there; set it")
+    return Path(args.data_path)
+
+
+def _detected(args: DataArguments) -> str:
+    if not args.data_path and args.reasoning_tasks:
+        return "reasoning_gym"
+    path = _data_path(args)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; check data_path")
+    by_suffix = {".jsonl": "jsonl", ".parquet": "parquet"}
+    if path.is_file() and path.suffix in by_suffix:
+        return by_suffix[path.suffix]
+    if (path / QUESTION_FOLDER).is_dir():
+        return "omnimedvqa"
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        return "dataset"
+    raise DataError(
+        f"{path}: not a .jsonl or .parquet file, a folder from save_to_disk, or the folder of OmniMedVQA; "
+        f"give one of these, or set data_format to one of {', '.join(_FORMATS[1:])}"
+    )
+
+
+def _load_reasoning(args: DataArguments) -> list[Question]:
+    """As many questions per task, so that there are enough to draw num_train + num_eval from."""
+    tasks = list(dict.fromkeys(args.reasoning_tasks))
+    if not tasks:
+        raise ConfigError("data_format 'reasoning_gym' needs reasoning_tasks; name at least one task")
+    if args.num_train is None:
+        raise ConfigError("reasoning tasks have no end: set num_train to say how many questions to train on")
+    per_task = -(-(args.num_train + args.num_eval) // len(tasks))
+    config = args.reasoning_config if isinstance(args.reasoning_config, dict) else {}
+    by_task = bool(config) and set(config) <= set(tasks)
+    return [
+        question
+        for task in tasks
+        for question in load_reasoning_gym(task, per_task, args.data_seed, config.get(task) if by_task else config)
+    ]
+
+
+def _keep(questions: list[Question], attribute: str, wanted: str | None, setting: str) -> list[Question]:
+    """The questions whose `attribute` is one of the comma-separated `wanted`, case not looked at."""
+    if wanted is None:
+        return questions
+    present = {str(value).casefold(): str(value) for q in questions if (value := getattr(q, attribute)) is not None}
+    names = [name.strip().casefold() for name in wanted.split(",") if name.strip()]
+    unknown = [name for name in names if name not in present]
+    if unknown or not names:
+        listed = ", ".join(sorted(present.values())) or "none at all"
+        raise DataError(
+            f"{setting} {wanted!r}: no question has {attribute} {', '.join(unknown)!r}; present are {listed}"
+        )
+    return [question for question in questions if str(getattr(question, attribute)).casefold() in names]

@@ -1,0 +1,139 @@
+"""Questions as `datasets.Dataset`s in the formats that TRL's trainers take."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.data.images import as_rgb
+from kepo.errors import DataError
+from kepo.prompts import PromptStyle, build_prompt
+from kepo.types import Conversation, Question
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: int | None = None) -> Dataset:
+    """The data set of a GRPO run.
+
+    Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
+    to RGB when a row is read), `id`, `question`, `options`, `answer`, `solution` (the answer as text, the column that
+    TRL's own accuracy rewards read), `modality`, `task`, `metadata` (JSON text).
+
+    Args:
+        questions: At least one.
+        style: Prompt style, see `kepo.prompts`.
+        image_size: Resizes every image to (image_size, image_size) pixels when a row is read; None keeps sizes. A
+            resizing data set cannot be saved to disk; call `.with_format(None)` on it first, which takes the resizing
+            off.
+
+    Raises:
+        DataError: there is no question, or `image_size` is not positive.
+        ValueError: unknown style.
+    """
+    columns: dict[str, list[Any]] = {
+        "prompt": [build_prompt(question, style) for question in questions],
+        "id": [question.id for question in questions],
+        "question": [question.text for question in questions],
+        "options": [list(question.options) for question in questions],
+        "answer": [question.answer for question in questions],
+        "solution": [question.answer_text for question in questions],
+        "modality": [question.modality for question in questions],
+        "task": [question.task for question in questions],
+        "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False) for question in questions],
+    }
+    return _build(questions, columns, image_size)
+
+
+def to_sft_dataset(
+    questions: Sequence[Question],
+    style: PromptStyle,
+    completion: Callable[[Question], str] | None = None,
+    image_size: int | None = None,
+) -> Dataset:
+    """The data set of a supervised run: columns `prompt`, `completion` (conversations) and, if there are any, `images`.
+
+    Args:
+        questions: At least one.
+        style: Prompt style, see `kepo.prompts`.
+        completion: What the policy is to write; None: `default_completion` in this style.
+        image_size: As in `to_dataset`.
+
+    Raises:
+        DataError: there is no question, or style "think" and a question has no reasoning to show.
+        ValueError: unknown style.
+    """
+    write = completion or partial(default_completion, style=style)
+    columns: dict[str, list[Any]] = {
+        "prompt": [build_prompt(question, style) for question in questions],
+        "completion": [_assistant(write(question)) for question in questions],
+    }
+    return _build(questions, columns, image_size)
+
+
+def default_completion(question: Question, style: PromptStyle) -> str:
+    """What a perfect policy writes: the answer (its letter, where there are options) in the form the prompt asks for.
+
+    Raises:
+        DataError: style "think", and `metadata` has no text under "reasoning".
+    """
+    if style == "plain":
+        return question.answer
+    answer = f"<answer>{question.answer}</answer>"
+    if style == "answer":
+        return answer
+    reasoning = question.metadata.get("reasoning")
+    if not isinstance(reasoning, str) or not reasoning.strip():
+        raise DataError(
+            f"question {question.id!r}, field 'metadata': there is no 'reasoning' to put inside <think>; add it, use "
+            "the prompt style 'answer', or say what to write with `completion`"
+        )
+    return f"<think>{reasoning.strip()}</think>\n{answer}"
+
+
+def _assistant(text: str) -> Conversation:
+    return [{"role": "assistant", "content": text}]
+
+
+def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_size: int | None) -> Dataset:
+    from datasets import Dataset, Features, Image, List, Value
+
+    if not questions:
+        raise DataError("there are no questions to build a data set from; check the path and the filters")
+    if image_size is not None and image_size < 1:
+        raise DataError(f"image_size is {image_size}; give the side in pixels, or None to keep sizes")
+    text = Value("string")
+    types: dict[str, Any] = dict.fromkeys(columns, text)
+    for name in ("prompt", "completion"):
+        if name in columns:
+            types[name] = List({"role": text, "content": text})
+    if "options" in columns:
+        types["options"] = List(text)
+    has_images = any(question.images for question in questions)
+    if has_images:
+        columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}
+        types["images"] = List(Image(mode="RGB"))
+    dataset = Dataset.from_dict(columns, features=Features(types))
+    if not has_images or image_size is None:
+        return dataset
+    return dataset.with_transform(partial(_resize, size=image_size))
+
+
+def _stored(image: Any) -> dict[str, Any]:
+    """An image as the data set keeps it: a file by its path, a decoded one as PNG."""
+    if isinstance(image, str | Path):
+        return {"path": str(image), "bytes": None}
+    buffer = io.BytesIO()
+    as_rgb(image).save(buffer, format="PNG")
+    return {"path": None, "bytes": buffer.getvalue()}
+
+
+def _resize(batch: dict[str, list[Any]], size: int) -> dict[str, list[Any]]:
+    if "images" not in batch:
+        return batch
+    return {**batch, "images": [[as_rgb(image, size) for image in images] for images in batch["images"]]}

@@ -1,0 +1,167 @@
+"""Images of questions: where they may lie, what may be in them, and how they are checked before a run starts."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from kepo.errors import DataError
+from kepo.types import Question
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Refuse: TypeAlias = Callable[[str, str], NoReturn]
+"""Called with field and problem; raises the DataError of the row."""
+
+# Pillow clips these to 0..255 when it converts to RGB, which turns most of a 12- or 16-bit scan white.
+_MORE_THAN_8_BIT = ("I", "F")
+_SHOWN_FAILURES = 5
+_BAR_FROM = 300
+
+
+class ImageRoot:
+    """The folder that image paths are relative to, and that none may leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self._resolved = folder.resolve()
+        self._folders: dict[Path, Path] = {}
+
+    def locate(self, name: str) -> Path:
+        """The absolute path of the image `name`, links followed.
+
+        Raises:
+            DataError: it lies outside the folder: `..`, an absolute path, or a link that leads out.
+        """
+        path = self._resolved / name
+        # A data set has many images in few folders, so only those are remembered.
+        parent = self._folders.get(path.parent)
+        if parent is None:
+            parent = self._folders[path.parent] = path.parent.resolve()
+        resolved = parent / path.name
+        if path.name == ".." or resolved.is_symlink():
+            resolved = resolved.resolve()
+        if not resolved.is_relative_to(self._resolved):
+            raise DataError(f"the image {name!r} lies outside the image root {self._resolved}; move it there")
+        return resolved
+
+
+def read_images(row: Mapping[str, Any], root: Path | ImageRoot | None, refuse: Refuse) -> tuple[Any, ...]:
+    """The images of a row, from `image` or `images`: a path each, or a PIL image where the row holds the image itself.
+
+    An image is a path relative to `root`, a PIL image, or `{"bytes": ..., "path": ...}` as data sets store it.
+
+    Raises:
+        DataError: by `refuse`; a path leaves `root`, there is no `root`, or the bytes are no whole image.
+    """
+    fields = [field for field in ("image", "images") if row.get(field) is not None]
+    if not fields:
+        return ()
+    if len(fields) == 2:
+        refuse("image", "there is an 'images' column too; keep one of them")
+    field = fields[0]
+    given = row[field]
+    is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    values = list(given) if is_list else [given]
+    if isinstance(root, Path):
+        root = ImageRoot(root)
+    return tuple(_read_image(value, field, root, refuse) for value in values)
+
+
+def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse) -> Any:
+    if isinstance(value, Mapping):
+        if value.get("bytes") is not None:
+            return _from_bytes(value["bytes"], field, refuse)
+        value = value.get("path")
+    if isinstance(value, str | Path) and str(value).strip():
+        if root is None:
+            refuse(field, f"{str(value)!r} is a path, but no image root was given to look it up in; set image_root")
+        try:
+            return root.locate(str(value))
+        except DataError as error:
+            refuse(field, str(error))
+    if not (hasattr(value, "convert") and hasattr(value, "size")):
+        refuse(field, f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path")
+    return value
+
+
+def _from_bytes(data: bytes, field: str, refuse: Refuse) -> Any:
+    problem = _problem(io.BytesIO(data))
+    if problem:
+        refuse(field, f"the stored image {problem}")
+    from PIL import Image
+
+    # Opened anew, and decoded only when it is used.
+    return Image.open(io.BytesIO(data))
+
+
+def check_images(questions: Sequence[Question], workers: int = 8) -> None:
+    """Opens and fully decodes every image file once, so that a run does not end at the one that is broken.
+
+    Args:
+        questions: Their images that are paths are checked; decoded ones are taken as they are.
+        workers: Threads.
+
+    Raises:
+        DataError: naming the questions and files that cannot be used, the first few of them.
+    """
+    used_by: dict[Path, str] = {}
+    for question in questions:
+        for image in question.images:
+            if isinstance(image, str | Path):
+                used_by.setdefault(Path(image), question.id)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        problems = list(_with_bar(pool.map(_problem, used_by), len(used_by)))
+    failures = [
+        f"question {used_by[path]!r}, field 'images': {path} {problem}"
+        for path, problem in zip(used_by, problems, strict=True)
+        if problem
+    ]
+    if failures:
+        more = len(failures) - _SHOWN_FAILURES
+        listed = failures[:_SHOWN_FAILURES] + ([f"and {more} more"] if more > 0 else [])
+        raise DataError(f"{len(failures)} of {len(used_by)} images cannot be used:\n" + "\n".join(listed))
+
+
+def _with_bar(results: Iterable[str | None], total: int) -> Iterable[str | None]:
+    if total < _BAR_FROM:
+        return results
+    from rich.progress import track
+
+    return track(results, total=total, description="Checking images")
+
+
+def _problem(file: Path | io.BytesIO) -> str | None:
+    """What is wrong with an image, as the end of a sentence; None if it decodes."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(file, Path) and not file.is_file():
+        return "does not exist; put the file there or mend the path"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                image.load()
+                mode = image.mode
+    except UnidentifiedImageError:
+        return "is not an image that Pillow can read; replace it"
+    except Image.DecompressionBombError as error:
+        return f"is too large: {error}"
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"is truncated or damaged ({error}); fetch it again"
+    if mode.startswith(_MORE_THAN_8_BIT):
+        return f"has more than 8 bits per channel (mode {mode}); scale it to 8 bits first, so that nothing is clipped"
+    return None
+
+
+def as_rgb(image: Image, size: int | None = None) -> Image:
+    """`image` in RGB, and resized to (size, size) with the bicubic filter unless `size` is None."""
+    from PIL.Image import Resampling
+
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image if size is None or image.size == (size, size) else image.resize((size, size), Resampling.BICUBIC)

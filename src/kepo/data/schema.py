@@ -1,0 +1,221 @@
+"""One row of a user's data becomes one `kepo.types.Question`, or an error that names file, row and field.
+
+Columns: `question` (or `text`); `options` (a list) or `option_A`, `option_B`, ...; `answer`, a letter or the text of an
+option, free text where there are no options; `image` or `images`; `id`, `modality`, `task`, `metadata`. Other columns
+are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any, NoReturn
+
+from kepo.data.images import ImageRoot, read_images
+from kepo.errors import DataError
+from kepo.types import Question, option_letters
+
+_EXPLICIT_LETTER = (("(", ")"), ("", ")"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands, for error messages.
+
+    Attributes:
+        source: The file or folder.
+        row: Row number, from 1 (the line number in a JSONL file).
+    """
+
+    source: str
+    row: int
+
+    def refuse(self, field: str, problem: str) -> NoReturn:
+        """Raises the DataError of this row: `source, row N, field 'x': problem`."""
+        raise DataError(f"{self.source}, row {self.row}, field {field!r}: {problem}")
+
+
+def questions_from_rows(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], *, source: str, image_root: Path | None
+) -> list[Question]:
+    """Questions of numbered rows, whose ids must be unique.
+
+    Args:
+        rows: (row number from 1, row) pairs.
+        source: The file, for errors and for the ids of rows without one.
+        image_root: The folder that image paths are relative to and may not leave.
+
+    Raises:
+        DataError: a row cannot be used, or two have the same id.
+    """
+    root = None if image_root is None else ImageRoot(image_root)
+    questions: list[Question] = []
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        question = question_from_row(row, source=source, index=number, image_root=root)
+        claim_id(question.id, seen, Place(source, number), "id")
+        questions.append(question)
+    return questions
+
+
+def claim_id(question_id: str, seen: dict[str, int], place: Place, field: str) -> None:
+    """Notes in `seen` that this row has the id `question_id`.
+
+    Raises:
+        DataError: another row of the file has it already.
+    """
+    if question_id in seen:
+        place.refuse(field, f"{question_id!r} is already the id of row {seen[question_id]}; ids must be unique")
+    seen[question_id] = place.row
+
+
+def question_from_row(
+    row: Mapping[str, Any], *, source: str, index: int, image_root: Path | ImageRoot | None
+) -> Question:
+    """The question that `row` holds; see the top of this module for its columns.
+
+    Args:
+        row: Column -> value.
+        source: The file, for errors; its stem begins the id of a row without one: `<stem>-<index>`.
+        index: Row number, from 1.
+        image_root: The folder that image paths are relative to and may not leave; None where there are no paths.
+
+    Raises:
+        DataError: naming source, row, field and value, and what to do.
+    """
+    place = Place(source, index)
+    if not isinstance(row, Mapping):
+        raise DataError(f"{source}, row {index}: it is {_shown(row)}, not a record with columns")
+    text_field = "question" if row.get("question") is not None else "text"
+    text = _text(row.get(text_field), text_field if text_field in row else "question", place)
+    options = options_of(row, place)
+    answer = _text(row.get("answer"), "answer", place)
+    if options:
+        answer = resolve_answer(answer, options, place, "answer")
+    return Question(
+        id=_optional_text(row, "id", place) or f"{Path(source).stem}-{index}",
+        text=text,
+        answer=answer,
+        options=options,
+        images=read_images(row, image_root, place.refuse),
+        modality=_optional_text(row, "modality", place),
+        task=_optional_text(row, "task", place),
+        metadata=_metadata(row.get("metadata"), place),
+    )
+
+
+def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
+    """The option texts of a row, from `options` or from `option_A`, `option_B`, ...; empty for an open question.
+
+    Raises:
+        DataError: a single option, more than 26, an empty one, or a gap between the lettered columns.
+    """
+    listed = row.get("options")
+    if listed is None:
+        field, texts = _lettered_options(row, place)
+    elif isinstance(listed, str | Mapping) or not isinstance(listed, Iterable):
+        place.refuse("options", f"{_shown(listed)} is not a list of texts")
+    else:
+        field, texts = "options", tuple(_text(text, "options", place) for text in listed)
+    if len(texts) == 1:
+        place.refuse(field, f"only one option ({texts[0]!r}); give at least 2, or none for an open question")
+    if len(texts) > len(ascii_uppercase):
+        place.refuse(field, f"{len(texts)} options; there are letters for {len(ascii_uppercase)}")
+    return texts
+
+
+def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[str, ...]]:
+    given = [letter for letter in ascii_uppercase if row.get(f"option_{letter}") not in (None, "")]
+    for expected, letter in zip(ascii_uppercase, given, strict=False):
+        if letter != expected:
+            place.refuse(
+                f"option_{expected}", f"is missing, but there is an option_{letter}; fill the letters in order"
+            )
+    texts = tuple(_text(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
+    return f"option_{given[-1]}" if given else "options", texts
+
+
+def resolve_answer(answer: str, options: tuple[str, ...], place: Place, field: str, letters: bool = True) -> str:
+    """The letter of the option that a row's answer means.
+
+    Args:
+        answer: A letter ("B", "b", "B.", "(B)", "B)") or the text of an option (case and final stop are not looked at
+            unless that would fit two options).
+        options: Option texts, 2..26.
+        place: For errors.
+        field: The column that the answer comes from.
+        letters: False where answers are known to be texts, so that "B" is read as a text only.
+
+    Raises:
+        DataError: the answer fits no option, or two.
+    """
+    names = option_letters(options)
+    stripped = answer.strip()
+    upper = stripped.upper().rstrip(".")
+    if letters and any(stripped.upper() == f"{start}{name}{end}" for name in names for start, end in _EXPLICIT_LETTER):
+        return stripped.strip("()").upper()
+    by_text = _same_text(stripped, names, options)
+    if letters and upper in names:
+        if by_text and by_text != [upper]:
+            place.refuse(
+                field,
+                f"{answer!r} is the letter of option {upper} ({options[names.index(upper)]!r}) and the text of option "
+                f"{by_text[0]}; write ({upper}) for the letter or ({by_text[0]}) for the text",
+            )
+        return upper
+    if len(by_text) > 1:
+        place.refuse(field, f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead")
+    if not by_text:
+        listed = ", ".join(f"{name}) {text!r}" for name, text in zip(names, options, strict=True))
+        place.refuse(field, f"{answer!r} is not among the options {listed}; give a letter or the text of an option")
+    return by_text[0]
+
+
+def _same_text(answer: str, names: tuple[str, ...], options: tuple[str, ...]) -> list[str]:
+    """Letters of the options that read like `answer`: exactly if there are any, else up to case and final stop."""
+    for form in (str.strip, _loose):
+        found = [name for name, option in zip(names, options, strict=True) if form(option) == form(answer)]
+        if found:
+            return found
+    return []
+
+
+def _loose(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(". ")
+
+
+def _text(value: Any, field: str, place: Place) -> str:
+    """`value` as trimmed text that is not empty; numbers count as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        place.refuse(field, "is missing or empty")
+    if not isinstance(value, str):
+        place.refuse(field, f"{_shown(value)} is not text")
+    return value.strip()
+
+
+def _optional_text(row: Mapping[str, Any], field: str, place: Place) -> str | None:
+    value = row.get(field)
+    return None if value is None or value == "" else _text(value, field, place)
+
+
+def _metadata(value: Any, place: Place) -> dict[str, Any]:
+    """A record, given as such or as JSON text, that survives JSON."""
+    if value is None or value == "":
+        return {}
+    try:
+        record = json.loads(value) if isinstance(value, str) else json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        place.refuse("metadata", f"{_shown(value)} cannot be kept as JSON: {error}")
+    if not isinstance(record, dict):
+        place.refuse("metadata", f"{_shown(value)} is not a record; write it as {{name: value}}")
+    return record
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

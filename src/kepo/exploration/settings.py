@@ -1,0 +1,94 @@
+"""The settings of exploration, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kepo.errors import ConfigError
+from kepo.prompts import HINT_LEVELS
+
+EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
+TRIGGERS: tuple[str, ...] = ("dead", "mean_below", "always")
+LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorationSettings:
+    """How groups are explored.
+
+    Attributes:
+        mode: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
+        trigger: "dead" (no rollout correct, whatever its format earned), "mean_below" (mean reward below
+            `trigger_mean`) or "always" (any failed rollout).
+        trigger_mean: Bound of "mean_below", in units of reward.
+        num_injected: K >= 1, rollouts of a group replaced at most (paper: 2 of 8).
+        attempts: Attempts per group, >= 1 (paper: at most 5).
+        samples_per_attempt: Completions sampled per group and attempt, >= 1; None: as many as are still missing.
+        hint_level: Index into `kepo.prompts.HINT_LEVELS`.
+        leak_policy: What happens to a hint that gives the answer away: "allow" keeps it, "strip" takes out the
+            sentences that leak, "ask_again" asks the teacher for another one, "reject" drops it.
+        hint_retries: How often "ask_again" asks again, >= 0; a hint that still leaks after that is dropped.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    mode: str = "hint"
+    trigger: str = "dead"
+    trigger_mean: float = 0.0
+    num_injected: int = 2
+    attempts: int = 5
+    samples_per_attempt: int | None = None
+    hint_level: int = 1
+    leak_policy: str = "reject"
+    hint_retries: int = 2
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, EXPLORATION_MODES)
+        _one_of("trigger", self.trigger, TRIGGERS)
+        _one_of("leak_policy", self.leak_policy, LEAK_POLICIES)
+        _whole("num_injected", self.num_injected, at_least=1)
+        _whole("attempts", self.attempts, at_least=1)
+        _whole("hint_retries", self.hint_retries, at_least=0)
+        _whole("hint_level", self.hint_level, at_least=0)
+        if self.samples_per_attempt is not None:
+            _whole("samples_per_attempt", self.samples_per_attempt, at_least=1)
+        if self.hint_level >= len(HINT_LEVELS):
+            raise ConfigError(
+                f"exploration: hint_level is {self.hint_level}; the levels are 0 (weakest) to {len(HINT_LEVELS) - 1}."
+            )
+        if not math.isfinite(self.trigger_mean):
+            raise ConfigError(f"exploration: trigger_mean is {self.trigger_mean}; give a finite reward.")
+
+    @property
+    def hint_calls(self) -> int:
+        """How often one exploration asks for hints, the same on every process."""
+        if self.mode != "hint":
+            return 0
+        return 1 + (self.hint_retries if self.leak_policy == "ask_again" else 0)
+
+    def check_group_size(self, num_generations: int) -> None:
+        """Refuse to replace more rollouts than a group has.
+
+        Args:
+            num_generations: G, rollouts per group.
+
+        Raises:
+            ConfigError: `num_injected` is greater than G.
+        """
+        if self.mode != "none" and self.num_injected > num_generations:
+            raise ConfigError(
+                f"exploration: num_injected is {self.num_injected} but a group has only {num_generations} rollouts "
+                f"(num_generations). Set num_injected to at most {num_generations}, or generate larger groups."
+            )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"exploration: {name} is {value!r}; use one of {', '.join(allowed)}.")
+
+
+def _whole(name: str, value: int, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(f"exploration: {name} is {value!r}; give a whole number of at least {at_least}.")

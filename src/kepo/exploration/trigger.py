@@ -1,0 +1,30 @@
+"""Which groups are explored. Decided on correctness, never on format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from kepo.exploration.settings import ExplorationSettings
+from kepo.types import Group
+
+
+def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
+    """Whether `group` is to be explored under `settings`; never a group without a failed rollout to replace.
+
+    With the trigger "dead" a group needs it when no rollout is correct, whatever its other rewards: this is the
+    learning cliff, where the correctness reward has no variance. The mean of "mean_below" leaves out rewards that are
+    NaN (a reward function that does not apply).
+    """
+    if settings.mode == "none" or all(group.correct):
+        return False
+    if settings.trigger == "dead":
+        return not any(group.correct)
+    if settings.trigger == "mean_below":
+        return _mean(group.rewards) < settings.trigger_mean
+    return True
+
+
+def _mean(rewards: Sequence[float]) -> float:
+    known = [reward for reward in rewards if not math.isnan(reward)]
+    return sum(known) / len(known) if known else math.nan

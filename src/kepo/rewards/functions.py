@@ -1,0 +1,95 @@
+"""Reward functions in TRL's form: `f(completions, **columns) -> list`, one number per completion.
+
+`completions` and the columns of the data set arrive as parallel lists. 1.0 is right, 0.0 is wrong, None means that the
+function has nothing to say about a row (TRL leaves it out of the sum).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from kepo.errors import DataError
+from kepo.rewards.answers import (
+    Completion,
+    after_reasoning,
+    completion_text,
+    extract_answer,
+    normalized,
+    predicted_letter,
+)
+from kepo.types import option_letters
+
+_THINK_THEN_ANSWER = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+_ANSWER_ALONE = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+_ANSWER_TAGS = ("<answer>", "</answer>")
+_THINK_TAGS = ("<think>", "</think>")
+
+
+def choice_accuracy(
+    completions: Sequence[Completion],
+    answer: Sequence[str],
+    options: Sequence[Sequence[str] | None],
+    **columns: Any,
+) -> list[float]:
+    """1.0 where the option inside `<answer>` is the right one, else 0.0; format does not count.
+
+    Args:
+        completions: B completions.
+        answer: B letters of the right options; free text for a row without options.
+        options: B lists of option texts; a row without options is scored as by `exact_match`.
+        columns: Other columns, ignored.
+
+    Raises:
+        DataError: an answer is not the letter of one of its options.
+    """
+    rewards = []
+    for row, (completion, truth, choices) in enumerate(zip(completions, answer, options, strict=True)):
+        text = completion_text(completion)
+        if not choices:
+            rewards.append(_matches(text, truth))
+            continue
+        letters = option_letters(choices)
+        if truth not in letters:
+            raise DataError(
+                f"choice_accuracy, row {row} of the batch, field 'answer': {truth!r} is not the letter of one of the "
+                f"{len(choices)} options ({', '.join(letters)}); build the data set with kepo.data.to_dataset, which "
+                "turns option texts into letters"
+            )
+        rewards.append(float(predicted_letter(text, choices) == truth))
+    return rewards
+
+
+def exact_match(completions: Sequence[Completion], answer: Sequence[str], **columns: Any) -> list[float]:
+    """1.0 where the answer reads the same as the true one, up to case, blanks, quotes and a final stop.
+
+    The answer is the inside of `<answer>`; without such a tag, all that follows the reasoning.
+    """
+    return [_matches(completion_text(given), truth) for given, truth in zip(completions, answer, strict=True)]
+
+
+def _matches(text: str, truth: str) -> float:
+    given = extract_answer(text)
+    if given is None:
+        given = after_reasoning(text)
+    return float(bool(given) and normalized(given) == normalized(truth))
+
+
+def think_format(completions: Sequence[Completion], **columns: Any) -> list[float]:
+    """1.0 for one `<think>...</think>` followed by one `<answer>...</answer>`, neither empty, and nothing else."""
+    return [_is_formatted(_THINK_THEN_ANSWER, completion_text(given), _THINK_TAGS) for given in completions]
+
+
+def answer_format(completions: Sequence[Completion], **columns: Any) -> list[float]:
+    """1.0 for one `<answer>...</answer>` that is not empty, and nothing else."""
+    return [_is_formatted(_ANSWER_ALONE, completion_text(given), ()) for given in completions]
+
+
+def _is_formatted(pattern: re.Pattern[str], text: str, once: tuple[str, ...]) -> float:
+    """`once` and the answer tags must occur exactly once, any other tag of ours not at all."""
+    allowed = {*_ANSWER_TAGS, *once}
+    if any(text.count(tag) != (tag in allowed) for tag in (*_ANSWER_TAGS, *_THINK_TAGS)):
+        return 0.0
+    match = pattern.fullmatch(text)
+    return float(match is not None and all(part.strip() for part in match.groups()))

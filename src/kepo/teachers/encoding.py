@@ -1,0 +1,213 @@
+"""From prompts and the student's token ids to the tensors of one forward pass, with the teacher's own processor.
+
+Prompts are padded on the left and completions on the right, so that all completions of a batch start in one column.
+Completion ids are appended as they are: decoding and tokenizing them again could give other tokens.
+
+Legend: B rows, P padded prompt length, T padded completion length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from kepo.errors import TeacherError
+from kepo.prompts import prompt_text
+from kepo.types import Conversation, Message, Prompt
+
+# Fields with one entry per token; the completion's entries say "plain text".
+_TOKEN_TYPE_FIELDS = ("token_type_ids", "mm_token_type_ids")
+
+# A rough exchange rate, only used to put rows of similar length into one micro-batch.
+_CHARACTERS_PER_TOKEN = 4
+
+
+def load_processor(name: str, processor: Any = None, trust_remote_code: bool = False) -> Any:
+    """The processor (of a text model: the tokenizer) at `name`, or `processor` where one is given, ready for padding.
+
+    Raises:
+        TeacherError: there is none at `name`.
+    """
+    if processor is None:
+        processor = _load(name, trust_remote_code)
+    tokenizer = tokenizer_of(processor)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so its token does not matter
+    return processor
+
+
+def _load(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoProcessor
+
+    if not name:
+        raise TeacherError("The teacher was passed as a model that was not loaded from a folder; pass processor= too.")
+    try:
+        return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, padding_side="left")
+    except (OSError, ValueError, ImportError) as error:
+        raise TeacherError(
+            f"The teacher's processor could not be loaded from {name}: {error} Save its processor or tokenizer there, "
+            "or pass processor=."
+        ) from error
+
+
+def encode(
+    processor: Any,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[int]] | None,
+    device: torch.device | str,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Tensors for `model(**inputs)`: prompts left-padded, completions right-padded, multimodal fields included.
+
+    Args:
+        processor: A Hugging Face processor, or a tokenizer for a text model.
+        prompts: B >= 1 prompts, either all conversations or all plain text.
+        completions: One sequence of T_i >= 1 token ids per prompt; None to encode the prompts alone.
+        device: Where the tensors go.
+        chat_template_kwargs: Variables of the chat template, such as `{"enable_thinking": False}`.
+
+    Returns:
+        `input_ids` and `attention_mask` (B, P + T), and what the processor adds for images. The states that predict
+        completion tokens 0..T-1 stand in columns P-1..P+T-2.
+
+    Raises:
+        TeacherError: a conversation without chat template, images for a text model, or both kinds of prompts at once.
+    """
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    conversations = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    if texts and conversations:
+        raise TeacherError(
+            f"{len(texts)} of {len(prompts)} prompts are plain text, the others are conversations; use one kind."
+        )
+    if texts:
+        rendered = processor(text=texts, padding=True, padding_side="left", return_tensors="pt")
+    else:
+        rendered = _render(processor, conversations, chat_template_kwargs)
+    fields = dict(rendered)
+    if not sees_images(processor):
+        fields = {name: fields[name] for name in ("input_ids", "attention_mask")}
+    if completions is not None:
+        _append(fields, completions, tokenizer_of(processor).pad_token_id)
+    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in fields.items()}
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer inside a processor; a tokenizer is its own."""
+    return processor.tokenizer if hasattr(processor, "tokenizer") else processor
+
+
+def sees_images(processor: Any) -> bool:
+    """Whether `processor` belongs to a vision-language model."""
+    return hasattr(processor, "image_processor")
+
+
+def has_images(prompt: Prompt) -> bool:
+    """Whether any message of `prompt` holds an image."""
+    if isinstance(prompt, str):
+        return False
+    return any(
+        part["type"] == "image"
+        for message in prompt
+        if isinstance(message["content"], list)
+        for part in message["content"]
+    )
+
+
+def micro_batches(
+    prompts: Sequence[Prompt], lengths: Sequence[int], batch_size: int, with_images: bool
+) -> list[list[int]]:
+    """The rows with images, or those without, in lists of at most `batch_size` rows of similar length.
+
+    Args:
+        prompts: B prompts.
+        lengths: Completion tokens of each row.
+        batch_size: Largest list, >= 1.
+        with_images: Which rows to take; the two kinds never share a forward pass.
+    """
+    rows = [row for row, prompt in enumerate(prompts) if has_images(prompt) is with_images]
+    rows.sort(key=lambda row: lengths[row] + len(prompt_text(prompts[row])) // _CHARACTERS_PER_TOKEN)
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def filler_prompt(with_images: bool) -> Prompt:
+    """The least prompt that runs the same modules of a model as a real one."""
+    if not with_images:
+        return "."
+    from PIL import Image
+
+    parts = [{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "."}]
+    return [{"role": "user", "content": parts}]
+
+
+def check_chat_template(processor: Any) -> None:
+    """Refuse a processor that cannot render a conversation.
+
+    Raises:
+        TeacherError: neither the processor nor its tokenizer has a chat template.
+    """
+    if getattr(processor, "chat_template", None) or tokenizer_of(processor).chat_template:
+        return
+    raise TeacherError(
+        f"The teacher's processor ({type(processor).__name__}) has no chat template, so it cannot render a "
+        "conversation. Use an instruction-tuned teacher, save a chat_template.jinja in its folder, or, for a teacher "
+        "that only scores, use plain-text prompts."
+    )
+
+
+def _render(
+    processor: Any, conversations: Sequence[Conversation], chat_template_kwargs: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    check_chat_template(processor)
+    multimodal = sees_images(processor)
+    as_needed = _as_parts if multimodal else _as_text
+    # Processors and tokenizers take the settings of their own call under different names.
+    padding: dict[str, Any] = {"padding": True, "tokenizer_kwargs": {"padding_side": "left"}}
+    if multimodal:
+        padding = {"processor_kwargs": {"padding": True, "padding_side": "left"}}
+    rendered: Mapping[str, Any] = processor.apply_chat_template(
+        [[as_needed(message) for message in conversation] for conversation in conversations],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        **padding,
+        **(chat_template_kwargs or {}),
+    )
+    return rendered
+
+
+def _as_parts(message: Message) -> Message:
+    """Multimodal templates loop over parts; columnar data gives every part every key, with None where it is absent."""
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": [{"type": "text", "text": content}]}
+    parts = [{key: value for key, value in part.items() if value is not None} for part in content]
+    return {**message, "content": parts}
+
+
+def _as_text(message: Message) -> Message:
+    """Templates of text models join strings."""
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    other = [part["type"] for part in content if part["type"] != "text"]
+    if other:
+        raise TeacherError(
+            f"A prompt holds a part of type {other[0]!r}, but the teacher is a text model. Use a vision-language "
+            "model as teacher, or data without images."
+        )
+    return {**message, "content": "".join(part["text"] for part in content)}
+
+
+def _append(fields: dict[str, Any], completions: Sequence[Sequence[int]], pad_id: int) -> None:
+    """Append `completions` to the prompts in `fields`, in place."""
+    longest = max(len(ids) for ids in completions)
+    padded = torch.tensor([[*ids, *[pad_id] * (longest - len(ids))] for ids in completions])  # (B, T)
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in completions])  # (B, T)
+    fields["input_ids"] = torch.cat([fields["input_ids"], padded], dim=1)
+    fields["attention_mask"] = torch.cat([fields["attention_mask"], mask], dim=1)
+    for name in _TOKEN_TYPE_FIELDS:
+        if name in fields:
+            fields[name] = torch.cat([fields[name], fields[name].new_zeros(padded.shape)], dim=1)

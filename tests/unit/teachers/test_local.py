@@ -1,0 +1,414 @@
+"""The local teacher against plain forward passes of the same tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny_models import (
+    ARCHITECTURES_TEXT,
+    ARCHITECTURES_VLM,
+    UnavailableHere,
+    build_text_model,
+    build_tokenizer,
+    build_vlm,
+    tiny_image,
+)
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from kepo.errors import KepoError, TeacherError
+from kepo.teachers.base import ScoreRequest, Teacher
+from kepo.teachers.encoding import encode, micro_batches
+from kepo.teachers.head import output_head
+from kepo.teachers.local import LocalTeacher
+from kepo.types import Prompt
+
+Folders = Any
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """`folders("llava")`: the folder of that tiny model, built once."""
+    root, built = tmp_path_factory.mktemp("models"), {}
+
+    def get(architecture: str) -> Path:
+        if architecture not in built:
+            build = build_text_model if architecture in ARCHITECTURES_TEXT else build_vlm
+            try:
+                built[architecture] = build(root / architecture, architecture)
+            except UnavailableHere as reason:
+                pytest.skip(str(reason))
+        return built[architecture]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def llama(folders: Folders) -> LocalTeacher:
+    return LocalTeacher(folders("llama"), batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def llava(folders: Folders) -> LocalTeacher:
+    return LocalTeacher(folders("llava"), batch_size=2)
+
+
+def ask(text: str, *colours: int) -> Prompt:
+    """A user's question with one image per colour."""
+    images = [{"type": "image", "image": tiny_image(colour)} for colour in colours]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": text}] if images else text}]
+
+
+def requests_for(vlm: bool) -> list[ScoreRequest]:
+    """Rows of different lengths, in an order that sorting changes; with images for a vision-language model."""
+    rows = [
+        ScoreRequest(ask("What does the image show? Give the letter of the right option."), (40, 41, 42, 2)),
+        ScoreRequest(ask("What is 12 plus 30?"), (50,)),
+        ScoreRequest(ask("Is it A) MRI or B) CT?"), tuple(range(60, 71))),
+    ]
+    if vlm:
+        rows.insert(1, ScoreRequest(ask("What does the image show?", 3), (99, 44, 2)))
+        rows.append(ScoreRequest(ask("Why?", 5), (17, 18, 19, 20, 21, 2)))
+    return rows
+
+
+def plain_logps(folder: Path, request: ScoreRequest, vlm: bool) -> torch.Tensor:
+    """(T, V) log-probabilities from a whole forward of one unpadded row, with the processor's own settings."""
+    auto = AutoModelForImageTextToText if vlm else AutoModelForCausalLM
+    model, processor = auto.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    prompt = request.prompt
+    if vlm and isinstance(prompt[0]["content"], str):
+        prompt = [{"role": "user", "content": [{"type": "text", "text": prompt[0]["content"]}]}]
+    inputs = dict(
+        processor.apply_chat_template(
+            [prompt], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+    )
+    completion = torch.tensor([request.completion_ids])
+    for name, value in {"input_ids": completion, "attention_mask": torch.ones_like(completion)}.items():
+        inputs[name] = torch.cat([inputs[name], value], dim=1)
+    for name in {"token_type_ids", "mm_token_type_ids"} & set(inputs):
+        inputs[name] = torch.cat([inputs[name], torch.zeros_like(completion)], dim=1)
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+    return logits[-completion.size(1) - 1 : -1].log_softmax(-1)
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES_TEXT, *ARCHITECTURES_VLM])
+def test_scores_are_those_of_a_plain_forward_of_each_row(folders: Folders, architecture: str) -> None:
+    folder, vlm = folders(architecture), architecture in ARCHITECTURES_VLM
+    teacher = LocalTeacher(folder, batch_size=2)
+    rows = requests_for(vlm)
+    for row, scores in zip(rows, teacher.score(rows), strict=True):
+        expected = plain_logps(folder, row, vlm)
+        assert scores.hidden.shape == (len(row.completion_ids), 32)
+        ids = torch.tensor(row.completion_ids)
+        torch.testing.assert_close(scores.token_logps, expected.gather(1, ids[:, None])[:, 0], atol=2e-5, rtol=1e-4)
+        # The head makes the full distribution of the same states, softcap included.
+        logps = teacher.head.logits(scores.hidden).log_softmax(-1)
+        torch.testing.assert_close(logps, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "llava"])
+def test_a_row_scores_the_same_alone_and_among_others(folders: Folders, architecture: str) -> None:
+    rows = requests_for(architecture == "llava")
+    alone = [LocalTeacher(folders(architecture), batch_size=1).score([row])[0] for row in rows]
+    together = LocalTeacher(folders(architecture), batch_size=8).score(rows)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.hidden, other.hidden, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(one.token_logps, other.token_logps, atol=2e-5, rtol=1e-4)
+
+
+def test_the_image_and_its_row_belong_together(llava: LocalTeacher) -> None:
+    first, second = ScoreRequest(ask("Why?", 1), (40, 41)), ScoreRequest(ask("Why?", 6), (40, 41))
+    forwards = [scores.token_logps for scores in llava.score([first, second])]
+    backwards = [scores.token_logps for scores in llava.score([second, first])]
+    torch.testing.assert_close(forwards, backwards[::-1])
+    assert (forwards[0] - forwards[1]).abs().max() > 1e-3
+
+
+def test_hidden_states_hold_no_memory_of_the_prompt_and_no_graph(llama: LocalTeacher) -> None:
+    scores = llama.score([ScoreRequest(ask("What is 12 plus 30?"), (50, 51))])[0]
+    assert scores.hidden.untyped_storage().nbytes() == 2 * 32 * 4
+    assert not scores.hidden.requires_grad
+    assert not scores.hidden.is_inference()  # an inference tensor could not enter the student's loss
+    assert not any(parameter.requires_grad for parameter in llama.model.parameters())
+
+
+def test_temperature_divides_the_logits_of_the_token_logps(folders: Folders) -> None:
+    rows = requests_for(vlm=False)[:1]
+    warm = LocalTeacher(folders("llama"), temperature=2.0).score(rows)[0]
+    expected = (LocalTeacher(folders("llama")).head.logits(warm.hidden) / 2).log_softmax(-1)
+    torch.testing.assert_close(
+        warm.token_logps, expected.gather(1, torch.tensor(rows[0].completion_ids)[:, None])[:, 0]
+    )
+
+
+def test_plain_text_prompts_need_no_template(folders: Folders) -> None:
+    tokenizer = build_tokenizer(chat_template=None)
+    teacher = LocalTeacher(folders("llama"), tokenizer)
+    scores = teacher.score([ScoreRequest("12 plus 30", (40,)), ScoreRequest("A) MRI B) CT", (41, 42))])
+    with torch.no_grad():
+        ids = torch.tensor([[*tokenizer("12 plus 30")["input_ids"], 40]])
+        expected = teacher.model(ids).logits[0, -2].log_softmax(-1)[40]
+    torch.testing.assert_close(scores[0].token_logps[0], expected, atol=2e-5, rtol=1e-4)
+    with pytest.raises(TeacherError, match=r"no chat template.*chat_template\.jinja"):
+        teacher.check_chat_template()
+    with pytest.raises(TeacherError, match="no chat template"):
+        teacher.score([ScoreRequest(ask("Why?"), (40,))])
+
+
+def test_nothing_to_do_costs_nothing(llama: LocalTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "model", None)
+    assert llama.write_hints([]) == []
+    monkeypatch.undo()
+    assert llama.score([]) == []
+
+
+def test_an_unsharded_teacher_never_asks_other_processes(folders: Folders) -> None:
+    def never(_count: int) -> int:
+        raise AssertionError
+
+    teacher = LocalTeacher(folders("llama"))
+    teacher.place("cpu", None, never)
+    assert len(teacher.score(requests_for(vlm=False))) == 3
+    pinned = LocalTeacher(folders("llama"), device="cpu")
+    pinned.place("meta", lambda _model: pytest.fail("a teacher with a device is not sharded"), never)
+    assert pinned.model.device == torch.device("cpu")
+    assert len(pinned.score(requests_for(vlm=False))) == 3
+
+
+class Wrapper(torch.nn.Module):
+    """Stands in for a sharded model: counts its forward passes and hides the model's parameters from the head."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module, self.images = module, []
+
+    def forward(self, **inputs: Any) -> Any:
+        self.images.append("pixel_values" in inputs)
+        return self.module(**inputs)
+
+
+def sharded(folder: Path, most: list[int]) -> tuple[LocalTeacher, Wrapper, list[int]]:
+    """A teacher whose other processes need `most` forward passes: of text first, then with images."""
+    teacher, asked = LocalTeacher(folder, batch_size=2), []
+
+    def max_over_processes(count: int) -> int:
+        asked.append(count)
+        return max(count, most[(len(asked) - 1) % len(most)])
+
+    teacher.place("cpu", Wrapper, max_over_processes)
+    return teacher, teacher.model, asked
+
+
+def test_a_sharded_teacher_runs_as_often_as_the_busiest_process(folders: Folders) -> None:
+    teacher, wrapper, asked = sharded(folders("llava"), [3, 2])
+    assert teacher.score([]) == []
+    assert asked == [0, 0]
+    assert wrapper.images == [False, False, False, True, True]  # the image tower runs equally often everywhere
+    wrapper.images.clear()
+    rows = requests_for(vlm=True)  # two micro-batches of text, one with images
+    scores = teacher.score(rows)
+    assert asked[2:] == [2, 1]
+    assert wrapper.images == [False, False, False, True, True]
+    expected = LocalTeacher(folders("llava"), batch_size=2).score(rows)
+    for one, other in zip(scores, expected, strict=True):
+        torch.testing.assert_close(one.token_logps, other.token_logps)
+
+
+def test_a_sharded_teacher_keeps_a_whole_head(folders: Folders) -> None:
+    teacher, wrapper, _ = sharded(folders("llama"), [1])
+    weight = wrapper.module.get_output_embeddings().weight
+    torch.testing.assert_close(teacher.head.weight, weight.detach())
+    assert teacher.head.weight.data_ptr() != weight.data_ptr()
+    assert not teacher.head.weight.requires_grad
+
+
+def test_a_sharded_text_model_only_agrees_on_text(folders: Folders) -> None:
+    teacher, _, asked = sharded(folders("llama"), [1])
+    teacher.score([])
+    assert asked == [0]
+
+
+def test_greedy_hints_are_the_model_s_own_continuation(folders: Folders) -> None:
+    teacher = LocalTeacher(folders("llava"), batch_size=2, hint_temperature=0, hint_max_new_tokens=6)
+    conversations = [ask("What does the image show? Give the letter.", 2), ask("Why?"), ask("Why?", 4)]
+    hints = teacher.write_hints(conversations)
+    for conversation, hint in zip(conversations, hints, strict=True):
+        ids = encode(teacher.processor, [conversation], None, "cpu")
+        new: list[int] = []
+        for _ in range(6):  # one token at a time, each from a whole forward pass
+            step = {**ids, **encode_with(ids, new)}
+            with torch.no_grad():
+                new.append(int(teacher.model(**step).logits[0, -1].argmax()))
+            if new[-1] == teacher.processor.tokenizer.eos_token_id:
+                break
+        assert hint == teacher.processor.tokenizer.decode(new, skip_special_tokens=True)
+
+
+def encode_with(fields: dict[str, Any], new: list[int]) -> dict[str, torch.Tensor]:
+    tail = torch.tensor([new], dtype=torch.long).reshape(1, -1)
+    ids = torch.cat([fields["input_ids"], tail], dim=1)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def test_sampled_hints_follow_the_global_seed(folders: Folders) -> None:
+    teacher = LocalTeacher(folders("llama"), hint_max_new_tokens=12)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(teacher.write_hints([ask("Why?"), ask("What is 12 plus 30?")]))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert "<|" not in "".join(drawn[0])
+
+
+def test_completion_ids_are_appended_as_they_are(llama: LocalTeacher) -> None:
+    inputs = encode(llama.processor, [ask("Why?"), ask("What is 12 plus 30?")], [(7, 300, 9), (11,)], "cpu")
+    assert inputs["input_ids"][:, -3:].tolist() == [[7, 300, 9], [11, 0, 0]]
+    assert inputs["attention_mask"][:, -3:].tolist() == [[1, 1, 1], [1, 0, 0]]
+    padding = inputs["input_ids"].size(1) - 3 - len(encode(llama.processor, [ask("Why?")], None, "cpu")["input_ids"][0])
+    assert padding > 0
+    assert inputs["attention_mask"][0].tolist() == [0] * padding + [1] * (inputs["input_ids"].size(1) - padding)
+
+
+def test_content_may_be_text_or_parts_for_either_kind_of_model(llama: LocalTeacher, llava: LocalTeacher) -> None:
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Why?", "image": None}]}]
+    for teacher in (llama, llava):
+        as_parts, as_text = (encode(teacher.processor, [p], None, "cpu")["input_ids"] for p in (parts, ask("Why?")))
+        assert as_parts.tolist() == as_text.tolist()
+
+
+def test_a_text_model_refuses_images_and_mixed_prompts(llama: LocalTeacher) -> None:
+    with pytest.raises(TeacherError, match=r"'image'.*text model"):
+        llama.score([ScoreRequest(ask("Why?", 1), (40,))])
+    with pytest.raises(TeacherError, match="1 of 2 prompts are plain text"):
+        encode(llama.processor, ["Why?", ask("Why?")], None, "cpu")
+
+
+def test_micro_batches_hold_rows_of_similar_length() -> None:
+    prompts = ["", ask("x" * 40), "", ask("Why?", 1), ""]
+    # Lengths with the prompt's 46 // 4 = 11 tokens: 5, 12, 1, -, 9.
+    assert micro_batches(prompts, [5, 1, 1, 7, 9], 2, with_images=False) == [[2, 0], [4, 1]]
+    assert micro_batches(prompts, [5, 1, 1, 7, 9], 2, with_images=True) == [[3]]
+
+
+def test_a_student_of_the_same_family_is_welcome(folders: Folders, tmp_path: Path) -> None:
+    padded = LocalTeacher(build_text_model(tmp_path, "llama", vocab_padding=24))
+    student = AutoProcessor.from_pretrained(folders("llava"))
+    padded.check_student(student.tokenizer, len(student.tokenizer))
+    padded.check_student(student, len(student.tokenizer) + 100)
+    assert padded.head.weight.shape[0] == len(student.tokenizer) + 24
+
+
+def test_a_student_of_another_family_is_refused(llama: LocalTeacher) -> None:
+    stranger = build_tokenizer(["<|stranger|>"])
+    with pytest.raises(TeacherError) as refusal:
+        llama.check_student(stranger, len(stranger))
+    text = str(refusal.value)
+    assert "1 are unknown here (for example '<|stranger|>')" in text
+    common = set(stranger.get_vocab()) & set(llama.processor.get_vocab())
+    moved = [token for token in common if stranger.get_vocab()[token] != llama.processor.get_vocab()[token]]
+    assert moved
+    assert f"{len(moved)} have another id" in text
+    assert "distillation_weight: 0" in text
+
+
+def test_token_ids_beyond_the_teacher_s_vocabulary_are_named(llama: LocalTeacher) -> None:
+    with pytest.raises(TeacherError, match="Row 1 holds token id 9999"):
+        llama.score([ScoreRequest(ask("Why?"), (40,)), ScoreRequest(ask("Why?"), (9999,))])
+
+
+def test_what_cannot_be_loaded_is_named(folders: Folders, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"no config\.json.*safetensors"):
+        LocalTeacher(tmp_path)
+    (tmp_path / "config.json").write_text((folders("llama") / "config.json").read_text())
+    with pytest.raises(TeacherError, match="could not be loaded from"):
+        LocalTeacher(tmp_path)  # no weights
+    (tmp_path / "model.safetensors").write_bytes((folders("llama") / "model.safetensors").read_bytes())
+    with pytest.raises(TeacherError, match="processor could not be loaded"):
+        LocalTeacher(tmp_path)
+    model = LocalTeacher(tmp_path, build_tokenizer()).model
+    model.config._name_or_path = ""
+    with pytest.raises(TeacherError, match="pass processor="):
+        LocalTeacher(model)
+
+
+def test_settings_that_cannot_work_are_refused(folders: Folders) -> None:
+    for setting in ({"batch_size": 0}, {"temperature": 0.0}, {"hint_temperature": -1.0}, {"hint_max_new_tokens": 0}):
+        with pytest.raises(TeacherError, match=next(iter(setting))):
+            LocalTeacher(folders("llama"), **setting)
+
+
+def test_it_is_a_teacher_and_takes_a_loaded_model(folders: Folders) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folders("llama"))
+    teacher = LocalTeacher(model)
+    assert isinstance(teacher, Teacher)
+    assert teacher.processor.chat_template
+    assert LocalTeacher(folders("llama"), dtype=torch.bfloat16).head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("architecture", ["llava", "idefics3", "gemma3"])
+def test_a_teacher_in_half_precision_reads_images(folders: Folders, architecture: str) -> None:
+    rows = [ScoreRequest(ask("What does the image show?", 3), (99, 44, 2))]
+    half = LocalTeacher(folders(architecture), dtype=torch.bfloat16).score(rows)[0]
+    assert half.hidden.dtype == torch.bfloat16
+    assert half.token_logps.dtype == torch.float32
+    torch.testing.assert_close(
+        half.token_logps, LocalTeacher(folders(architecture)).score(rows)[0].token_logps, atol=0.3, rtol=0.1
+    )
+
+
+def config_like(**values: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1, vocab_size=8, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ({}, 1.0),
+        ({"logit_scale": None}, 1.0),
+        ({"logit_scale": 0.25}, 0.25),
+        ({"logits_scaling": 4.0}, 0.25),
+        ({"output_multiplier": 0.5}, 0.5),
+        ({"lm_head_multiplier": 2.0}, 2.0),
+    ],
+)
+def test_factors_on_the_logits_are_read_from_the_configuration(values: dict[str, Any], scale: float) -> None:
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(config_like(**values))
+    assert output_head(model).scale == scale
+    assert output_head(model).softcap is None
+    model.config.model_type = "hyperclovax"
+    assert output_head(model).scale == (4.0 if "logits_scaling" in values else scale)
+
+
+def test_a_factor_that_nobody_reads_is_noticed(folders: Folders) -> None:
+    teacher = LocalTeacher(folders("llama"))
+    plain = teacher.model.lm_head.forward
+    teacher.model.lm_head.forward = lambda hidden: 3.0 * plain(hidden)
+    with pytest.raises(KepoError, match="not the product of its hidden states"):
+        teacher.score(requests_for(vlm=False))
+
+
+def test_adapters_are_seen_through(folders: Folders) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    rows = requests_for(vlm=False)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folders("llama")),
+        LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False),
+    )
+    scores = LocalTeacher(model, build_tokenizer()).score(rows)
+    without = LocalTeacher(folders("llama")).score(rows)
+    assert (scores[0].token_logps - without[0].token_logps).abs().max() > 1e-3
+    on_head = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folders("llama")), LoraConfig(target_modules=["lm_head"])
+    )
+    with pytest.raises(KepoError, match="LoRA adapter"):
+        output_head(on_head)
