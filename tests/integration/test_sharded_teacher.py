@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,29 @@ def shard_blocks(model: Any) -> Any:
 
     mesh = init_device_mesh("cpu", (WORLD,))
     for module in model.modules():
-        if type(module).__name__.endswith(("DecoderLayer", "EncoderLayer")):
+        if is_block(module):
             fully_shard(module, mesh=mesh)
     return fully_shard(model, mesh=mesh)
+
+
+def shard_flat(model: Any) -> Any:
+    """FSDP's first version: wraps instead of changing the model, with flat parameters."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+
+    policy = partial(lambda_auto_wrap_policy, lambda_fn=is_block)
+    return FullyShardedDataParallel(model, auto_wrap_policy=policy, device_id=torch.device("cpu"))
+
+
+SHARDING = {"fsdp1": shard_flat, "fsdp2": shard_blocks}
+
+
+def is_block(module: torch.nn.Module) -> bool:
+    return type(module).__name__.endswith(("DecoderLayer", "EncoderLayer"))
+
+
+def local_parameters(model: Any) -> int:
+    return sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in model.parameters())
 
 
 def max_over_processes(count: int) -> int:
@@ -62,15 +84,14 @@ def max_over_processes(count: int) -> int:
     return int(most)
 
 
-def work(rank: int, port: int, folder: Path, vlm: bool) -> None:
+def work(rank: int, port: int, folder: Path, vlm: bool, sharding: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(WORLD))
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+    dist.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=timedelta(seconds=60))
     teacher = teacher_of(folder)
-    teacher.place("cpu", shard_blocks, max_over_processes)
-    parameter = next(iter(teacher.model.parameters()))
+    teacher.place("cpu", SHARDING[sharding], max_over_processes)
     found = {
-        "local_share": parameter.to_local().numel() / parameter.numel(),
+        "parameters": local_parameters(teacher.model),
         "head_rows": teacher.head.weight.shape[0],
         "scores": [(s.hidden, s.token_logps) for s in teacher.score(rows(vlm) if rank == 0 else [])],
         "hints": teacher.write_hints(questions(vlm) if rank == 0 else []),
@@ -87,18 +108,19 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["llama", "llava"])
-def test_a_sharded_teacher_gives_the_whole_teacher_s_scores(
-    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("architecture", "sharding"), [("llama", "fsdp2"), ("llava", "fsdp2"), ("llava", "fsdp1")])
+def test_a_sharded_teacher_gives_the_whole_teacher_s_scores_and_hints(
+    tmp_path: Path, architecture: str, sharding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     vlm = architecture == "llava"
     folder = build_vlm(tmp_path, architecture) if vlm else build_text_model(tmp_path, architecture)
-    torch.multiprocessing.spawn(work, args=(free_port(), folder, vlm), nprocs=WORLD)
+    torch.multiprocessing.spawn(work, args=(free_port(), folder, vlm, sharding), nprocs=WORLD)
     first, second = (torch.load(folder / f"found{rank}.pt") for rank in range(WORLD))
 
     whole = teacher_of(folder)
-    assert first["local_share"] == second["local_share"] == 0.5
+    share = (first["parameters"] + second["parameters"]) / 2 / local_parameters(whole.model)
+    assert share == pytest.approx(0.5, abs=0.01)
     assert first["head_rows"] == second["head_rows"] == whole.head.weight.shape[0]
     expected = whole.score(rows(vlm))
     assert second["scores"] == []

@@ -34,7 +34,7 @@ def smollm2(
 def llava(
     out: Out,
     data: Annotated[Path, typer.Option("--data", help="Questions that the tokenizer is trained on.")],
-    data_format: Annotated[str, typer.Option("--format", help="How the questions are stored.")] = "omnimedvqa",
+    data_format: Annotated[str, typer.Option("--format", help="How the questions are stored.")] = "auto",
     size: Annotated[str, typer.Option(help="student (1.2 M parameters) or teacher (3 M).")] = "student",
     tokenizer_from: Annotated[
         Path | None, typer.Option(help="Take the tokenizer of this model, so that one can teach the other.")
@@ -52,7 +52,8 @@ def llava(
 
     console = Console()
     with console.status("Reading the questions") as status:
-        questions = load_questions(DataArguments(data_format=data_format, data_path=str(data)))
+        arguments = DataArguments(data_format=data_format, data_path=str(data))  # type: ignore[arg-type]
+        questions = load_questions(arguments)
         status.update("Training the tokenizer and drawing the weights")
         build_llava(
             out,

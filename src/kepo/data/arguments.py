@@ -57,7 +57,7 @@ class DataArguments:
     )
     num_train: int | None = field(default=None, metadata={"help": "Questions to train on; default: all."})
     num_eval: int = field(default=0, metadata={"help": "Questions held out for evaluation during training."})
-    data_seed: int = field(default=42, metadata={"help": "Seeds the split and the reasoning tasks."})
+    split_seed: int = field(default=42, metadata={"help": "Seeds the split and the reasoning tasks."})
     prompt_style: PromptStyle = field(
         default="think",
         metadata={"help": "'think': reasoning, then answer. 'answer': answer only. 'plain': the bare question."},
@@ -117,8 +117,8 @@ def load_questions(args: DataArguments) -> list[Question]:
 
 
 def split_questions(args: DataArguments, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """(train, evaluation) by `num_train`, `num_eval` and `data_seed`; see `kepo.data.split.split_disjoint`."""
-    return split_disjoint(questions, args.num_train, args.num_eval, args.data_seed)
+    """(train, evaluation) by `num_train`, `num_eval` and `split_seed`; see `kepo.data.split.split_disjoint`."""
+    return split_disjoint(questions, args.num_train, args.num_eval, args.split_seed)
 
 
 def _load(args: DataArguments) -> list[Question]:
@@ -180,7 +180,7 @@ def _load_reasoning(args: DataArguments) -> list[Question]:
     return [
         question
         for task in tasks
-        for question in load_reasoning_gym(task, per_task, args.data_seed, config.get(task) if by_task else config)
+        for question in load_reasoning_gym(task, per_task, args.split_seed, config.get(task) if by_task else config)
     ]
 
 

@@ -98,7 +98,7 @@ class Explorer:
         wanted = min(self.settings.num_injected, sum(not flag for flag in group.correct))
         if self._hint_source is None:
             return Progress(wanted, prompt=group.prompt)
-        hint = next((hint for hint in reversed(hints) if hint.text), None)
+        hint = next((hint for hint in hints if hint.text), None)
         prompt = None if hint is None else hinted_prompt(group.prompt, hint.text)
         return Progress(wanted, prompt=prompt, hint=hint)
 

@@ -14,7 +14,7 @@ from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group, Hint
 
 HintSource: TypeAlias = Callable[[Sequence[Group]], list[tuple[Hint, ...]]]
-"""Hints for groups: for each group every hint that was tried, in order. The last one with a text is shown to the
+"""Hints for groups: for each group every hint that was tried, in order. The first one with a text is shown to the
 student. Called by every process equally often, with an empty list where it has no group."""
 
 _FLAGS = re.IGNORECASE | re.DOTALL

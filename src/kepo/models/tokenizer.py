@@ -25,8 +25,8 @@ TAGS: tuple[str, ...] = tuple(f"<{slash}{name}>" for name in ("think", "answer",
 
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + len(TAGS) + 256
 
-# Content is a string or a list of parts, as in Hugging Face's multimodal templates. A turn ends with the end-of-sequence
-# token, so that generation stops where a turn of the training data did.
+# Content is a string or a list of parts, as in Hugging Face's multimodal templates. Every turn ends with the
+# end-of-sequence token, so that generation stops where a turn of the training data did.
 CHAT_TEMPLATE = (
     "{{- bos_token -}}"
     "{%- for message in messages -%}"
@@ -94,7 +94,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
 
 
 def _without_tags(texts: Iterable[str]) -> Iterable[str]:
-    """The texts with every tag replaced by a line break: a tag is one token already, its pieces are not worth a merge."""
+    """The texts with a line break for every tag: a tag is one token already, and its pieces are not worth a merge."""
     for text in texts:
         for token in (*TAGS, *SPECIAL_TOKENS):
             text = text.replace(token, "\n")

@@ -168,7 +168,7 @@ class LocalTeacher:
     ) -> None:
         """Move the teacher to `device`, or shard it; one that was given a device of its own stays as it is.
 
-        A sharded teacher keeps a whole copy of its output head on every process.
+        A sharded teacher keeps a whole copy of its output head on every process, and still scores and writes hints.
 
         Args:
             device: The device of this process.
@@ -231,11 +231,13 @@ class LocalTeacher:
         """
         for with_images in (False, True):
             batches = micro_batches(prompts, lengths, self._batch_size, with_images)
+            most = len(batches)
+            if self._max_over_processes is not None and (sees_images(self.processor) or not with_images):
+                # Before the first pass, because all processes must communicate in the same order.
+                most = self._max_over_processes(most)
             for batch in batches:
                 yield batch, [prompts[row] for row in batch]
-            if self._max_over_processes is None or (with_images and not sees_images(self.processor)):
-                continue
-            for _ in range(self._max_over_processes(len(batches)) - len(batches)):
+            for _ in range(most - len(batches)):
                 yield [], [filler_prompt(with_images)]
 
     @torch.no_grad()

@@ -214,7 +214,7 @@ class KEPOConfig(GRPOConfig):
         if torch.accelerator.is_available():
             return
         self.use_cpu = True
-        if self.bf16 is None:
+        if getattr(self, "bf16", None) is None:
             self.bf16 = False
             logger.info("No accelerator found: training on the CPU in float32.")
 
@@ -250,8 +250,9 @@ class KEPOConfig(GRPOConfig):
     def _align_checkpoints(self) -> None:
         # A checkpoint inside a window of updates that share one generation batch could not be resumed exactly,
         # because the rollouts of that window are not part of a checkpoint.
-        window = math.ceil(self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps)
-        save_steps = self.save_steps
+        accumulation = self.gradient_accumulation_steps
+        window = math.lcm(self.steps_per_generation * self.num_iterations, accumulation) // accumulation
+        save_steps = self.save_steps  # type: ignore[has-type]
         if self.save_strategy != "steps" or save_steps < 1 or save_steps % window == 0:
             return
         self.save_steps = math.ceil(save_steps / window) * window

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
-from kepo.data.arguments import DataArguments, load_questions, split_questions
+from kepo.data.arguments import DataArguments, load_splits
 from kepo.data.dataset import to_dataset, to_sft_dataset
 from kepo.errors import ConfigError
 from kepo.rewards import get_rewards
@@ -109,15 +109,15 @@ def _check_model(name: str | None) -> None:
 
 def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
     data: DataArguments = recipe.data
-    train_questions, eval_questions = split_questions(data, load_questions(data))
-    convert = to_sft_dataset if recipe.run.method == "sft" else to_dataset
-    evaluation = convert(eval_questions, data.prompt_style, data.image_size) if eval_questions else None
+    train_questions, eval_questions = load_splits(data)
+    convert: Any = to_sft_dataset if recipe.run.method == "sft" else to_dataset
+    evaluation = convert(eval_questions, data.prompt_style, image_size=data.image_size) if eval_questions else None
     if recipe.training.eval_strategy != "no" and evaluation is None:
         raise ConfigError(
             f"eval_strategy is {str(recipe.training.eval_strategy)!r} but num_eval is 0. Set num_eval, or set "
             "eval_strategy to 'no'."
         )
-    return convert(train_questions, data.prompt_style, data.image_size), evaluation
+    return convert(train_questions, data.prompt_style, image_size=data.image_size), evaluation
 
 
 def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards: list[Any]) -> Any:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -128,11 +128,8 @@ def chosen_device(model_device: torch.device, mixed_precision: str) -> str:
 
 def _plain(part: Any) -> Any:
     """A dataclass as JSON, without secrets."""
-    values = part.to_dict() if hasattr(part, "to_dict") else asdict(part) if is_dataclass(part) else part
-    names = {f.name for f in fields(part)} if is_dataclass(part) else set(values)
-    return {
-        name: "<hidden>" if value and _is_secret(name) else value for name, value in values.items() if name in names
-    }
+    values = part.to_dict() if hasattr(part, "to_dict") else part if isinstance(part, Mapping) else asdict(part)
+    return {name: "<hidden>" if value and _is_secret(name) else value for name, value in values.items()}
 
 
 def _is_secret(name: str) -> bool:

@@ -106,7 +106,7 @@ def moved_seams() -> list[str]:
 
 
 @dataclass
-class DistilledOutput(FusedCausalLMOutput):  # type: ignore[misc]
+class DistilledOutput(FusedCausalLMOutput):
     """TRL's fused output with the divergence of the gated tokens, so that FSDP and DDP see its graph.
 
     Attributes:
@@ -240,7 +240,7 @@ def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
         if isinstance(reward, str):
             names.append(reward.split("/")[-1])
         elif isinstance(reward, torch.nn.Module):
-            names.append(str(reward.config._name_or_path).split("/")[-1])
+            names.append(str(getattr(reward.config, "_name_or_path", "reward_model")).split("/")[-1])
         else:
             names.append(get_callable_name(reward))
     return names

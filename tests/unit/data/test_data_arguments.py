@@ -42,7 +42,7 @@ def ids(args: DataArguments) -> list[str]:
 
 def test_defaults() -> None:
     args = DataArguments()
-    assert (args.data_format, args.num_train, args.num_eval, args.data_seed) == ("auto", None, 0, 42)
+    assert (args.data_format, args.num_train, args.num_eval, args.split_seed) == ("auto", None, 0, 42)
     assert (args.prompt_style, args.image_size, args.reasoning_tasks, args.reasoning_config) == (
         "think",
         None,
@@ -155,7 +155,7 @@ def test_splits(folder: Path) -> None:
     train, evaluation = load_splits(args)
     assert (len(train), len(evaluation)) == (3, 2)
     assert (train, evaluation) == split_questions(args, load_questions(args))
-    other = split_questions(DataArguments(data_seed=1, num_train=3, num_eval=2), load_questions(args))
+    other = split_questions(DataArguments(split_seed=1, num_train=3, num_eval=2), load_questions(args))
     assert other != (train, evaluation)
     with pytest.raises(DataError, match="9 for training and 0 for evaluation were asked for, but there are 6"):
         load_splits(DataArguments(data_path=str(folder / "set.jsonl"), num_train=9))
@@ -172,7 +172,7 @@ def test_load_splits_checks_the_images_it_hands_out(folder: Path) -> None:
 
 def test_reasoning_tasks_are_shared_out() -> None:
     pytest.importorskip("reasoning_gym")
-    args = DataArguments(reasoning_tasks=["gcd", "chain_sum"], num_train=4, num_eval=3, data_seed=7)
+    args = DataArguments(reasoning_tasks=["gcd", "chain_sum"], num_train=4, num_eval=3, split_seed=7)
     questions = load_questions(args)
     assert [question.task for question in questions] == ["gcd"] * 4 + ["chain_sum"] * 4
     assert [len(side) for side in split_questions(args, questions)] == [4, 3]

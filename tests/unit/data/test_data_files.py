@@ -150,3 +150,16 @@ def test_a_saved_row_that_cannot_be_used(tmp_path: Path) -> None:
     Dataset.from_list([ROW, {**ROW, "answer": "Stone"}]).save_to_disk(str(tmp_path / "saved"))
     with pytest.raises(DataError, match="saved, row 2, field 'answer': 'Stone' is not among the options"):
         load_dataset_folder(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("field", ["image", "images"])
+def test_a_saved_image_that_is_truncated(tmp_path: Path, field: str) -> None:
+    from datasets import Dataset, Features, Image, List, Value
+
+    text, image = Value("string"), Image()
+    features = Features(question=text, answer=text, **{field: image if field == "image" else List(image)})
+    rows = [{"bytes": data, "path": None} for data in (png(), png()[:-30])]
+    columns = {"question": ["?"] * 2, "answer": ["x"] * 2, field: rows if field == "image" else [[row] for row in rows]}
+    Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=f"saved, row 2, field '{field}': the stored image is truncated or damaged"):
+        load_dataset_folder(tmp_path / "saved")

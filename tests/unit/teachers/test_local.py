@@ -121,6 +121,21 @@ def test_a_row_scores_the_same_alone_and_among_others(folders: Folders, architec
         torch.testing.assert_close(one.token_logps, other.token_logps, atol=2e-5, rtol=1e-4)
 
 
+def test_padding_does_not_shift_absolute_positions() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=128, vocab_size=len(tokenizer))
+    model = GPT2LMHeadModel(config)
+    model.transformer.wpe.weight.data.normal_(0.0, 1.0)
+    rows = requests_for(vlm=False)
+    together = LocalTeacher(model, tokenizer).score(rows)
+    for row, scores in zip(rows, together, strict=True):
+        alone = LocalTeacher(model, tokenizer).score([row])[0]
+        torch.testing.assert_close(alone.token_logps, scores.token_logps, atol=2e-5, rtol=1e-4)
+
+
 def test_the_image_and_its_row_belong_together(llava: LocalTeacher) -> None:
     first, second = ScoreRequest(ask("Why?", 1), (40, 41)), ScoreRequest(ask("Why?", 6), (40, 41))
     forwards = [scores.token_logps for scores in llava.score([first, second])]
@@ -181,56 +196,59 @@ def test_an_unsharded_teacher_never_asks_other_processes(folders: Folders) -> No
 
 
 class Wrapper(torch.nn.Module):
-    """Stands in for a sharded model: counts its forward passes and hides the model's parameters from the head."""
+    """Stands in for a sharded model and writes down its forward passes."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, log: list[str | int]) -> None:
         super().__init__()
-        self.module, self.images = module, []
+        self.module, self.log = module, log
 
     def forward(self, **inputs: Any) -> Any:
-        self.images.append("pixel_values" in inputs)
+        self.log.append("image" if "pixel_values" in inputs else "text")
         return self.module(**inputs)
 
 
-def sharded(folder: Path, most: list[int]) -> tuple[LocalTeacher, Wrapper, list[int]]:
-    """A teacher whose other processes need `most` forward passes: of text first, then with images."""
-    teacher, asked = LocalTeacher(folder, batch_size=2), []
+def sharded(folder: Path, most: list[int]) -> tuple[LocalTeacher, list[str | int]]:
+    """A teacher whose other processes need `most` forward passes (of text first, then with images), and its log.
+
+    The log holds, in order, every number asked for and every forward pass.
+    """
+    teacher, log = LocalTeacher(folder, batch_size=2), []
 
     def max_over_processes(count: int) -> int:
-        asked.append(count)
-        return max(count, most[(len(asked) - 1) % len(most)])
+        asked = sum(isinstance(entry, int) for entry in log)
+        log.append(count)
+        return max(count, most[asked % len(most)])
 
-    teacher.place("cpu", Wrapper, max_over_processes)
-    return teacher, teacher.model, asked
+    teacher.place("cpu", lambda model: Wrapper(model, log), max_over_processes)
+    return teacher, log
 
 
 def test_a_sharded_teacher_runs_as_often_as_the_busiest_process(folders: Folders) -> None:
-    teacher, wrapper, asked = sharded(folders("llava"), [3, 2])
+    teacher, log = sharded(folders("llava"), [3, 2])
     assert teacher.score([]) == []
-    assert asked == [0, 0]
-    assert wrapper.images == [False, False, False, True, True]  # the image tower runs equally often everywhere
-    wrapper.images.clear()
+    # Every process asks before it runs, and runs the image tower equally often.
+    assert log == [0, "text", "text", "text", 0, "image", "image"]
+    log.clear()
     rows = requests_for(vlm=True)  # two micro-batches of text, one with images
     scores = teacher.score(rows)
-    assert asked[2:] == [2, 1]
-    assert wrapper.images == [False, False, False, True, True]
+    assert log == [2, "text", "text", "text", 1, "image", "image"]
     expected = LocalTeacher(folders("llava"), batch_size=2).score(rows)
     for one, other in zip(scores, expected, strict=True):
         torch.testing.assert_close(one.token_logps, other.token_logps)
 
 
 def test_a_sharded_teacher_keeps_a_whole_head(folders: Folders) -> None:
-    teacher, wrapper, _ = sharded(folders("llama"), [1])
-    weight = wrapper.module.get_output_embeddings().weight
+    teacher, _ = sharded(folders("llama"), [1])
+    weight = teacher.model.module.get_output_embeddings().weight
     torch.testing.assert_close(teacher.head.weight, weight.detach())
     assert teacher.head.weight.data_ptr() != weight.data_ptr()
     assert not teacher.head.weight.requires_grad
 
 
 def test_a_sharded_text_model_only_agrees_on_text(folders: Folders) -> None:
-    teacher, _, asked = sharded(folders("llama"), [1])
+    teacher, log = sharded(folders("llama"), [1])
     teacher.score([])
-    assert asked == [0]
+    assert log == [0, "text"]
 
 
 def test_greedy_hints_are_the_model_s_own_continuation(folders: Folders) -> None:
