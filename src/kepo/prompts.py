@@ -86,6 +86,31 @@ def hint_request(prompt: Prompt, answer: str, options: Sequence[str] = (), level
     return _with_text(prompt, f"The right answer is: {shown}", instruction)
 
 
+def hint_request_again(request: Conversation, leaked: str) -> Conversation:
+    """`request` after an answer that leaked: a greedy teacher, asked the same again, would only repeat itself.
+
+    Args:
+        request: What `hint_request` made; its last message is the teacher's task.
+        leaked: The hint that gave the answer away.
+    """
+    complaint = (
+        "This hint gives the answer away. Write another one that states neither the answer nor its letter, inside "
+        "<hint> </hint> and nothing else."
+    )
+    last = request[-1]
+    if last["role"] != "user":
+        return request
+
+    def content(text: str) -> Any:
+        return text if isinstance(last["content"], str) else [{"type": "text", "text": text}]
+
+    return [
+        *request,
+        {"role": "assistant", "content": content(f"<hint>{leaked}</hint>")},
+        {"role": "user", "content": content(complaint)},
+    ]
+
+
 def hinted_prompt(prompt: Prompt, hint: str) -> Prompt:
     """`prompt` with `hint` added to its last user message, and the wish that the hint is not mentioned.
 

@@ -100,7 +100,7 @@ class Group:
         answer: Ground truth: the option's letter, or free text. None if the data set has none.
         options: Option texts in order; empty for an open question.
         correct: One flag per rollout (length G): did it answer correctly? Format does not count.
-        rewards: One total reward per rollout (length G).
+        rewards: The reward that says what is correct, one per rollout (length G); NaN where it does not apply.
         row: The data set row, handed unchanged to the verifier.
     """
 
@@ -142,7 +142,7 @@ class Rescue:
         sampled_tokens: Completion tokens sampled for it in all attempts.
         hints: Every hint tried, in order.
         leaked_hints: How many of the teacher's answers leaked, those asked again included.
-        failure: Why nothing was kept ("no hint", "no correct sample"); None when something was.
+        failure: Why nothing was kept ("no hint", "no correct sample", "no failed rollout"); None when something was.
     """
 
     key: str

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from kepo.errors import KepoError
 from kepo.exploration.leaks import audit, strip_leaks
 from kepo.exploration.settings import ExplorationSettings
-from kepo.prompts import hint_request
+from kepo.prompts import hint_request, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group, Hint
 
@@ -80,24 +80,4 @@ def judge_hint(raw: str, answer: str, options: Sequence[str], settings: Explorat
 
 def _request(group: Group, answer: str, tried: Sequence[Hint], settings: ExplorationSettings) -> Conversation:
     request = hint_request(group.prompt, answer, group.options, settings.hint_level)
-    return _with_complaint(request, tried[-1]) if tried and tried[-1].leaks else request
-
-
-def _with_complaint(request: Conversation, leaked: Hint) -> Conversation:
-    """The request, the hint that leaked, and what was wrong with it: a greedy teacher would only repeat itself."""
-    last = request[-1]
-    if last["role"] != "user":
-        return request
-    complaint = (
-        "This hint gives the answer away. Write another one that states neither the answer nor its letter, inside "
-        "<hint> </hint> and nothing else."
-    )
-
-    def content(text: str) -> Any:
-        return text if isinstance(last["content"], str) else [{"type": "text", "text": text}]
-
-    return [
-        *request,
-        {"role": "assistant", "content": content(f"<hint>{parse_hint(leaked.raw)}</hint>")},
-        {"role": "user", "content": content(complaint)},
-    ]
+    return hint_request_again(request, parse_hint(tried[-1].raw)) if tried and tried[-1].leaks else request

@@ -12,6 +12,16 @@ EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
 TRIGGERS: tuple[str, ...] = ("dead", "mean_below", "always")
 LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
 
+# Errors name the field as a recipe spells it too, where that differs.
+_IN_A_RECIPE = {
+    "mode": "exploration",
+    "trigger": "exploration_trigger",
+    "trigger_mean": "exploration_trigger_mean",
+    "attempts": "hint_attempts",
+    "samples_per_attempt": "hint_samples_per_attempt",
+    "leak_policy": "hint_leak_policy",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ExplorationSettings:
@@ -59,7 +69,7 @@ class ExplorationSettings:
                 f"exploration: hint_level is {self.hint_level}; the levels are 0 (weakest) to {len(HINT_LEVELS) - 1}."
             )
         if not math.isfinite(self.trigger_mean):
-            raise ConfigError(f"exploration: trigger_mean is {self.trigger_mean}; give a finite reward.")
+            raise ConfigError(f"exploration: {_field('trigger_mean')} is {self.trigger_mean}; give a finite reward.")
 
     @property
     def hint_calls(self) -> int:
@@ -84,11 +94,15 @@ class ExplorationSettings:
             )
 
 
+def _field(name: str) -> str:
+    return f"{name} (in a recipe: {_IN_A_RECIPE[name]})" if name in _IN_A_RECIPE else name
+
+
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(f"exploration: {name} is {value!r}; use one of {', '.join(allowed)}.")
+        raise ConfigError(f"exploration: {_field(name)} is {value!r}; use one of {', '.join(allowed)}.")
 
 
 def _whole(name: str, value: int, at_least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ConfigError(f"exploration: {name} is {value!r}; give a whole number of at least {at_least}.")
+        raise ConfigError(f"exploration: {_field(name)} is {value!r}; give a whole number of at least {at_least}.")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import tempfile
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
@@ -103,7 +105,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     method = _method(content, overrides, path)
     training_class = SFTConfig if method == "sft" else KEPOConfig
     classes = (RunArguments, training_class, ModelConfig, DataArguments, TeacherArguments)
-    _check_fields(content, overrides, classes, path)
+    _check_fields(content, overrides, (*classes, KEPOConfig), path)
+    if method == "sft":
+        content = _for_sft(content)
     with tempfile.TemporaryDirectory() as folder:
         resolved = Path(folder) / "recipe.yaml"
         resolved.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -112,7 +116,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             parsed = parser.parse_args_and_config(["--config", str(resolved), *overrides])
         except KepoError:
             raise
-        except (ValueError, TypeError, SystemExit) as error:
+        except (ArgumentError, ValueError, TypeError, SystemExit) as error:
             raise ConfigError(f"{path}: {error}") from error
     return Recipe(path, *parsed)
 
@@ -124,6 +128,16 @@ def _method(content: Mapping[str, Any], overrides: Sequence[str], path: Path) ->
     if method not in METHODS:
         raise ConfigError(f"{path}: method is {method!r}; use one of {', '.join(METHODS)}.")
     return str(method)
+
+
+def _for_sft(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that supervised training knows: a base recipe shared with the other arms names rollouts and gates too.
+
+    As `KEPOConfig` does by itself, a machine without accelerator gets float32 on the CPU.
+    """
+    foreign = {f.name for f in fields(KEPOConfig)} - {f.name for f in fields(SFTConfig)}
+    kept = {name: value for name, value in content.items() if name not in foreign}
+    return kept if torch.accelerator.is_available() else {"use_cpu": True, "bf16": False, **kept}
 
 
 def _check_fields(content: Mapping[str, Any], overrides: Sequence[str], classes: Sequence[Any], path: Path) -> None:
