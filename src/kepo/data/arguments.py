@@ -112,6 +112,8 @@ def load_questions(args: DataArguments) -> list[Question]:
         DataError: data that cannot be used, or a filter that leaves nothing.
     """
     questions = _load(args)
+    if not questions:
+        raise DataError(f"{args.data_path}: there is not one question in it; check data_path and data_format")
     questions = _keep(questions, "modality", args.modality, "modality")
     return _keep(questions, "task", args.task_filter, "task_filter")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,13 @@ def train(recipe: Recipe) -> Result:
     _check_model(recipe.model.model_name_or_path)
     train_set, eval_set = _datasets(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
-    with PartialState().local_main_process_first():
-        checkpoint = _claim_once(folder, recipe)
+    state = PartialState()
+    checkpoint = run_folder.claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
     recipe.training.resume_from_checkpoint = checkpoint
-    trainer = _build(recipe, train_set, eval_set, rewards)
+    state.wait_for_everyone()  # all have looked at the folder before one of them changes it
+    fresh = checkpoint is None and state.is_main_process
+    with run_folder.older_run_set_aside(folder) if fresh else nullcontext():
+        trainer = _build(recipe, train_set, eval_set, rewards)
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
         run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
@@ -80,15 +84,6 @@ def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
         run_folder.finish_manifest(folder, "finished", steps=trainer.state.global_step)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
-
-
-def _claim_once(folder: Path, recipe: Recipe) -> str | None:
-    """Only the main process may delete an older run; the others come after it and find the folder as it left it."""
-    main = PartialState().is_main_process
-    resume = recipe.training.resume_from_checkpoint
-    if main or resume is not None:
-        return run_folder.claim(folder, overwrite=recipe.run.overwrite, resume=resume)
-    return None
 
 
 def _check_model(name: str | None) -> None:

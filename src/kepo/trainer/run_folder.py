@@ -13,7 +13,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,11 +34,11 @@ _SECRET_WORDS = ("token", "key", "password", "secret")
 
 
 def claim(folder: Path, *, overwrite: bool, resume: str | None) -> str | None:
-    """Decide what a run may do with `folder`, before anything is loaded.
+    """Decide what a run may do with `folder`, before anything is loaded; nothing is changed yet.
 
     Args:
         folder: The run folder.
-        overwrite: Delete an older run there.
+        overwrite: An older run there may be deleted (see `older_run_set_aside`).
         resume: "latest", a checkpoint folder, or None.
 
     Returns:
@@ -65,8 +66,25 @@ def claim(folder: Path, *, overwrite: bool, resume: str | None) -> str | None:
             f"{folder} was not made by this program (it has no {MANIFEST}), so --overwrite does not delete it. Choose "
             "another --output_dir."
         )
-    shutil.rmtree(folder)
     return None
+
+
+@contextmanager
+def older_run_set_aside(folder: Path) -> Iterator[None]:
+    """Delete the older run in `folder`, but only when what happens inside succeeds; else put it back."""
+    aside = folder.with_name(f".{folder.name}.older")
+    older = folder.is_dir() and any(folder.iterdir())
+    if older:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if older:
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def describe(parts: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from kepo.errors import ConfigError
 from kepo.trainer.arguments import RunArguments
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.run_folder import MetricsFile, claim, describe, finish_manifest, write_manifest
+from kepo.trainer.run_folder import MetricsFile, claim, describe, finish_manifest, older_run_set_aside, write_manifest
 
 
 def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
@@ -34,7 +34,20 @@ def test_an_older_run_is_deleted_only_when_asked(tmp_path: Path) -> None:
         claim(tmp_path / "run", overwrite=False, resume=None)
     assert (tmp_path / "run" / "run.json").is_file()
     claim(tmp_path / "run", overwrite=True, resume=None)
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(ZeroDivisionError):
+        _start_and_fail(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+    with older_run_set_aside(tmp_path / "run"):
+        (tmp_path / "run").mkdir()
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def _start_and_fail(folder: Path) -> None:
+    with older_run_set_aside(folder):
+        folder.mkdir()
+        (folder / "half").write_text("a new run that could not start")
+        raise ZeroDivisionError
 
 
 def test_resume_finds_the_latest_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""The command line as a user meets it: its own process, real folders, errors without traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kepo.trainer.rollout_log import read_rollouts
+from tests.tiny_models import build_text_model, build_tokenizer
+
+
+def _kepo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "kepo", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user has it: a student, a teacher, questions and a recipe."""
+    root = tmp_path_factory.mktemp("project")
+    build_text_model(root / "student", "llama", seed=0)
+    build_text_model(root / "teacher", "llama", seed=1)
+    rows = [
+        {"id": f"q{i}", "question": f"What is shown in {{{i}}}?", "options": ["MRI", "CT"], "answer": "A"}
+        for i in range(12)
+    ]
+    (root / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "recipe.yaml").write_text(
+        "model_name_or_path: student\n"
+        "teacher_model_name_or_path: teacher\n"
+        "hint_max_new_tokens: 4\n"
+        "hint_attempts: 1\n"
+        "data_path: questions.jsonl\n"
+        "num_train: 8\n"
+        "num_eval: 4\n"
+        "prompt_style: answer\n"
+        "reward_funcs: [choice_accuracy, answer_format]\n"
+        "gate: always\n"
+        "num_generations: 4\n"
+        "per_device_train_batch_size: 8\n"
+        "per_device_eval_batch_size: 4\n"
+        "max_completion_length: 6\n"
+        "max_steps: 2\n"
+        "logging_steps: 1\n"
+        "save_steps: 1\n"
+        "gradient_checkpointing: false\n"
+        "report_to: none\n"
+        "disable_tqdm: true\n"
+        "output_dir: run\n"
+    )
+    return root
+
+
+@pytest.mark.slow
+def test_a_run_describes_itself_is_protected_resumed_and_restarted(project: Path) -> None:
+    done = _kepo("train", "recipe.yaml", cwd=project)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "dead groups" in done.stdout
+    assert "distillation loss" in done.stdout
+    run = project / "run"
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["config"]["training"]["gate"] == "always"
+    assert manifest["config"]["data"]["num_train"] == 8
+    assert "recipe.yaml" in manifest["command"]
+    assert (run / "model.safetensors").is_file()
+    assert (run / "tokenizer.json").is_file()
+    assert read_rollouts(run).num_rows == 16
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()][:2] == [1, 2]
+
+    again = _kepo("train", "recipe.yaml", cwd=project)
+    assert again.returncode == 2
+    assert "run is not empty" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert json.loads((run / "run.json").read_text()) == manifest
+
+    resumed = _kepo("train", "recipe.yaml", "--resume_from_checkpoint", "latest", "--max_steps", "3", cwd=project)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert read_rollouts(run).num_rows == 24
+
+    restarted = _kepo("train", "recipe.yaml", "--overwrite", "--max_steps", "1", cwd=project)
+    assert restarted.returncode == 0, restarted.stderr[-3000:]
+    assert read_rollouts(run).num_rows == 8
+
+
+@pytest.mark.slow
+def test_it_starts_itself_under_accelerate(project: Path, tmp_path: Path) -> None:
+    """One process: accelerate starts several on the CPU through MPI only."""
+    config = tmp_path / "cpu.yaml"
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nnum_processes: 1\nnum_machines: 1\n"
+        "machine_rank: 0\nmixed_precision: 'no'\nuse_cpu: true\nmain_training_function: main\n"
+    )
+    done = _kepo(
+        "train", "recipe.yaml", "--accelerate-config", str(config), "--output_dir", "run2", "--max_steps", "1",
+        cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_rollouts(project / "run2").num_rows == 8
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run_folder(project: Path) -> None:
+    write_older_run = project / "run4" / "run.json"
+    write_older_run.parent.mkdir()
+    write_older_run.write_text('{"status": "finished"}')
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "kepo", "train",
+        "recipe.yaml", "--output_dir", "run4", "--per_device_train_batch_size", "4", "--overwrite",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = read_rollouts(project / "run4").to_pylist()
+    assert {row["process"] for row in rows} == {0, 1}
+    assert len(rows) == 16
+    assert json.loads(write_older_run.read_text())["status"] == "finished"
+    assert done.stdout.count("model, rollouts/ and run.json") == 1
+
+
+@pytest.mark.slow
+def test_supervised_fine_tuning_behind_the_same_command(project: Path) -> None:
+    done = _kepo("train", "recipe.yaml", "--method", "sft", "--output_dir", "sft", cwd=project)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (project / "sft" / "model.safetensors").is_file()
+    assert json.loads((project / "sft" / "run.json").read_text())["status"] == "finished"
+
+
+def test_evaluation_during_training(project: Path) -> None:
+    done = _kepo(
+        "train", "recipe.yaml", "--output_dir", "run3", "--eval_strategy", "steps", "--eval_steps", "1",
+        "--max_steps", "1", cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = [json.loads(line) for line in (project / "run3" / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval_rewards/choice_accuracy/mean" in log for log in logs)
+
+
+BAD = {
+    "an answer that is no option": (
+        {"question": "Which?", "options": ["MRI", "CT"], "answer": "PET"},
+        [],
+        ["bad.jsonl", "row 1", "answer", "PET"],
+    ),
+    "one option": ({"question": "Which?", "options": ["MRI"], "answer": "A"}, [], ["bad.jsonl", "row 1", "option"]),
+    "a missing image": (
+        {"question": "Which?", "options": ["MRI", "CT"], "answer": "A", "image": "gone.png"},
+        [],
+        ["gone.png"],
+    ),
+    "an image that is none": (
+        {"question": "Which?", "options": ["MRI", "CT"], "answer": "A", "image": "recipe.yaml"},
+        [],
+        ["recipe.yaml"],
+    ),
+    "a path out of the root": (
+        {"question": "Which?", "options": ["MRI", "CT"], "answer": "A", "image": "../../etc/passwd"},
+        [],
+        ["passwd"],
+    ),
+    "no rows": (None, [], ["bad.jsonl"]),
+    "an unknown field": ({}, ["--gate_treshold", "1"], ["gate_treshold", "gate_threshold"]),
+    "K above G": ({}, ["--num_injected", "5"], ["num_injected", "5", "4"]),
+    "a reward that is not there": ({}, ["--reward_funcs", "truth"], ["truth", "choice_accuracy"]),
+    "a gate on a reward that is not there": ({}, ["--gate_reward", "truth"], ["gate_reward", "choice_accuracy"]),
+    "a teacher that is no model": ({}, ["--teacher_model_name_or_path", "."], ["config.json"]),
+    "a teacher folder that is not there": ({}, ["--teacher_model_name_or_path", "./nowhere"], ["nowhere"]),
+    "a student that is no model": ({}, ["--model_name_or_path", "."], ["config.json"]),
+    "a tokenizer without chat template": ({}, ["--model_name_or_path", "bare"], ["chat template"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_clear_error_and_nothing_is_lost(project: Path, name: str) -> None:
+    row, arguments, words = BAD[name]
+    if row != {}:
+        good = {"question": "Which is {it}?", "options": ["MRI", "CT"], "answer": "A"}
+        rows = [] if row is None else [row, good]
+        (project / "bad.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        arguments = ["--data_path", "bad.jsonl", "--num_train", "2", "--num_eval", "0"]
+    if "bare" in arguments and not (project / "bare").exists():
+        build_text_model(project / "bare", "llama", tokenizer=build_tokenizer(chat_template=None))
+    precious = project / "precious" / "run.json"
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text('{"status": "finished"}')
+    done = _kepo("train", "recipe.yaml", "--output_dir", "precious", "--overwrite", *arguments, cwd=project)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    message = done.stderr[done.stderr.index("error:") :]
+    for word in words:
+        assert word in message
+    assert precious.is_file(), "a run that cannot start must not delete an older one"
+
+
+def test_the_lists_of_recipes_and_fields(project: Path) -> None:
+    listed = _kepo("recipes", cwd=project)
+    assert "smollm2/kepo" in listed.stdout
+    assert "_base" not in listed.stdout
+    shown = _kepo("recipes", "smollm2/kepo", cwd=project)
+    assert "base:" in shown.stdout
+    found = _kepo("fields", "gate_threshold", cwd=project)
+    assert "tau" in found.stdout
