@@ -149,6 +149,14 @@ def build_vlm(folder: str | Path, architecture: str = "llava", *, seed: int = 0,
     return Path(folder)
 
 
+def build_qwen_vl_model(folder: str | Path, architecture: str, *, seed: int = 0) -> Path:
+    """Save a random Qwen-VL model without its processor, which needs torchvision; `build_tokenizer()` goes with it."""
+    tokenizer = build_tokenizer()
+    config = {"qwen2_5_vl": _qwen2_5_vl_config, "qwen3_vl": _qwen3_vl_config}[architecture]
+    _save(config(tokenizer, _text_sizes(tokenizer, 0)), folder, seed)
+    return Path(folder)
+
+
 def tiny_image(colour: int = 0, size: int = 2 * IMAGE_SIZE) -> Image:
     """A square RGB image with a gradient; images of different `colour` differ everywhere."""
     import numpy as np
@@ -306,36 +314,46 @@ _QWEN_PIXELS = {"shortest_edge": 32 * 32, "longest_edge": 32 * 32}
 _MROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
 
 
-def _qwen2_5_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> tuple[PretrainedConfig, Any]:
-    _need_torchvision("Qwen2_5_VLProcessor")
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil, Qwen2VLVideoProcessor
+def _qwen2_5_vl_config(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> PretrainedConfig:
+    from transformers import Qwen2_5_VLConfig
 
-    config = Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(
         vision_config={**_QWEN_TOWER, "window_size": 32, "fullatt_block_indexes": [1]},
         text_config={**sizes, "rope_parameters": _MROPE},
         architectures=["Qwen2_5_VLForConditionalGeneration"],
         **_qwen_ids(tokenizer),
     )
+
+
+def _qwen2_5_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> tuple[PretrainedConfig, Any]:
+    _need_torchvision("Qwen2_5_VLProcessor")
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil, Qwen2VLVideoProcessor
+
     images = Qwen2VLImageProcessorPil(size=_QWEN_PIXELS, patch_size=8, merge_size=2)
     videos = Qwen2VLVideoProcessor(size=_QWEN_PIXELS, patch_size=8, merge_size=2)
-    template = _template("<boi><image><eoi>")
-    return config, Qwen2_5_VLProcessor(images, tokenizer, videos, chat_template=template)
+    processor = Qwen2_5_VLProcessor(images, tokenizer, videos, chat_template=_template("<boi><image><eoi>"))
+    return _qwen2_5_vl_config(tokenizer, sizes), processor
 
 
-def _qwen3_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> tuple[PretrainedConfig, Any]:
-    _need_torchvision("Qwen3VLProcessor")
-    from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLProcessor, Qwen3VLVideoProcessor
+def _qwen3_vl_config(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> PretrainedConfig:
+    from transformers import Qwen3VLConfig
 
-    config = Qwen3VLConfig(
+    return Qwen3VLConfig(
         vision_config={**_QWEN_TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
         text_config={**sizes, "head_dim": 16, "rope_parameters": {**_MROPE, "mrope_interleaved": True}},
         architectures=["Qwen3VLForConditionalGeneration"],
         **_qwen_ids(tokenizer),
     )
+
+
+def _qwen3_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, Any]) -> tuple[PretrainedConfig, Any]:
+    _need_torchvision("Qwen3VLProcessor")
+    from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
     images = Qwen2VLImageProcessorPil(size=_QWEN_PIXELS, patch_size=8, merge_size=2)
     videos = Qwen3VLVideoProcessor(size=_QWEN_PIXELS, patch_size=8, merge_size=2)
-    template = _template("<boi><image><eoi>")
-    return config, Qwen3VLProcessor(images, tokenizer, videos, chat_template=template)
+    processor = Qwen3VLProcessor(images, tokenizer, videos, chat_template=_template("<boi><image><eoi>"))
+    return _qwen3_vl_config(tokenizer, sizes), processor
 
 
 def _need_torchvision(processor: str) -> None:

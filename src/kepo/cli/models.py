@@ -35,7 +35,7 @@ def llava(
     out: Out,
     data: Annotated[Path, typer.Option("--data", help="Questions that the tokenizer is trained on.")],
     data_format: Annotated[str, typer.Option("--format", help="How the questions are stored.")] = "auto",
-    size: Annotated[str, typer.Option(help="student (1.2 M parameters) or teacher (3 M).")] = "student",
+    size: Annotated[str, typer.Option(help="student (1.3 M parameters) or teacher (3.3 M).")] = "student",
     tokenizer_from: Annotated[
         Path | None, typer.Option(help="Take the tokenizer of this model, so that one can teach the other.")
     ] = None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from kepo.data.augment import shuffle_options
 from kepo.data.files import load_dataset_folder, load_jsonl, load_parquet
 from kepo.data.images import check_images
 from kepo.data.omnimedvqa import QUESTION_FOLDER, load_omnimedvqa
@@ -19,6 +20,7 @@ from kepo.types import Question
 
 DataFormat: TypeAlias = Literal["auto", "jsonl", "parquet", "dataset", "omnimedvqa", "reasoning_gym"]
 
+SftThink: TypeAlias = Literal["reasoning", "option"]
 _FORMATS: tuple[str, ...] = get_args(DataFormat)
 
 
@@ -67,6 +69,18 @@ class DataArguments:
         metadata={"help": "Resize images to this many pixels on each side; default: keep their size."},
     )
 
+    option_shuffles: int = field(
+        default=0,
+        metadata={"help": "Copies of each training question with its options in another order, >= 0."},
+    )
+    sft_think: SftThink = field(
+        default="reasoning",
+        metadata={
+            "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
+            "(the text of the right option, for data without written reasoning)."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Raises ConfigError for a setting that cannot work."""
         if self.data_format not in _FORMATS:
@@ -101,7 +115,7 @@ def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
     """
     train, evaluation = split_questions(args, load_questions(args))
     check_images([*train, *evaluation])
-    return train, evaluation
+    return shuffle_options(train, args.option_shuffles, args.split_seed), evaluation
 
 
 def load_questions(args: DataArguments) -> list[Question]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,12 @@ def to_sft_dataset(
         "completion": [_assistant(write(question)) for question in questions],
     }
     return _build(questions, columns, image_size)
+
+
+def option_as_reasoning(question: Question) -> Question:
+    """`question` with the text of its right option as its written reasoning, for data that has none: what is seen comes
+    before the letter it has."""
+    return replace(question, metadata={**question.metadata, "reasoning": question.answer_text})
 
 
 def default_completion(question: Question, style: PromptStyle) -> str:

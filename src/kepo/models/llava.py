@@ -45,7 +45,7 @@ SIZES: dict[str, LlavaSize] = {
     "student": LlavaSize(vision_width=96, vision_layers=2, text_width=128, text_layers=4),
     "teacher": LlavaSize(vision_width=128, vision_layers=3, text_width=192, text_layers=5),
 }
-"""`student`: about 1.2 million parameters. `teacher`: about 3 million."""
+"""`student`: 1.3 million parameters with a vocabulary of 1024. `teacher`: 3.3 million."""
 
 _HEAD_WIDTH = 32
 _MAX_LENGTH = 1024

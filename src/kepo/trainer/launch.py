@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
-from kepo.data.dataset import to_dataset, to_sft_dataset
+from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.errors import ConfigError
 from kepo.rewards import get_rewards
 from kepo.teachers.local import LocalTeacher
@@ -23,6 +23,7 @@ from kepo.trainer.arguments import TeacherArguments
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.recipe import Recipe
 from kepo.trainer.trainer import KEPOTrainer
+from kepo.types import Question
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,21 @@ def _check_model(name: str | None) -> None:
 def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
     data: DataArguments = recipe.data
     train_questions, eval_questions = load_splits(data)
-    convert: Any = to_sft_dataset if recipe.run.method == "sft" else to_dataset
-    evaluation = convert(eval_questions, data.prompt_style, image_size=data.image_size) if eval_questions else None
+
+    def convert(questions: list[Question]) -> Dataset:
+        if recipe.run.method != "sft":
+            return to_dataset(questions, data.prompt_style, image_size=data.image_size)
+        if data.sft_think == "option":
+            questions = [option_as_reasoning(question) for question in questions]
+        return to_sft_dataset(questions, data.prompt_style, image_size=data.image_size)
+
+    evaluation = convert(eval_questions) if eval_questions else None
     if recipe.training.eval_strategy != "no" and evaluation is None:
         raise ConfigError(
             f"eval_strategy is {str(recipe.training.eval_strategy)!r} but num_eval is 0. Set num_eval, or set "
             "eval_strategy to 'no'."
         )
-    return convert(train_questions, data.prompt_style, image_size=data.image_size), evaluation
+    return convert(train_questions), evaluation
 
 
 def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards: list[Any]) -> Any:

@@ -95,6 +95,7 @@ def make_trainer(config: Callable[..., KEPOConfig], student: str, teacher_folder
         dataset: Any = None,
         eval_dataset: Any = None,
         peft_config: Any = None,
+        processing_class: Any = None,
         **fields: Any,
     ) -> KEPOTrainer:
         if teacher == "local":
@@ -106,6 +107,7 @@ def make_trainer(config: Callable[..., KEPOConfig], student: str, teacher_folder
             train_dataset=questions() if dataset is None else dataset,
             eval_dataset=eval_dataset,
             peft_config=peft_config,
+            processing_class=processing_class,
             teacher=teacher,
         )
 

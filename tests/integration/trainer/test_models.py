@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import AutoModelForImageTextToText
 
 from kepo import KEPOTrainer, LocalTeacher
-from tests.tiny_models import ARCHITECTURES_TEXT, ARCHITECTURES_VLM, UnavailableHere, build_text_model, build_vlm
+from kepo.trainer.shared_images import share_image_features
+from tests.tiny_models import (
+    ARCHITECTURES_TEXT,
+    ARCHITECTURES_VLM,
+    UnavailableHere,
+    build_qwen_vl_model,
+    build_text_model,
+    build_tokenizer,
+    build_vlm,
+)
 
 from .conftest import even_start, has_magic, questions, well_formed
 
@@ -111,3 +121,47 @@ def test_a_model_object_and_a_processor_can_be_passed_as_in_trl(
     trainer = make_trainer(model=AutoModelForCausalLM.from_pretrained(student))
     trainer.train()
     assert _log(trainer)["distillation/loss"] > 0
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwen_vl_on_text_alone(make_trainer: Callable[..., KEPOTrainer], tmp_path: Path, architecture: str) -> None:
+    """Its processor needs torchvision; model, output head and shared image features do not."""
+    tokenizer = build_tokenizer()
+    folder = build_qwen_vl_model(tmp_path / "student", architecture, seed=0)
+    teacher = LocalTeacher(
+        AutoModelForImageTextToText.from_pretrained(build_qwen_vl_model(tmp_path / "teacher", architecture, seed=1)),
+        processor=tokenizer,
+        hint_max_new_tokens=4,
+    )
+    trainer = make_trainer(
+        (even_start, well_formed),
+        model=AutoModelForImageTextToText.from_pretrained(folder),
+        processing_class=tokenizer,
+        teacher=teacher,
+    )
+    before = _parameters(trainer)
+    trainer.train()
+    assert _log(trainer)["distillation/loss"] > 0
+    assert _changed(trainer, before) > 0
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwen_vl_encodes_equal_images_once(tmp_path: Path, architecture: str) -> None:
+    folder = build_qwen_vl_model(tmp_path / "model", architecture, seed=0)
+    torch.manual_seed(0)
+    small, large = torch.randn(16, 384), torch.randn(32, 384)  # 4 x 4 and 4 x 8 patches of 8 x 8 pixels, two frames
+    patches = torch.cat([small, large, small])
+    grid = torch.tensor([[1, 4, 4], [1, 4, 8], [1, 4, 4]])
+    features = []
+    for share in (False, True):
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        if share:
+            share_image_features(model)
+            given: list[int] = []
+            model.model.visual.register_forward_pre_hook(lambda _module, args, seen=given: seen.append(len(args[0])))
+        output = model.model.get_image_features(patches, grid, return_dict=True)
+        deepstack = getattr(output, "deepstack_features", None) or []
+        features.append([torch.cat(list(output.pooler_output)), *(torch.cat(list(part)) for part in deepstack)])
+    assert given == [48]
+    assert len(features[0]) == (2 if architecture == "qwen3_vl" else 1)
+    torch.testing.assert_close(features[0], features[1], rtol=1e-4, atol=1e-4)
