@@ -91,3 +91,15 @@ def test_import_is_instant(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'trl', 'transformers', 'datasets') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_recipes_name_no_path_of_one_machine() -> None:
+    for recipe in (SOURCE / "recipes").rglob("*.yaml"):
+        values = [line.split(":", 1)[1].strip() for line in recipe.read_text().splitlines() if ":" in line]
+        assert not [value for value in values if value.startswith(("/", "~"))], recipe
+
+
+def test_an_arm_states_its_differences_only() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (SOURCE / "recipes" / "arms").glob("*.yaml")}
+    assert lengths
+    assert max(lengths.values()) <= 6

@@ -87,6 +87,14 @@ class Teacher(HintWriter, Protocol):
         """
         ...
 
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuse, before training starts, a kind of prompt that this teacher cannot render.
+
+        Raises:
+            kepo.errors.TeacherError: e.g. a conversation, for a processor without chat template.
+        """
+        ...
+
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         """One result per request, in order. An empty list is allowed, and must be sent by a process without rows."""
         ...

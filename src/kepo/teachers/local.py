@@ -118,13 +118,14 @@ class LocalTeacher:
         """The output head that belongs to the hidden states of `score`; whole also where the teacher is sharded."""
         return self._whole_head if self._whole_head is not None else output_head(self.model)
 
-    def check_chat_template(self) -> None:
-        """Refuse a teacher that cannot render conversations, before training starts.
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuse a conversation when there is no chat template to render it with.
 
         Raises:
-            TeacherError: its processor has no chat template.
+            TeacherError: says what to use instead.
         """
-        check_chat_template(self.processor)
+        if not isinstance(prompt, str):
+            check_chat_template(self.processor)
 
     def check_student(self, tokenizer: Any, vocab_size: int) -> None:
         """Refuse a student whose token ids mean something else here.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kepo.errors import TeacherError
 from kepo.prompts import prompt_text
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores, SparseScores
-from kepo.types import Conversation
+from kepo.types import Conversation, Prompt
 
 if TYPE_CHECKING:
     from kepo.objective.divergence import OutputHead
@@ -73,6 +73,9 @@ class ScriptedTeacher:
         if isinstance(script, Sequence):
             return script[len(self.hint_conversations) % len(script)] if script else ""
         return script(conversation)
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Accept any prompt: none is rendered."""
 
     def check_student(self, tokenizer: Any, vocab_size: int) -> None:
         """Accepts every student: whoever writes the scores knows what their token ids mean."""

@@ -161,6 +161,7 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | Non
         batch_size=settings.teacher_batch_size,
         hint_max_new_tokens=settings.hint_max_new_tokens,
         hint_temperature=settings.hint_temperature,
+        chat_template_kwargs=args.chat_template_kwargs,
         trust_remote_code=args.trust_remote_code,
     )
 

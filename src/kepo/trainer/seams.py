@@ -318,7 +318,13 @@ def completion_logps(
     logps: list[list[float]] = []
     for start in range(0, longest, size):
         chunk = slice(start, start + size)
-        batch = encode(trainer.processing_class, padded[chunk], ids[chunk], trainer.accelerator.device)
+        batch = encode(
+            trainer.processing_class,
+            padded[chunk],
+            ids[chunk],
+            trainer.accelerator.device,
+            trainer.chat_template_kwargs,
+        )
         keep = max(len(c) for c in ids[chunk])
         image_counts = [_count_images(prompt) for prompt in padded[chunk]]
         values, _, _ = trainer._get_per_token_logps_and_entropies(

@@ -16,6 +16,7 @@ from kepo.errors import ConfigError, DataError
 from kepo.exploration import Explorer
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
+from kepo.prompts import hint_request
 from kepo.teachers.base import Teacher
 from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
@@ -85,6 +86,8 @@ class KEPOTrainer(GRPOTrainer):
             self._exploration = ExplorationStep(self, explorer, correctness)
         if teacher is not None:
             self._welcome(teacher, args, names[correctness] if names else TOTAL_REWARD)
+            prompt = next(iter(train_dataset))["prompt"]
+            teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
 
     def _welcome(self, teacher: Teacher, args: KEPOConfig, correctness_reward: str) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""

@@ -102,3 +102,11 @@ def test_the_reward_of_a_group_without_ground_truth(make_trainer: Callable[..., 
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert log["exploration/dead_groups"] == 0.0
     assert log["gate/open_share"] == 0.0
+
+
+def test_a_teacher_without_chat_template_is_refused_before_training(
+    make_trainer: Callable[..., KEPOTrainer], tmp_path: Path
+) -> None:
+    bare = build_text_model(tmp_path / "bare", "llama", tokenizer=build_tokenizer(chat_template=None))
+    with pytest.raises(TeacherError, match="chat template"):
+        make_trainer(teacher=LocalTeacher(str(bare)))

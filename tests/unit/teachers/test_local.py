@@ -170,7 +170,7 @@ def test_plain_text_prompts_need_no_template(folders: Folders) -> None:
         expected = teacher.model(ids).logits[0, -2].log_softmax(-1)[40]
     torch.testing.assert_close(scores[0].token_logps[0], expected, atol=2e-5, rtol=1e-4)
     with pytest.raises(TeacherError, match=r"no chat template.*chat_template\.jinja"):
-        teacher.check_chat_template()
+        teacher.check_prompt(ask("Why?"))
     with pytest.raises(TeacherError, match="no chat template"):
         teacher.score([ScoreRequest(ask("Why?"), (40,))])
 
