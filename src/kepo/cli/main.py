@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -36,6 +37,8 @@ def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2, not a traceback."""
     # Usage pings of the libraries underneath are network traffic that nobody asked for here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Fields that these libraries rename among themselves are nothing a user of this program can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate)\.")
     try:
         app()
     except KepoError as error:
