@@ -61,7 +61,7 @@ def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:
 
 
 def _show(result: Result) -> None:
-    """Print the run's metrics, first and last log side by side."""
+    """Print the run's metrics: first and last logged value, and the mean over the logs that have one."""
     import os
 
     from rich.console import Console
@@ -69,21 +69,25 @@ def _show(result: Result) -> None:
 
     if os.environ.get("RANK", "0") != "0":
         return
-    first, last = _ends(result.history)
-    table = Table("metric", "first log", "last log", "mean", title=f"{result.folder} ({result.device})")
-    for name, label in _SHOWN.items():
+    table = Table("metric", "first", "last", "mean", title=f"{result.folder} ({result.device})")
+    for name, label in {**_SHOWN, **_reward_labels(result.history)}.items():
         values = [log[name] for log in result.history if log.get(name) is not None]
         if values:
-            table.add_row(label, _number(first.get(name)), _number(last.get(name)), _number(sum(values) / len(values)))
+            table.add_row(label, _number(values[0]), _number(values[-1]), _number(sum(values) / len(values)))
     console = Console()
     console.print(table)
     console.print(f"model, rollouts/ and run.json are in {result.folder}")
 
 
-def _ends(history: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    logs = [log for log in history if "loss" in log]
-    return (logs[0], logs[-1]) if logs else ({}, {})
+def _reward_labels(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Each reward function's mean on the rollouts of training, and on those of held-out questions."""
+    labels = {}
+    for name in sorted({name for log in history for name in log}):
+        parts = name.split("/")
+        if len(parts) == 3 and parts[0] in ("rewards", "eval_rewards") and parts[2] == "mean":
+            labels[name] = f"{parts[1]}, {'held out' if parts[0] == 'eval_rewards' else 'training'}"
+    return labels
 
 
 def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
