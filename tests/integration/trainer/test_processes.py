@@ -47,3 +47,21 @@ def test_two_processes_give_the_update_of_one(
     assert any("True" in row for row in rows[0]), "some group must be rescued"
     calls = {path.read_text() for path in (tmp_path / "two").glob("calls-*.txt")}
     assert len(calls) == 1, "every process must make the same number of generation calls"
+
+
+@pytest.mark.slow
+def test_a_student_sharded_by_fsdp2_gets_the_gradients_of_a_whole_one(student: str) -> None:
+    script = Path(__file__).parent / "sharded_student.py"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        str(script),
+        student,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
