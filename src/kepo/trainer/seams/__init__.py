@@ -1,0 +1,27 @@
+"""Everything that knows TRL from inside.
+
+`KEPOTrainer` overrides five methods of TRL's `GRPOTrainer` and calls a few of its private helpers. Those names, and
+what is expected of them, are gathered in this package, so that a new TRL release breaks in one place and says where:
+`moved_seams` compares it with the installed TRL.
+"""
+
+from kepo.trainer.seams.expected import moved_seams
+from kepo.trainer.seams.forward import DistillationTarget, DistilledOutput, ForwardWithTarget, add_divergence
+from kepo.trainer.seams.processes import accelerate_config_file, max_over_processes, teacher_sharding
+from kepo.trainer.seams.rollouts import as_completion, call_reward, completion_logps, reward_names, sample_completions
+
+__all__ = [
+    "DistillationTarget",
+    "DistilledOutput",
+    "ForwardWithTarget",
+    "accelerate_config_file",
+    "add_divergence",
+    "as_completion",
+    "call_reward",
+    "completion_logps",
+    "max_over_processes",
+    "moved_seams",
+    "reward_names",
+    "sample_completions",
+    "teacher_sharding",
+]
