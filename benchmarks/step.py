@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
 
@@ -59,6 +59,7 @@ def measure(student: str, teacher: LocalTeacher, steps: int, fields: dict[str, A
         )  # fmt: skip
         needs_teacher = args.uses_teacher_scores or args.uses_hints
         trainer = KEPOTrainer(student, [even_start], args, dataset, teacher=teacher if needs_teacher else None)
+        trainer.remove_callback(PrinterCallback)  # only the table is wanted
         clock = _Clock()
         trainer.add_callback(clock)
         trainer.train()
