@@ -39,7 +39,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.step
 
 docs: setup
-	$(BIN)/python -m pytest -q tests/unit/test_docs.py
+	$(BIN)/kepo fields --markdown > docs/fields.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

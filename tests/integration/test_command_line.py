@@ -63,6 +63,7 @@ def test_a_run_describes_itself_is_protected_resumed_and_restarted(project: Path
     assert done.returncode == 0, done.stderr[-3000:]
     assert "dead groups" in done.stdout
     assert "distillation loss" in done.stdout
+    assert "Training on " in done.stdout
     run = project / "run"
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["status"] == "finished"

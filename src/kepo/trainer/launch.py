@@ -65,6 +65,7 @@ def train(recipe: Recipe) -> Result:
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
         run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
+    trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
     _run(trainer, folder, checkpoint)
     history = list(trainer.state.log_history)
