@@ -92,7 +92,8 @@ class KEPOTrainer(GRPOTrainer):
     def _welcome(self, teacher: Teacher, args: KEPOConfig, correctness_reward: str) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
         if args.uses_teacher_scores:
-            teacher.check_student(self._tokenizer, self.model.get_input_embeddings().weight.shape[0])
+            # From the config, because a sharded embedding may have no rows here.
+            teacher.check_student(self._tokenizer, self.model.config.get_text_config().vocab_size)
             seams.add_divergence(self.model)
             self._teaching = TeachingStep(self, teacher, args.gate_reward or correctness_reward)
         teacher.place(
