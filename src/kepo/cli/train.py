@@ -43,11 +43,15 @@ def train(
     if accelerate_config is not None:
         _launch(accelerate_config, recipe, context.args)
         return
+    from accelerate import PartialState
+
     from kepo.trainer.launch import train as run
     from kepo.trainer.recipe import load_recipe
 
     result = run(load_recipe(recipe, context.args))
     _show(result)
+    # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
+    PartialState().destroy_process_group()
 
 
 def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:

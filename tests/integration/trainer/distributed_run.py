@@ -63,6 +63,7 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         )
     calls = Path(out) / f"calls-{trainer.accelerator.process_index}.txt"
     calls.write_text(str(getattr(trainer, "sampling_calls", 0)))
+    trainer.accelerator.end_training()  # threads of the process group must not outlive it
 
 
 if __name__ == "__main__":
