@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kepo.trainer.rollout_log import read_rollouts
+from kepo.runs import read_rollouts
 from tests.tiny_models import build_text_model, build_tokenizer
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kepo.runs import read_rollouts
 from kepo.trainer.launch import train
 from kepo.trainer.recipe import load_recipe
-from kepo.trainer.rollout_log import read_rollouts
 
 SHORT = ["--max_steps", "2", "--save_steps", "2", "--logging_steps", "1", "--disable_tqdm", "true"]
 

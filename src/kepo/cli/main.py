@@ -9,9 +9,14 @@ import warnings
 import typer
 
 from kepo import __version__
+from kepo.cli.benchmark import app as benchmark_app
+from kepo.cli.demo import demo
+from kepo.cli.eval import evaluate
 from kepo.cli.fields import fields
+from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
 from kepo.cli.recipes import recipes
+from kepo.cli.report import report
 from kepo.cli.train import train
 from kepo.errors import KepoError
 
@@ -21,8 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command()(demo)
+app.command(name="eval")(evaluate)
+app.command()(report)
+app.command()(inspect)
 app.command()(recipes)
 app.command()(fields)
+app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(models_app, name="models")
 
 

@@ -24,7 +24,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
 
     Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
     to RGB when a row is read), `id`, `question`, `options`, `answer`, `solution` (the answer as text, the column that
-    TRL's own accuracy rewards read), `modality`, `task`, `metadata` (JSON text).
+    TRL's own accuracy rewards read), `modality`, `task`, `metadata` (JSON text) and, where every question has what the
+    style asks for, `reference` (what a perfect policy writes, see `default_completion`).
 
     Args:
         questions: At least one.
@@ -48,6 +49,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
         "task": [question.task for question in questions],
         "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False) for question in questions],
     }
+    if style != "think" or all(_reasoning(question) for question in questions):
+        columns["reference"] = [default_completion(question, style) for question in questions]
     return _build(questions, columns, image_size)
 
 
@@ -94,13 +97,19 @@ def default_completion(question: Question, style: PromptStyle) -> str:
     answer = f"<answer>{question.answer}</answer>"
     if style == "answer":
         return answer
-    reasoning = question.metadata.get("reasoning")
-    if not isinstance(reasoning, str) or not reasoning.strip():
+    reasoning = _reasoning(question)
+    if reasoning is None:
         raise DataError(
             f"question {question.id!r}, field 'metadata': there is no 'reasoning' to put inside <think>; add it, use "
             "the prompt style 'answer', or say what to write with `completion`"
         )
-    return f"<think>{reasoning.strip()}</think>\n{answer}"
+    return f"<think>{reasoning}</think>\n{answer}"
+
+
+def _reasoning(question: Question) -> str | None:
+    """The question's written reasoning, if it has one."""
+    reasoning = question.metadata.get("reasoning")
+    return reasoning.strip() if isinstance(reasoning, str) and reasoning.strip() else None
 
 
 def _assistant(text: str) -> Conversation:

@@ -5,7 +5,7 @@ Pure Python: no tensors, no TRL. The trainer brings a sampler, a verifier and a 
 
 from kepo.exploration.explorer import Explorer, Sampler, Verifier
 from kepo.exploration.hints import HintSource, parse_hint, teacher_hints
-from kepo.exploration.injection import choose_slots, inject
+from kepo.exploration.injection import choose_slots
 from kepo.exploration.leaks import audit, strip_leaks
 from kepo.exploration.rejection import Progress
 from kepo.exploration.settings import EXPLORATION_MODES, LEAK_POLICIES, TRIGGERS, ExplorationSettings
@@ -23,7 +23,6 @@ __all__ = [
     "Verifier",
     "audit",
     "choose_slots",
-    "inject",
     "needs_exploration",
     "parse_hint",
     "strip_leaks",

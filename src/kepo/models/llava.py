@@ -59,7 +59,7 @@ def build_llava(
     out: Path,
     questions: Sequence[Question],
     *,
-    size: Size = "student",
+    size: Size | LlavaSize = "student",
     tokenizer_from: Path | None = None,
     image_size: int = 48,
     patch_size: int = 12,
@@ -72,7 +72,7 @@ def build_llava(
     Args:
         out: Folder to write; made whole or not at all.
         questions: What the tokenizer is trained on; not looked at when `tokenizer_from` is given.
-        size: A key of `SIZES`.
+        size: A key of `SIZES`, or widths and depths of your own.
         tokenizer_from: Folder of a model whose tokenizer is taken over, so that a teacher's token ids mean the same.
         image_size: Side of the square that every image is resized to, in pixels.
         patch_size: Side of a patch in pixels; an image takes (image_size / patch_size)^2 tokens of the prompt.
@@ -87,7 +87,7 @@ def build_llava(
         ConfigError: a size that is unknown or does not divide, no questions, or a folder that may not be written or
             has no suitable tokenizer.
     """
-    if size not in get_args(Size):
+    if not isinstance(size, LlavaSize) and size not in SIZES:
         raise ConfigError(f"size {size!r} is unknown; use one of {', '.join(get_args(Size))}")
     if patch_size < 1 or image_size < patch_size or image_size % patch_size:
         raise ConfigError(f"image_size = {image_size} is not a multiple of patch_size = {patch_size}")
@@ -99,7 +99,8 @@ def build_llava(
             if tokenizer_from is not None
             else train_tokenizer(tokenizer_texts(questions), vocab_size)
         )
-        _model(_config(SIZES[size], tokenizer, image_size, patch_size), seed).save_pretrained(folder)
+        widths = size if isinstance(size, LlavaSize) else SIZES[size]
+        _model(_config(widths, tokenizer, image_size, patch_size), seed).save_pretrained(folder)
         _processor(tokenizer, image_size, patch_size).save_pretrained(folder)
     return Path(out)
 

@@ -7,7 +7,7 @@ rewards and evaluation read a completion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kepo.errors import ConfigError
@@ -49,7 +49,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = 1024, phrases: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with the special tokens, tags and chat template of this module.
 
     The same texts give the same tokenizer. Single characters of ASCII, the option letters among them, are always
@@ -58,15 +60,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
     Args:
         texts: What to learn merges from; none are needed for the tokenizer to work, only for short sequences.
         vocab_size: Most tokens to have, all included. Fewer come out when the texts hold nothing more to merge.
+        phrases: Texts that are one ordinary token each, as the tags are: what every prompt repeats word for word need
+            not cost a small model thirty tokens.
 
     Returns:
         A tokenizer whose ids run from 0 to `len(tokenizer) - 1`.
 
     Raises:
-        ConfigError: `vocab_size` has no room for the 256 bytes, the special tokens and the tags.
+        ConfigError: `vocab_size` has no room for the 256 bytes, the special tokens, the tags and the phrases.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ConfigError(f"vocab_size = {vocab_size} is too small; the bytes and tags need {SMALLEST_VOCABULARY}")
+    whole = (*phrases, *TAGS)
+    smallest = SMALLEST_VOCABULARY + len(phrases)
+    if vocab_size < smallest:
+        raise ConfigError(f"vocab_size = {vocab_size} is too small; the bytes, tags and phrases need {smallest}")
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -74,13 +80,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(TAGS),
+        vocab_size=vocab_size - len(whole),
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator(_without_tags(texts), trainer)
-    core.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
+    core.train_from_iterator(_without(texts, (*whole, *SPECIAL_TOKENS)), trainer)
+    core.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in whole])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
@@ -93,9 +99,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
     )
 
 
-def _without_tags(texts: Iterable[str]) -> Iterable[str]:
-    """The texts with a line break for every tag: a tag is one token already, and its pieces are not worth a merge."""
+def _without(texts: Iterable[str], whole: Sequence[str]) -> Iterable[str]:
+    """The texts with a line break for every token of `whole`: its pieces are not worth a merge."""
     for text in texts:
-        for token in (*TAGS, *SPECIAL_TOKENS):
+        for token in whole:
             text = text.replace(token, "\n")
         yield text

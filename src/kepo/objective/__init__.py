@@ -8,7 +8,7 @@ from kepo.objective.divergence import (
     token_divergence,
 )
 from kepo.objective.gate import GATE_MODES, GateMode, first_error_mask, gate_weights, rows_to_score, trajectory_gate
-from kepo.objective.loss import distillation_loss, masked_mean, step_normalizer
+from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.schedules import SCHEDULE_KINDS, Schedule, ScheduleKind
 from kepo.objective.weights import INJECTION_CORRECTIONS, InjectionCorrection, injected_old_logps
 
@@ -27,7 +27,6 @@ __all__ = [
     "first_error_mask",
     "gate_weights",
     "injected_old_logps",
-    "masked_mean",
     "rows_to_score",
     "sparse_divergence",
     "step_normalizer",

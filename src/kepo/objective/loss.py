@@ -1,4 +1,4 @@
-"""Sums and means of the teacher term that stay right when a mask is closed and when a batch is cut into pieces.
+"""The teacher term as a mean over open tokens, right when a mask is closed and when a batch is cut into pieces.
 
 Legend: N flattened tokens.
 """
@@ -9,24 +9,6 @@ import torch
 from torch import Tensor
 
 from kepo.errors import ConfigError
-
-
-def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """Mean of `values` weighted by `mask`; exactly 0, with a valid gradient, where nothing is open.
-
-    Args:
-        values: Any shape. What stands where the mask is 0 does not matter, NaN and infinities included.
-        mask: Same shape; booleans, or weights >= 0.
-        dim: Dimensions to reduce; None for all.
-
-    Returns:
-        The mean in at least float32.
-    """
-    total = _weighted(values, mask).sum() if dim is None else _weighted(values, mask).sum(dim)
-    count = mask.to(total.dtype)
-    count = count.sum() if dim is None else count.sum(dim)
-    # Clamping at the smallest number, not at 1, keeps the mean right when the weights are fractions.
-    return total / count.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def distillation_loss(divergence: Tensor, weights: Tensor, normalizer: Tensor | float) -> Tensor:

@@ -1,7 +1,6 @@
 """Rewards: reading an answer out of a completion, and functions in TRL's form that score it."""
 
 from kepo.rewards.answers import completion_text, extract_answer, predicted_letter
-from kepo.rewards.composition import total_reward
 from kepo.rewards.functions import answer_format, choice_accuracy, exact_match, think_format
 from kepo.rewards.options import match_option
 from kepo.rewards.registry import REWARDS, RewardFunction, get_rewards
@@ -21,5 +20,4 @@ __all__ = [
     "predicted_letter",
     "reasoning_gym_score",
     "think_format",
-    "total_reward",
 ]

@@ -16,6 +16,13 @@ class RunArguments:
     """
 
     method: str = field(default="kepo", metadata={"help": "'kepo' (every arm with rollouts) or 'sft'."})
+    arm: str | None = field(
+        default=None, metadata={"help": "Name of the method in tables and reports; default: the recipe's file name."}
+    )
+    replicate: str | None = field(
+        default=None,
+        metadata={"help": "Name of the repetition: reports compare runs of two arms that share it; default: the seed."},
+    )
     reward_funcs: list[str] = field(
         default_factory=lambda: ["choice_accuracy", "think_format"],
         metadata={

@@ -120,6 +120,14 @@ class KEPOConfig(GRPOConfig):
         default=1.0, metadata={"help": "Weight of the policy term; 0 leaves pure on-policy distillation."}
     )
 
+    on_policy_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "In [0, 1], lambda of GKD: share of groups learned from the student's rollouts; the others are "
+            "learned from the data's own completions (column 'reference')."
+        },
+    )
+
     # Knowledge-enhanced exploration.
     exploration: str = field(
         default="hint",
@@ -229,6 +237,12 @@ class KEPOConfig(GRPOConfig):
         _in_range("distillation_weight", self.distillation_weight, 0.0, math.inf)
         _in_range("distillation_weight_end", self.distillation_weight_end, 0.0, math.inf)
         _in_range("policy_weight", self.policy_weight, 0.0, math.inf)
+        _in_range("on_policy_share", self.on_policy_share, 0.0, 1.0)
+        if self.on_policy_share < 1 and self.exploration != "none":
+            raise ConfigError(
+                f"on_policy_share is {self.on_policy_share} with exploration={self.exploration!r}: groups taken from "
+                "the data cannot be explored. Set exploration to 'none', or on_policy_share to 1."
+            )
         for name in ("divergence_temperature", "divergence_chunk_size", "injection_gamma", "gate_min_probability"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")

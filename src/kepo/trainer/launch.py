@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
@@ -43,10 +44,14 @@ class Result:
     device: str
 
 
-def train(recipe: Recipe) -> Result:
+def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] = ()) -> Result:
     """Run a recipe.
 
     All input is checked before anything is trained, and before an older run is touched.
+
+    Args:
+        recipe: What to run, see `load_recipe`.
+        callbacks: Make callbacks from the trainer once it is built.
 
     Raises:
         KepoError: Input that cannot work; the message says what to do.
@@ -67,6 +72,8 @@ def train(recipe: Recipe) -> Result:
         run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
+    for make in callbacks:
+        trainer.add_callback(make(trainer))
     _run(trainer, folder, checkpoint)
     history = list(trainer.state.log_history)
     return Result(folder, history[-1] if history else {}, history, device)

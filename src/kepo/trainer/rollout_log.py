@@ -17,13 +17,12 @@ import torch
 from accelerate.utils import gather_object
 
 from kepo.prompts import message_text, prompt_text
+from kepo.runs import ROLLOUTS
 from kepo.trainer.round import Round
 from kepo.types import Rescue
 
 if TYPE_CHECKING:
     from kepo.trainer.trainer import KEPOTrainer
-
-FOLDER = "rollouts"
 
 
 def rollout_rows(
@@ -115,7 +114,7 @@ def write_rollouts(trainer: KEPOTrainer, round_: Round, output: Mapping[str, Any
     records = rollout_rows(round_, step, trainer.accelerator.process_index, names, total, output)
     everything = records if trainer.accelerator.num_processes == 1 else gather_object(records)
     if trainer.accelerator.is_main_process:
-        folder = Path(trainer.args.output_dir) / FOLDER
+        folder = Path(trainer.args.output_dir) / ROLLOUTS
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(pa.Table.from_pylist(everything, schema=_schema(names)), folder / f"step-{step:06d}.parquet")
 
@@ -125,20 +124,6 @@ def write_atomically(table: pa.Table, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, path)
-
-
-def read_rollouts(run: Path) -> pa.Table:
-    """All rollouts of a run, in the order of steps.
-
-    Raises:
-        FileNotFoundError: The run folder has no rollout log.
-    """
-    files = sorted((run / FOLDER).glob("step-*.parquet"))
-    if not files:
-        raise FileNotFoundError(
-            f"{run} has no rollout log ({FOLDER}/step-*.parquet); was it run with rollout_log=false?"
-        )
-    return pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
 
 
 def _text(completion: Any) -> str:

@@ -26,9 +26,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from kepo.errors import ConfigError
+from kepo.runs import MANIFEST, METRICS
 
-MANIFEST = "run.json"
-METRICS = "metrics.jsonl"
 _PACKAGES = ("kepo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "vllm", "deepspeed")
 _SECRET_WORDS = ("token", "key", "password", "secret")
 
@@ -132,9 +131,14 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            append_metrics(self._path.parent, state.global_step, logs)
+
+
+def append_metrics(folder: Path, step: int, metrics: Mapping[str, Any]) -> None:
+    """Add one record to the metrics of a run (one process only)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 def chosen_device(model_device: torch.device, mixed_precision: str) -> str:

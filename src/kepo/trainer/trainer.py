@@ -21,6 +21,7 @@ from kepo.teachers.base import Teacher
 from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts
+from kepo.trainer.off_policy import check_references, put_references
 from kepo.trainer.rollout_log import write_rollouts
 from kepo.trainer.round import Round
 from kepo.trainer.shared_images import share_image_features
@@ -67,6 +68,7 @@ class KEPOTrainer(GRPOTrainer):
         _check_gate_reward(args, names)
         _check_teacher(args, teacher)
         _check_dataset(train_dataset)
+        check_references(train_dataset, args.on_policy_share)
         _check_generation(args, grpo)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
         _check_chat_template(self.processing_class, train_dataset)
@@ -137,8 +139,10 @@ class KEPOTrainer(GRPOTrainer):
             prompt_ids, completion_ids, tool_mask, completions, logprobs, *rest = super()._generate(prompts)
         round_.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
         round_.completions = completions
+        rollouts = Rollouts(prompt_ids, completion_ids, completions, logprobs)
+        if self.args.on_policy_share < 1:
+            put_references(self, round_, rollouts)
         if self._exploration is not None:
-            rollouts = Rollouts(prompt_ids, completion_ids, completions, logprobs)
             with round_.clock("exploration"):
                 self._exploration.run(round_, rollouts)
         return (prompt_ids, completion_ids, tool_mask, completions, logprobs, *rest)

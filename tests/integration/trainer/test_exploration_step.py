@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kepo import KEPOTrainer, ScriptedTeacher
-from kepo.trainer.rollout_log import read_rollouts
+from kepo.runs import read_rollouts
 
 from .conftest import ANSWER_IDS, has_magic, well_formed
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kepo.trainer.rollout_log import read_rollouts
+from kepo.runs import read_rollouts
 
 REPOSITORY = Path(__file__).parents[3]
 SCRIPT = Path(__file__).parent / "distributed_run.py"

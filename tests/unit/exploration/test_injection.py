@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kepo.errors import KepoError
-from kepo.exploration import choose_slots, inject
+from kepo.exploration import choose_slots
 
 YES, NO = True, False
 
@@ -23,16 +22,3 @@ YES, NO = True, False
 )
 def test_slots(correct: tuple[bool, ...], count: int, slots: tuple[int, ...]) -> None:
     assert choose_slots(correct, count) == slots
-
-
-def test_inject_replaces_the_slots_and_leaves_the_argument_alone() -> None:
-    rollouts = ["a", "b", "c", "d"]
-    assert inject(rollouts, {1: "B", 3: "D"}) == ["a", "B", "c", "D"]
-    assert rollouts == ["a", "b", "c", "d"]
-    assert inject(rollouts, {}) == rollouts
-
-
-@pytest.mark.parametrize("slot", [-1, 4, 100])
-def test_a_slot_outside_the_group_is_refused(slot: int) -> None:
-    with pytest.raises(KepoError, match=rf"slot {slot} .* 4 rollouts"):
-        inject(["a", "b", "c", "d"], {0: "A", slot: "X"})

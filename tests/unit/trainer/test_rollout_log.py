@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from kepo.trainer.rollout_log import _schema, read_rollouts, write_atomically
+from kepo.runs import read_rollouts
+from kepo.trainer.rollout_log import _schema, write_atomically
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -8,7 +8,14 @@ what is expected of them, are gathered in this package, so that a new TRL releas
 from kepo.trainer.seams.expected import moved_seams
 from kepo.trainer.seams.forward import DistillationTarget, DistilledOutput, ForwardWithTarget, add_divergence
 from kepo.trainer.seams.processes import accelerate_config_file, max_over_processes, teacher_sharding
-from kepo.trainer.seams.rollouts import as_completion, call_reward, completion_logps, reward_names, sample_completions
+from kepo.trainer.seams.rollouts import (
+    as_completion,
+    call_reward,
+    completion_ids,
+    completion_logps,
+    reward_names,
+    sample_completions,
+)
 
 __all__ = [
     "DistillationTarget",
@@ -18,6 +25,7 @@ __all__ = [
     "add_divergence",
     "as_completion",
     "call_reward",
+    "completion_ids",
     "completion_logps",
     "max_over_processes",
     "moved_seams",

@@ -90,6 +90,12 @@ def as_completion(prompt: Prompt, text: str) -> Any:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
+def completion_ids(trainer: KEPOTrainer, text: str) -> list[int]:
+    """The token ids of a completion that was not sampled, its end token included, cut where rollouts are cut."""
+    ids: list[int] = trainer._tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, trainer.eos_token_ids[0]][: trainer.args.max_completion_length]
+
+
 @torch.no_grad()
 def completion_logps(
     trainer: KEPOTrainer, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], filler: Prompt

@@ -1,0 +1,118 @@
+"""The base models of PhantomVQA, made from seeds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kepo.benchmark.lessons import Role
+from kepo.errors import ConfigError
+from kepo.models.llava import LlavaSize, build_llava
+
+STUDENT_SIZE = LlavaSize(vision_width=64, vision_layers=2, text_width=96, text_layers=4)
+TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_layers=5)
+IMAGE_SIZE = 48
+POOL = 16384
+_POOL_SEED = 1
+_BASE_OF_VARIANTS = "teacher-reliable"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """How one base model is made.
+
+    Attributes:
+        name: Folder name.
+        size: Widths and depths, for a model that starts from random weights.
+        role: Who it is.
+        seed: Of weights and lessons.
+        start: Name of the model it is made from; None for random weights.
+        letters: Updates of the first phase, in which letters are learned without images.
+        steps: Updates with images.
+        learning_rate: Of the phase with images.
+    """
+
+    name: str
+    size: LlavaSize
+    role: Role
+    seed: int
+    start: str | None = None
+    letters: int = 600
+    steps: int = 1500
+    learning_rate: float = 1.5e-3
+
+
+MODEL_PLANS: dict[str, ModelPlan] = {
+    plan.name: plan
+    for plan in (
+        *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed) for seed in (1, 2, 3)),
+        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11),
+        *(
+            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 300, 5e-4)
+            for role in ("wrong-rules", "lost-after-errors")
+        ),
+    )
+}
+"""Three students, which differ in their seed only, the reliable teacher, and the two teachers made from it."""
+
+
+def build_models(
+    folder: Path, names: Sequence[str] = tuple(MODEL_PLANS), tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Make base models in `folder`, a folder each; those that are there are left alone.
+
+    Args:
+        folder: Where to.
+        names: Keys of `MODEL_PLANS`.
+        tell: Told what is being done.
+
+    Raises:
+        ConfigError: An unknown name, or a model whose start is neither there nor asked for.
+    """
+    from kepo.benchmark.pretraining import render_pool, scene_pool
+
+    todo = [_plan(name) for name in names if not (folder / name / "config.json").is_file()]
+    if not todo:
+        return
+    tell(f"drawing {POOL} images")
+    scenes = scene_pool(POOL, _POOL_SEED)
+    pixels = render_pool(scenes, IMAGE_SIZE)
+    for plan in todo:
+        partial = folder / f".{plan.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        _build(plan, folder, partial, scenes, pixels, tell)
+        partial.rename(folder / plan.name)
+
+
+def _plan(name: str) -> ModelPlan:
+    if name not in MODEL_PLANS:
+        raise ConfigError(f"there is no base model {name!r}; there are {', '.join(MODEL_PLANS)}.")
+    return MODEL_PLANS[name]
+
+
+def _build(plan: ModelPlan, folder: Path, out: Path, scenes, pixels, tell: Callable[[str], None]) -> None:  # type: ignore[no-untyped-def]
+    from kepo.benchmark.pretraining import Phase, pretrain
+
+    if plan.start is None:
+        _untrained(plan, folder, out)
+    elif (folder / plan.start / "config.json").is_file():
+        shutil.copytree(folder / plan.start, out)
+    else:
+        raise ConfigError(f"{plan.name} is made from {plan.start}, which is not in {folder}; build that first.")
+    if plan.letters:
+        tell(f"{plan.name}: letters, {plan.letters} updates")
+        phase = Phase("letters", plan.letters, learning_rate=2e-3, images=False)
+        pretrain(out, phase, scenes, pixels, plan.seed)
+    tell(f"{plan.name}: images, {plan.steps} updates")
+    pretrain(out, Phase(plan.role, plan.steps, learning_rate=plan.learning_rate), scenes, pixels, plan.seed)
+
+
+def _untrained(plan: ModelPlan, folder: Path, out: Path) -> None:
+    from kepo.benchmark.tokenizer import phantom_tokenizer
+
+    tokenizer = folder / f".{plan.name}.tokenizer"
+    phantom_tokenizer().save_pretrained(tokenizer)
+    build_llava(out, [], size=plan.size, tokenizer_from=tokenizer, image_size=IMAGE_SIZE, seed=plan.seed)
+    shutil.rmtree(tokenizer)

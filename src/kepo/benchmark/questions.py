@@ -1,0 +1,53 @@
+"""The questions of a study, written once and then only read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from kepo.benchmark.arms import TRAINED_ON
+from kepo.benchmark.plan import DATA, StudySettings
+from kepo.data.omnimedvqa import MODALITIES
+from kepo.data.phantom.files import write_questions
+from kepo.data.phantom.questions import phantom_questions
+from kepo.errors import ConfigError
+from kepo.types import Question
+
+_NOTE = "data.json"
+
+
+def study_questions(settings: StudySettings) -> dict[str, list[Question]]:
+    """Training, validation and test questions by the name of their file; no two of them share a scene.
+
+    Training questions are of one modality. Validation has a third as many questions of each other modality: they are
+    watched, and decide nothing.
+    """
+    others = [modality for modality in MODALITIES if modality != TRAINED_ON]
+    seed = settings.data_seed
+    inside = phantom_questions(settings.validation, seed + 1, modalities=[TRAINED_ON])
+    outside = phantom_questions(max(1, settings.validation // 3) * len(others), seed + 2, modalities=others)
+    return {
+        "train": phantom_questions(settings.train, seed, modalities=[TRAINED_ON]),
+        "validation": [*inside, *outside],
+        "test": phantom_questions(settings.test * len(MODALITIES), seed + 3),
+    }
+
+
+def write_study_questions(study: Path, settings: StudySettings) -> None:
+    """Write `data/{train,validation,test}.jsonl` with their images, unless they are there.
+
+    Raises:
+        ConfigError: other questions are there.
+    """
+    numbers = asdict(settings)
+    wanted = {name: numbers[name] for name in ("train", "validation", "test", "data_seed")}
+    note = study / DATA / _NOTE
+    if note.is_file():
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ConfigError(f"{study} holds a study with other questions ({found}); choose another folder.")
+        return
+    for name, questions in study_questions(settings).items():
+        write_questions(study / DATA / f"{name}.jsonl", questions)
+    note.write_text(json.dumps(wanted) + "\n", encoding="utf-8")

@@ -1,0 +1,127 @@
+"""From questions to what a model is asked: other orders of the options, images opened, messages built."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.data.images import as_rgb
+from kepo.errors import DataError
+from kepo.evaluation.settings import EvaluationSettings
+from kepo.prompts import build_prompt
+from kepo.types import Conversation, Question, option_letters
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question in one order of its options; permutation 0 is the data's own."""
+
+    question: Question
+    permutation: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names it among the records."""
+        return self.question.id, self.permutation
+
+
+def check_questions(questions: Sequence[Question]) -> None:
+    """Refuse questions that could not be told apart or judged.
+
+    Raises:
+        DataError: there are none, two have one id, or an answer is not the letter of an option.
+    """
+    if not questions:
+        raise DataError("there are no questions to ask; check the path and the filters")
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise DataError(f"question {question.id!r}: two questions have this id; ids must be unique")
+        seen.add(question.id)
+        if question.options and question.answer not in question.letters:
+            raise DataError(
+                f"question {question.id!r}, field 'answer': {question.answer!r} is not the letter of one of its "
+                f"{len(question.options)} options ({', '.join(question.letters)})"
+            )
+
+
+def asked_questions(questions: Iterable[Question], settings: EvaluationSettings) -> Iterator[Asked]:
+    """Every question in the order of the data, each followed by its other option orders."""
+    for question in questions:
+        yield Asked(question, 0)
+        orders = option_orders(len(question.options), settings.permutations, f"{settings.seed}:{question.id}")
+        for permutation, order in enumerate(orders, start=1):
+            yield Asked(_reordered(question, order), permutation)
+
+
+def option_orders(options: int, wanted: int, seed: str) -> list[tuple[int, ...]]:
+    """Up to `wanted` orders of 0..options-1, all different and none the rising one; 2 options have 1, 3 have 5."""
+    own = tuple(range(options))
+    draw = random.Random(seed)
+    orders: list[tuple[int, ...]] = []
+    while len(orders) < min(wanted, math.factorial(options) - 1):
+        order = tuple(draw.sample(own, options))
+        if order != own and order not in orders:
+            orders.append(order)
+    return orders
+
+
+def _reordered(question: Question, order: Sequence[int]) -> Question:
+    letters = option_letters(question.options)
+    return replace(
+        question,
+        options=tuple(question.options[place] for place in order),
+        answer=letters[order.index(letters.index(question.answer))],
+    )
+
+
+def sampling_seed(asked: Asked, seed: int) -> int:
+    """A seed of its own for each question and order, 0..2**63-1, whatever else is asked."""
+    digest = hashlib.sha256(f"{seed}:{asked.permutation}:{asked.question.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def conversations(batch: Sequence[Asked], settings: EvaluationSettings) -> list[Conversation]:
+    """What each is asked with, its images as parts in front of the text, as TRL puts them in training.
+
+    Raises:
+        DataError: an image cannot be opened.
+    """
+    opened: dict[str, list[Image]] = {}
+    built = []
+    for asked in batch:
+        question = asked.question
+        if question.id not in opened:
+            opened[question.id] = [_open(image, question.id, settings.image_size) for image in question.images]
+        built.append(_with_images(build_prompt(question, settings.prompt_style), opened[question.id]))
+    return built
+
+
+def _with_images(conversation: Conversation, images: Sequence[Image]) -> Conversation:
+    if not images:
+        return conversation
+    first, *rest = conversation
+    parts = [{"type": "image", "image": image} for image in images]
+    return [{**first, "content": [*parts, {"type": "text", "text": first["content"]}]}, *rest]
+
+
+def _open(image: Any, question: str, size: int | None) -> Image:
+    """An image as `datasets` decodes it for training: upright, in RGB."""
+    if not isinstance(image, str | Path):
+        return as_rgb(image, size)
+    from PIL import Image as PilImage
+    from PIL import ImageOps
+
+    try:
+        with PilImage.open(image) as file:
+            return as_rgb(ImageOps.exif_transpose(file), size)
+    except (OSError, ValueError) as error:
+        raise DataError(f"question {question!r}, field 'images': {image} cannot be opened ({error})") from error

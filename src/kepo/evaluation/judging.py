@@ -1,0 +1,122 @@
+"""What one output is worth: the answer read from it, whether it is right, and the measures of its reasoning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.errors import ConfigError
+from kepo.evaluation.asking import Asked
+from kepo.evaluation.generate import Output
+from kepo.evaluation.reasoning import agreement, reasoning_span, reasoning_text, statements
+from kepo.evaluation.settings import EvaluationSettings
+from kepo.rewards import answer_format, extract_answer, get_rewards, predicted_letter, think_format
+from kepo.rewards.answers import after_reasoning
+from kepo.types import Conversation, Question
+
+if TYPE_CHECKING:
+    from kepo.teachers.local import LocalTeacher
+
+_FORMATS = {"think": think_format, "answer": answer_format}
+
+
+def judge(asked: Asked, output: Output, settings: EvaluationSettings) -> dict[str, Any]:
+    """The columns of a record that follow from a question and one output for it; see `docs/evaluation.md`."""
+    question, text = asked.question, output.text
+    predicted = _predicted(question, text, settings)
+    stated, true = statements(reasoning_text(text), _facts(question))
+    level = question.metadata.get("level")
+    return {
+        "id": question.id,
+        "modality": question.modality,
+        "task": question.task,
+        "level": level if isinstance(level, int) else None,
+        "permutation": asked.permutation,
+        "output": text,
+        "answer": question.answer,
+        "options": list(question.options),
+        "predicted": predicted,
+        "correct": _is_correct(question, text, predicted, settings),
+        "tokens": output.tokens,
+        "finished": output.finished,
+        "formatted": _is_formatted(text, predicted, settings),
+        "agreement": agreement(text, question.options),
+        "statements": stated,
+        "true_statements": true,
+        "images": [str(image) for image in question.images if isinstance(image, str | Path)],
+        "metadata": json.dumps(dict(question.metadata), ensure_ascii=False),
+    }
+
+
+def _facts(question: Question) -> dict[str, Any]:
+    facts = question.metadata.get("facts")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _predicted(question: Question, text: str, settings: EvaluationSettings) -> str | None:
+    """The letter or text that the output answers with; the bare question does not ask for tags, so none are needed."""
+    if question.options:
+        return predicted_letter(text, question.options, strict=settings.prompt_style != "plain")
+    return extract_answer(text) or after_reasoning(text) or None
+
+
+def _is_correct(question: Question, text: str, predicted: str | None, settings: EvaluationSettings) -> bool:
+    if question.options and settings.reward == "choice_accuracy":
+        return predicted == question.answer
+    columns = {
+        "prompts": [question.text],
+        "id": [question.id],
+        "question": [question.text],
+        "options": [list(question.options)],
+        "answer": [question.answer],
+        "solution": [question.answer_text],
+        "modality": [question.modality],
+        "task": [question.task],
+        "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False)],
+    }
+    [function] = get_rewards([settings.reward])
+    [value] = function(completions=[text], **columns)
+    return value is not None and value >= 1.0
+
+
+def _is_formatted(text: str, predicted: str | None, settings: EvaluationSettings) -> bool:
+    check = _FORMATS.get(settings.prompt_style)
+    return predicted is not None if check is None else check([text])[0] == 1.0
+
+
+def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, str]]) -> list[float | None]:
+    """What a teacher thinks of each reasoning: the mean log-probability of its tokens, in nats.
+
+    The tokens that were sampled are not kept, so the output is encoded once, whole, by the teacher's own tokenizer; the
+    tokens that begin inside the reasoning count.
+
+    Args:
+        teacher: Sees the original prompt, images included.
+        asked: (prompt, output) pairs.
+
+    Returns:
+        One mean per pair; None where there is no reasoning.
+
+    Raises:
+        ConfigError: the teacher's tokenizer cannot say where a token begins.
+    """
+    from kepo.teachers.base import ScoreRequest
+    from kepo.teachers.encoding import tokenizer_of
+
+    tokenizer = tokenizer_of(teacher.processor)
+    if not tokenizer.is_fast:
+        raise ConfigError(f"the teacher's tokenizer ({type(tokenizer).__name__}) is a slow one; use its fast version")
+    requests: dict[int, tuple[ScoreRequest, list[int]]] = {}
+    for row, (prompt, output) in enumerate(asked):
+        start, end = reasoning_span(output)
+        encoded = tokenizer(output, add_special_tokens=False, return_offsets_mapping=True)
+        inside = [place for place, (first, _) in enumerate(encoded["offset_mapping"]) if start <= first < end]
+        if inside and output[start:end].strip():
+            requests[row] = ScoreRequest(prompt, tuple(encoded["input_ids"])), inside
+    scores = teacher.score([request for request, _ in requests.values()])
+    means: list[float | None] = [None] * len(asked)
+    for (row, (_, inside)), score in zip(requests.items(), scores, strict=True):
+        means[row] = float(score.token_logps[inside].float().mean())
+    return means

@@ -1,0 +1,206 @@
+"""What can be measured on a completion's reasoning without a model, and the summary of an evaluation's records.
+
+Reasoning is what stands inside `<think>`. Two questions are asked of it: does it end where the answer goes (agreement),
+and are the facts it states true (truthfulness, where the question's `metadata["facts"]` says what is true).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from kepo.rewards import predicted_letter
+from kepo.types import option_letters
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_THINK = re.compile(r"<think\s*>", re.IGNORECASE)
+_END = re.compile(r"</think\s*>", re.IGNORECASE)
+_ANSWER = re.compile(r"<answer\s*>", re.IGNORECASE)
+
+# A full stop or comma inside a number separates nothing.
+_SEPARATOR = re.compile(r"[;\n]|(?<!\d)[.,]|[.,](?!\d)")
+_DENIED = re.compile(
+    r"(?:\b(?:not|no|nor|never|without|unlike|except|excluding|rather than|instead of|rules? out|ruled out)|n't)"
+    r"\s+(?:an?\s+|the\s+)?$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSummary:
+    """Reasoning measures of one evaluation; each is None where no record has it. Shares are 0..1.
+
+    All but `option_consistency` are means over the records in the data's own option order.
+
+    Attributes:
+        format_rate: Share of outputs in the form that the prompt asks for.
+        agreement: Share, of outputs whose reasoning names an option, that answer with the last one named.
+        truthfulness: True statements / statements, over all outputs together.
+        all_true: Share, of outputs with a statement, in which every statement is true.
+        teacher_logp: Mean over outputs of the mean log-probability per reasoning token under the teacher, in nats.
+        option_consistency: Share of (question, other option order) that choose the option text chosen in the data's own
+            order; no readable answer equals no other.
+        tokens: Mean completion tokens.
+        finished: Share of outputs that ended by themselves, before the token limit.
+    """
+
+    format_rate: float | None
+    agreement: float | None
+    truthfulness: float | None
+    all_true: float | None
+    teacher_logp: float | None
+    option_consistency: float | None
+    tokens: float | None
+    finished: float | None
+
+
+def reasoning_span(output: str) -> tuple[int, int]:
+    """Start and end of the reasoning within `output`; start == end where there is none.
+
+    The opening tag may be missing (some chat templates put it into the prompt), and so may the closing tag, where the
+    token limit cut the reasoning off: then it ends at `<answer>` or at the end.
+    """
+    closing = _END.search(output)
+    opening = _THINK.search(output, 0, closing.start() if closing else len(output))
+    if closing:
+        return (opening.end() if opening else 0), closing.start()
+    if opening is None:
+        return 0, 0
+    answer = _ANSWER.search(output, opening.end())
+    return opening.end(), answer.start() if answer else len(output)
+
+
+def reasoning_text(output: str) -> str:
+    """The reasoning of a completion (see `reasoning_span`), trimmed; empty where there is none."""
+    start, end = reasoning_span(output)
+    return output[start:end].strip()
+
+
+def agreement(output: str, options: Sequence[str]) -> bool | None:
+    """Whether the option answered is the last one that the reasoning names by its text.
+
+    A mention right after "not", "rather than" and the like names nothing. Options of one letter are not looked for.
+
+    Args:
+        output: The completion.
+        options: Option texts in order.
+
+    Returns:
+        None when there are no options, no option is named, or there is no readable answer inside `<answer>`.
+    """
+    if len(options) < 2:
+        return None
+    letter = predicted_letter(output, options)
+    named = _last_named(reasoning_text(output), tuple(options))
+    if letter is None or named is None:
+        return None
+    return letter in named
+
+
+def _last_named(reasoning: str, options: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The letters of the option text that is named last; several where two options read the same."""
+    pattern, letters = _option_pattern(options)
+    last = None
+    for match in pattern.finditer(reasoning):
+        if not _DENIED.search(reasoning[max(0, match.start() - 40) : match.start()]):
+            last = match
+    return letters[_folded(last[0])] if last else None
+
+
+@lru_cache(maxsize=4096)
+def _option_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
+    letters: dict[str, tuple[str, ...]] = {}
+    for letter, option in zip(option_letters(options), options, strict=True):
+        text = _folded(option)
+        if text and not (len(text) == 1 and text.isalpha()):
+            letters[text] = (*letters.get(text, ()), letter)
+    longest_first = sorted(letters, key=len, reverse=True)
+    texts = "|".join(r"\s+".join(map(re.escape, text.split())) for text in longest_first) or r"(?!)"
+    # Not inside a longer word or number: "normal" in "abnormal", "5" in "2.5".
+    return re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{texts})(?![\w-])(?![.,]\d)", re.IGNORECASE), letters
+
+
+def statements(reasoning: str, facts: Mapping[str, Any]) -> tuple[int, int]:
+    """How many facts a reasoning states, and how many of these statements are true.
+
+    A statement is `name value`, `name: value`, `name = value` or `name is value`, set apart by `;`, `,`, `.` or a line
+    break, for a name in `facts`; "and" or "the" may stand before it. Every statement counts, a repeated one too. Case
+    and blanks are not looked at.
+
+    Args:
+        reasoning: The text inside `<think>`.
+        facts: Name -> true value.
+
+    Returns:
+        (statements, true statements).
+    """
+    if not facts:
+        return 0, 0
+    pattern, truths = _statement_pattern(tuple((name, str(value)) for name, value in facts.items()))
+    found = [match for part in _SEPARATOR.split(reasoning) if (match := pattern.fullmatch(part.strip()))]
+    return len(found), sum(_folded(match["value"]) == truths[_folded(match["name"])] for match in found)
+
+
+@lru_cache(maxsize=4096)
+def _statement_pattern(facts: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    truths = {_folded(name): _folded(value) for name, value in facts}
+    names = "|".join(r"\s+".join(map(re.escape, name.split())) for name in sorted(truths, key=len, reverse=True))
+    source = rf"(?:and\s+|the\s+)*(?P<name>{names})(?:\s*[:=]\s*|\s+is\s+|\s+)(?P<value>\S.*)"
+    return re.compile(source, re.IGNORECASE | re.DOTALL), truths
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
+    """The reasoning measures of one evaluation.
+
+    Args:
+        table: Its records, see `kepo.evaluation.records`.
+    """
+    own = [row for row in _rows(table) if row["permutation"] == 0]
+    stated = [row for row in own if row["statements"]]
+    made = sum(row["statements"] for row in stated)
+    return ReasoningSummary(
+        format_rate=_mean([row["formatted"] for row in own]),
+        agreement=_mean([row["agreement"] for row in own]),
+        truthfulness=sum(row["true_statements"] for row in stated) / made if made else None,
+        all_true=_mean([row["true_statements"] == row["statements"] for row in stated]),
+        teacher_logp=_mean([row["teacher_logp"] for row in own]),
+        option_consistency=_option_consistency(table),
+        tokens=_mean([row["tokens"] for row in own]),
+        finished=_mean([row["finished"] for row in own]),
+    )
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    columns = ["permutation", "formatted", "agreement", "statements", "true_statements", "teacher_logp", "tokens"]
+    return table.select([*columns, "finished"]).to_pylist()
+
+
+def _option_consistency(table: pa.Table) -> float | None:
+    rows = table.select(["id", "permutation", "sample", "predicted", "options"]).to_pylist()
+    chosen = {(row["id"], row["sample"]): _chosen_text(row) for row in rows if row["permutation"] == 0}
+    pairs = [
+        (_chosen_text(row), chosen[row["id"], row["sample"]])
+        for row in rows
+        if row["permutation"] > 0 and (row["id"], row["sample"]) in chosen
+    ]
+    return _mean([first is not None and first == second for first, second in pairs])
+
+
+def _chosen_text(row: Mapping[str, Any]) -> str | None:
+    letters = option_letters(row["options"])
+    return row["options"][letters.index(row["predicted"])] if row["predicted"] in letters else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are not None; None when there is none."""
+    present = [float(value) for value in values if value is not None]
+    return sum(present) / len(present) if present else None

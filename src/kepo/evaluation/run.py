@@ -1,0 +1,179 @@
+"""An evaluation from questions to records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.evaluation.asking import Asked, asked_questions, check_questions, conversations, sampling_seed
+from kepo.evaluation.generate import Backend
+from kepo.evaluation.judging import judge, reasoning_logps
+from kepo.evaluation.parts import Parts, now
+from kepo.evaluation.records import Record, to_table
+from kepo.evaluation.settings import EvaluationSettings
+from kepo.prompts import prompt_text
+from kepo.types import Question
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from kepo.teachers.local import LocalTeacher
+
+_PACKAGES = ("kepo", "torch", "transformers", "peft", "pyarrow")
+
+
+def evaluate(
+    questions: Sequence[Question],
+    backend: Backend,
+    settings: EvaluationSettings,
+    out: str | Path,
+    name: str = "test",
+    *,
+    data: str = "",
+    split: str | None = None,
+    in_domain: Sequence[str] = (),
+    teacher: LocalTeacher | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Ask every question and write the records to `out/evaluation/NAME.parquet`, with `NAME.json` beside it.
+
+    Stopped at any point, the same call goes on from the last part. Once finished, it returns at once.
+
+    Args:
+        questions: At least one, with unique ids.
+        backend: Who answers.
+        settings: How they are asked.
+        out: The run folder, or any other; made if needed.
+        name: Name of the evaluation.
+        data: Where the questions come from, for the description.
+        split: Which part of the data they are, for the description.
+        in_domain: The modalities that the model was trained on; empty where unknown.
+        teacher: Gives `teacher_logp`; None leaves it null.
+        overwrite: Replace records of this name.
+        quiet: No progress bar.
+
+    Returns:
+        The Parquet file.
+
+    Raises:
+        ConfigError: records of this name were made with other settings, or the backend refuses the questions.
+        DataError: questions that cannot be used, a part that cannot be read, or a folder that cannot be written.
+    """
+    check_questions(questions)
+    identity = _identity(questions, backend, settings, teacher)
+    parts = Parts(out, name, identity, overwrite=overwrite)
+    if parts.finished:
+        return parts.file
+    everything = list(asked_questions(questions, settings))
+    done = parts.done()
+    missing = [asked for asked in everything if asked.key not in done]
+    with _progress(name, len(everything), len(everything) - len(missing), quiet) as advance:
+        try:
+            for records in _answers(missing, backend, settings, teacher):
+                parts.add(records)
+                advance(len(records) // settings.samples)
+        finally:
+            # Also when interrupted: what was answered is not asked again.
+            parts.flush()
+
+    facts = {"name": name, "data": data, "split": split, "in_domain": list(in_domain), "questions": len(questions)}
+    return parts.join(
+        [asked.key for asked in everything],
+        lambda started, seconds: {**facts, **_described(backend, settings, started, seconds), "settings": identity},
+    )
+
+
+def ask(
+    questions: Sequence[Question],
+    backend: Backend,
+    settings: EvaluationSettings,
+    teacher: LocalTeacher | None = None,
+) -> pa.Table:
+    """The records of `evaluate` in memory, nothing written: for a validation during training.
+
+    Raises:
+        ConfigError: the backend refuses the questions.
+        DataError: questions that cannot be used.
+    """
+    check_questions(questions)
+    asked = list(asked_questions(questions, settings))
+    return to_table([record for records in _answers(asked, backend, settings, teacher) for record in records])
+
+
+def _answers(
+    asked: Sequence[Asked], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
+) -> Iterator[list[Record]]:
+    """The records of one batch after the other."""
+    start = 0
+    while start < len(asked):
+        batch = asked[start : start + backend.batch_size]
+        start += len(batch)
+        prompts = conversations(batch, settings)
+        outputs = backend.generate(prompts, settings.sampling, [sampling_seed(one, settings.seed) for one in batch])
+        flat = [
+            (one, prompt, sample, output)
+            for one, prompt, row in zip(batch, prompts, outputs, strict=True)
+            for sample, output in enumerate(row)
+        ]
+        logps: list[float | None] = [None] * len(flat)
+        if teacher is not None:
+            logps = reasoning_logps(teacher, [(prompt, output.text) for _, prompt, _, output in flat])
+        yield [
+            {**judge(one, output, settings), "sample": sample, "prompt": prompt_text(prompt), "teacher_logp": logp}
+            for (one, prompt, sample, output), logp in zip(flat, logps, strict=True)
+        ]
+
+
+def _identity(
+    questions: Sequence[Question], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
+) -> dict[str, Any]:
+    """What must be the same for records to belong together."""
+    digest = hashlib.sha256()
+    for question in questions:
+        images = [str(image) if isinstance(image, str | Path) else "" for image in question.images]
+        shown = [question.id, question.text, question.answer, question.options, images, dict(question.metadata)]
+        digest.update(json.dumps(shown, sort_keys=True).encode())
+    return {
+        **asdict(settings),
+        "backend": backend.kind,
+        "model": backend.model,
+        "weights": backend.fingerprint,
+        "questions": f"{len(questions)} ({digest.hexdigest()[:16]})",
+        "teacher": None if teacher is None else teacher.model.config._name_or_path,
+    }
+
+
+def _described(backend: Backend, settings: EvaluationSettings, started: str, seconds: float) -> dict[str, Any]:
+    return {
+        "model": backend.model,
+        "backend": backend.kind,
+        "generation": asdict(settings),
+        "started": started,
+        "ended": now(),
+        "seconds": round(seconds, 3),
+        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
+    }
+
+
+@contextmanager
+def _progress(name: str, total: int, done: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=quiet) as progress:
+        task = progress.add_task(f"Evaluating {name}", total=total, completed=done)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,62 @@
+"""How questions are asked: everything that decides an evaluation's records beside the model and the questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kepo.errors import ConfigError
+from kepo.evaluation.generate import Sampling
+from kepo.prompts import PROMPT_STYLES, PromptStyle
+from kepo.rewards import get_rewards
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How questions are asked and answers judged.
+
+    Attributes:
+        prompt_style: As in training, see `kepo.prompts`.
+        image_size: Side in pixels that images are resized to, as in training; None keeps their size.
+        max_new_tokens: Longest completion, in tokens.
+        temperature: Of sampling; 0 is greedy.
+        top_p: Nucleus of sampling, in (0, 1].
+        samples: Completions per question and option order, >= 1. More than one needs a temperature above 0.
+        permutations: How many other orders of its options each question is asked in again, >= 0.
+        seed: Of sampling and of the orders.
+        reward: Decides `correct`: a reward function by its name (see `kepo.rewards.get_rewards`), right from 1.0 on.
+
+    Raises:
+        ConfigError: a value outside its range, or an unknown reward.
+    """
+
+    prompt_style: PromptStyle = "think"
+    image_size: int | None = None
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    permutations: int = 0
+    seed: int = 0
+    reward: str = "choice_accuracy"
+
+    def __post_init__(self) -> None:
+        if self.prompt_style not in PROMPT_STYLES:
+            raise ConfigError(f"prompt_style {self.prompt_style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}")
+        for name, least in (("max_new_tokens", 1), ("samples", 1), ("permutations", 0), ("temperature", 0)):
+            # Written so that NaN is refused too.
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give at least {least}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}; give a number above 0 and up to 1")
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"samples is {self.samples} and temperature 0: greedy samples are all the same; set a temperature"
+            )
+        get_rewards([self.reward])
+
+    @property
+    def sampling(self) -> Sampling:
+        """What the backend is told."""
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.samples)
