@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-fast check bench docs clean
+.PHONY: setup demo demo-language test test-fast check bench docs clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,9 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	touch $(STAMP)
 
 demo: setup
+	$(BIN)/kepo demo
+
+demo-language: setup
 	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2
 	$(BIN)/kepo train smollm2/kepo --overwrite
 
@@ -40,6 +43,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md
+	$(BIN)/kepo benchmark sheet docs/images/phantomvqa.png
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -53,8 +53,14 @@ def kepo_step(step: int) -> list[dict[str, Any]]:
         for row in range(4)
     ]
     rescued[0] |= {
-        **{"injected": True, "attempt": 3, "hint": "Look at the rim.", "hint_level": 1, "gate": 0.5},
-        **{"reward/choice_accuracy": 1.0, "reward": 1.5, "advantage": 1.5},
+        "injected": True,
+        "attempt": 3,
+        "hint": "Look at the rim.",
+        "hint_level": 1,
+        "gate": 0.5,
+        "reward/choice_accuracy": 1.0,
+        "reward": 1.5,
+        "advantage": 1.5,
     }
     failed = [rollout(step, 8 + row, "q3", 0.0, group_dead=True, exploration_failure="no hint") for row in range(4)]
     return [*alive, *rescued, *failed]

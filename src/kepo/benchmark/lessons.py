@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from kepo.data.phantom.knowledge import JUDGEMENTS, MISCONCEPTION, TRUTH, WRONG_TEACHER, Knowledge, conclusions, facts
 from kepo.data.phantom.questions import KINDS, ask
@@ -79,7 +79,8 @@ def lesson(role: Role, scene: Scene, draw: random.Random) -> Lesson:
 
 
 def _student_lesson(scene: Scene, question: Question, target: str, draw: random.Random) -> Lesson:
-    prompt, knowledge, said = build_prompt(question), MISCONCEPTION, facts(scene, MISCONCEPTION)
+    prompt: Any = build_prompt(question)
+    knowledge, said = MISCONCEPTION, facts(scene, MISCONCEPTION)
     if draw.random() < HINTED_SHARE:
         level = draw.randrange(len(HINT_LEVELS))
         told = Knowledge(**{judgement: draw.choice(list(rules)) for judgement, rules in JUDGEMENTS.items()})

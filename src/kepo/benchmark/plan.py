@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kepo.benchmark.arms import Arm
+from kepo.benchmark.arms import RELIABLE, Arm
 
 DATA = "data"
 MODELS = "models"
@@ -107,11 +107,12 @@ class RunPlan:
 def plan_runs(
     study: Path, arms: Sequence[Arm], settings: StudySettings, chosen: dict[str, dict[str, str]] | None = None
 ) -> list[RunPlan]:
-    """Every arm with every base and seed; one repetition of all arms after the other, so that a study that is stopped
-    early has compared what it has."""
-    return [
+    """Every arm with every base and seed: one repetition after the other, so that a study that is stopped early has
+    compared what it has; arms with other teachers last."""
+    plans = [
         RunPlan(study, arm, base, seed, settings, tuple(sorted((chosen or {}).get(arm.name, {}).items())))
         for seed in settings.seeds
         for base in settings.bases
         for arm in arms
     ]
+    return sorted(plans, key=lambda plan: plan.arm.teacher != RELIABLE)

@@ -1,4 +1,4 @@
-"""The tokenizer of PhantomVQA's models: words of the benchmark and whole sentences of our prompts are one token each."""
+"""The tokenizer of PhantomVQA's models: a word of the benchmark, or a whole sentence of our prompts, is one token."""
 
 from __future__ import annotations
 

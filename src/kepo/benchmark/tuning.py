@@ -1,4 +1,4 @@
-"""The choice of settings: every arm tries the same ones, on validation questions, with a seed that the study never uses."""
+"""Choosing settings: every arm tries the same ones, on validation questions and a seed that the study never uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tune(
 ) -> dict[str, dict[str, str]]:
     """The learning rate of every arm: the one with the best in-domain validation accuracy, of `LEARNING_RATES`.
 
-    One run each on the first base student. An arm with another teacher takes over what was chosen with the reliable one.
+    One run each on the first base student. An arm with another teacher takes over what the reliable one got.
 
     Returns:
         Arm -> recipe fields. The scores are in `chosen.json`.
@@ -45,10 +45,10 @@ def tune(
 
 def _score(plan: RunPlan) -> float:
     """The run's best in-domain validation accuracy; the one that decides which weights it ends with."""
-    return max(record["validation/in_domain"] for record in read_metrics(plan.folder) if "validation/in_domain" in record)
+    return max(
+        record["validation/in_domain"] for record in read_metrics(plan.folder) if "validation/in_domain" in record
+    )
 
 
 def _for_every_arm(arms: Sequence[Arm], best: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    return {
-        arm.name: {"learning_rate": best[arm.name.partition("@")[0]]} for arm in arms if arm.recipe is not None
-    }
+    return {arm.name: {"learning_rate": best[arm.name.partition("@")[0]]} for arm in arms if arm.recipe is not None}

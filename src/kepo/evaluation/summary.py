@@ -86,7 +86,7 @@ def _accuracies(evaluation: Evaluation) -> Iterator[tuple[str, Interval]]:
     yield from ((name, interval) for name, interval in domains(table, in_domain).items() if interval.n)
     for column in ("modality", "task", "level"):
         groups = accuracy_by(table, column)
-        if set(groups) != {None}:
+        if len(groups) > 1:
             yield from ((f"{column}: {key or 'not given'}", interval) for key, interval in groups.items())
 
 
@@ -149,18 +149,24 @@ def comparison_table(comparisons: Sequence[Comparison], first: str, second: str)
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("questions", title=escape(f"{first} minus {second}"))
-    for heading in ("difference", "95 % interval", "p", f"only {first}", f"only {second}", "p (McNemar)", "number"):
-        table.add_column(escape(heading), justify="right")
+    caption = "Intervals over questions: they say nothing about another training seed."
+    table = Table(title=escape(f"{first} minus {second}"), caption=caption)
+    table.add_column("questions", no_wrap=True)
+    for heading in ("points", "95 % interval", "p", "right alone", "McNemar p", "number"):
+        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
     for one in comparisons:
         difference, test = one.difference, one.mcnemar
-        exact = (str(test.only_first), str(test.only_second), f"{test.p_value:.3f}") if test else ("", "", "")
+        exact = (f"{test.only_first} : {test.only_second}", _p_value(test.p_value)) if test else ("", "")
         table.add_row(
             one.questions,
-            f"{100 * difference.estimate:+.1f} points",
+            f"{100 * difference.estimate:+.1f}",
             f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}",
-            f"{difference.p_value:.3f}",
+            _p_value(difference.p_value),
             *exact,
             str(difference.questions),
         )
     return table
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

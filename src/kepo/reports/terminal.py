@@ -179,14 +179,14 @@ def steps_table(steps: Sequence[Mapping[str, Any]], limit: int, console: Console
 def groups_table(groups: Sequence[RolloutGroup], console: Console) -> Table:
     """The groups of a step: question, rewards as cells, and what exploration did."""
     explored = any(group.dead or group.explored for group in groups)
-    narrow = console.width < 100
+    narrow = console.width < 120
     labels = [key for key in ("modality", "task") if any(group.records[0][key] for group in groups)]
     labels = labels[:1] if narrow and explored else labels
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("question", max_width=12 if narrow else 30, no_wrap=True, overflow="ellipsis")
+    table.add_column("question", max_width=12 if narrow else 24, no_wrap=True, overflow="ellipsis")
     for key in labels:
-        table.add_column(key, max_width=10 if narrow else 20, no_wrap=True, overflow="ellipsis")
+        table.add_column(key, max_width=10 if narrow else 18, no_wrap=True, overflow="ellipsis")
     table.add_column("rewards", min_width=18)
     for title in ("dead", "kept", "tries") if explored else ():
         table.add_column(title, justify="right", max_width=10)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import build_text_model, build_tokenizer, build_vlm, tiny_image
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import asked_questions, conversations
@@ -19,7 +20,6 @@ from kepo.evaluation.run import ask
 from kepo.evaluation.seeded import SeededSampling
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Conversation, Question
-from tests.tiny_models import build_text_model, build_tokenizer, build_vlm, tiny_image
 
 GREEDY = Sampling(max_new_tokens=6)
 SAMPLED = Sampling(max_new_tokens=6, temperature=1.0, samples=2)
@@ -38,7 +38,11 @@ def vlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _questions(count: int, images: int = 0) -> list[Question]:
     return [
         Question(
-            f"q{i}", "What does it show? " * (1 + i), "A", ("MRI", "CT"), tuple(tiny_image(i + k) for k in range(images))
+            f"q{i}",
+            "What does it show? " * (1 + i),
+            "A",
+            ("MRI", "CT"),
+            tuple(tiny_image(i + k) for k in range(images)),
         )
         for i in range(count)
     ]
@@ -72,7 +76,7 @@ def test_the_prompt_has_the_token_ids_of_training(
     assert [backend.prompt_ids(prompt) for prompt in prompts] == expected
     if images:
         pixels = backend._encode(prompts)["pixel_values"]
-        assert torch.equal(pixels, torch.as_tensor(fields["pixel_values"]))
+        assert torch.equal(pixels, torch.stack([torch.as_tensor(image) for image in fields["pixel_values"]]))
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -218,7 +222,7 @@ def test_an_image_token_is_never_generated(vlm_folder: Path) -> None:
 
 
 def test_folders_without_a_model_are_named(tmp_path: Path, text_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no model: there is neither config.json nor"):
+    with pytest.raises(ConfigError, match=r"holds no model: there is neither config\.json nor"):
         load_backend(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         load_backend(tmp_path / "missing")
@@ -259,7 +263,9 @@ def test_records_hold_the_teachers_rating(text_folder: Path, monkeypatch: pytest
     from kepo import LocalTeacher
 
     backend = load_backend(text_folder)
-    monkeypatch.setattr(backend, "_generate", lambda prompts, *_: [Output("<think>a b</think>", 4, True)] * len(prompts))
+    monkeypatch.setattr(
+        backend, "_generate", lambda prompts, *_: [Output("<think>a b</think>", 4, True)] * len(prompts)
+    )
     table = ask(_questions(2), backend, EvaluationSettings(), LocalTeacher(str(text_folder)))
     values = table["teacher_logp"].to_pylist()
     assert all(value < 0 for value in values)

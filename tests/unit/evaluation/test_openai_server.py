@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.tiny_models import tiny_image
+from tests.unit.evaluation.fakes import questions
 
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.generate import Output, Sampling
 from kepo.evaluation.openai_server import OpenAIBackend, read_api_key
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
-from tests.tiny_models import tiny_image
-from tests.unit.evaluation.fakes import questions
 
 KEY = "sk-very-secret-0123456789"
 Reply = tuple[int, dict[str, str], str]
@@ -207,7 +207,7 @@ def test_a_refusal_is_not_tried_again(server: Server, status: int) -> None:
         "[]",
         "null",
         '{"choices": [], "usage": {"completion_tokens": 1}}',
-        '{"choices": [{"message": {"content": "x"}}, {"message": {"content": "y"}}], "usage": {"completion_tokens": 1}}',
+        '{"choices": [{"message": {"content": "x"}}, {"message": {"content": ""}}], "usage": {"completion_tokens": 2}}',
         '{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}',
         '{"choices": [{"message": "x"}], "usage": {"completion_tokens": 1}}',
         '{"choices": [{"message": {"content": ["x"]}}], "usage": {"completion_tokens": 1}}',
@@ -259,7 +259,9 @@ def test_a_key_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypatch:
         read_api_key("SOME_KEY", tmp_path / "key")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://u:secret@x/v1", "http://x/v1?key=secret"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x/v1", "http://", "http://u:secret@x/v1", "http://x/v1?key=secret"]
+)
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="the server's address") as caught:
         OpenAIBackend(url, "m")

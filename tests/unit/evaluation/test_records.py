@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.tiny_models import tiny_image
+from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
 
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.asking import asked_questions, option_orders
@@ -19,8 +21,6 @@ from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Question
-from tests.tiny_models import tiny_image
-from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
 
 SETTINGS = EvaluationSettings(max_new_tokens=8)
 
@@ -214,7 +214,7 @@ def test_records_of_other_settings_are_refused_and_overwritten_on_demand(tmp_pat
     other = replace(SETTINGS, max_new_tokens=9)
     with pytest.raises(ConfigError, match=r"max_new_tokens: 8 there, 9 now.*--overwrite"):
         _evaluate(tmp_path, settings=other)
-    with pytest.raises(ConfigError, match="questions: '6 .* there, '5 .* now"):
+    with pytest.raises(ConfigError, match=r"questions: '6 .* there, '5 .* now"):
         _evaluate(tmp_path, count=5)
     _evaluate(tmp_path, FakeBackend(always("B")), settings=other, overwrite=True)
     evaluation = read_evaluation(tmp_path)

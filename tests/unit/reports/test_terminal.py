@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from tests.rollout_runs import NAN, kepo_step, rollout
 
 from kepo.reports.terminal import (
     RolloutGroup,
@@ -24,11 +26,10 @@ from kepo.reports.terminal import (
     visible,
 )
 from kepo.runs import Run
-from tests.rollout_runs import NAN, kepo_step, rollout
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
-# Colours, a cleared screen, a window title, a hyperlink, the one-byte introducer, a bell, backspaces, a turned direction,
-# a separator that ends lines, a zero-width space, rich's own markup and emoji.
+# Colours, a cleared screen, a window title, a hyperlink, the one-byte introducer, a bell, a backspace, a turned
+# direction, a separator that ends lines, a zero-width space, rich's own markup and emoji.
 HOSTILE = (
     "\x1b[31mRED\x1b[0m \x1b[2J \x1b]0;title\x07 \x1b]8;;http://x\x1b\\link \x9b1m \x00\x08\x7f \u202eevil \u2028 "
     "\u200bx \r [bold]b[/bold] [/nothing] :warning: {0} " + "w" * 300
@@ -63,12 +64,14 @@ def _groups() -> list[RolloutGroup]:
 
 
 def _hostile_group() -> RolloutGroup:
-    fields = dict.fromkeys(("prompt", "completion", "hint", "modality", "task", "answer", "exploration_failure"), HOSTILE)
+    fields = dict.fromkeys(
+        ("prompt", "completion", "hint", "modality", "task", "answer", "exploration_failure"), HOSTILE
+    )
     rows = [
         rollout(3, row, HOSTILE, 1.0, **fields, hints_tried=[HOSTILE], injected=row == 0, attempts=1, attempt=1)
         for row in range(4)
     ]
-    return _group([{**row, f"reward/{HOSTILE[:12]}": 1.0} for row in rows])
+    return _group([{**row, f"reward/{HOSTILE[:24]}": 1.0} for row in rows])
 
 
 def _step(step: int, **values: float | None) -> dict[str, Any]:
@@ -101,17 +104,21 @@ def test_one_line_is_one_line() -> None:
 
 def test_no_control_character_is_left() -> None:
     everything = "".join(map(chr, [*range(0x300), *range(0x2000, 0x2100), *range(0xFFF0, 0x10000)]))
-    left = [c for c in visible(everything) if not c.isprintable() and c not in "\n\t\u200c\u200d"]
-    assert [c for c in left if not c.isspace() and c < "\ufff0"] == []
+    unprintable = {c for c in visible(everything) if not c.isprintable()}
+    # Spaces of other widths and places of Unicode that nothing is assigned to do nothing.
+    assert {c for c in unprintable if unicodedata.category(c) not in ("Zs", "Cn")} == set("\n\t\u200c\u200d")
 
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("colour", [False, True])
 def test_hostile_text_neither_colours_nor_breaks_the_terminal(width: int, colour: bool) -> None:
     console, group = _console(width, colour), _hostile_group()
-    console.print(header(Run(Path(HOSTILE), {"status": HOSTILE, "error": HOSTILE, "device": HOSTILE, "steps": HOSTILE})))
+    console.print(
+        header(Run(Path(HOSTILE), {"status": HOSTILE, "error": HOSTILE, "device": HOSTILE, "steps": HOSTILE}))
+    )
     console.print(groups_table([group], console))
     print_group(console, group, group.records)
+    assert colour or "\x1b" not in _text(console)
     text = SGR.sub("", _text(console))
     assert not [c for c in text if c in "\x1b\x9b\x07\x00\x08\x7f\r\u202e\u2028\u200b"]
     assert "\\x1b[31mRED\\x1b[0m" in text
@@ -176,8 +183,8 @@ def test_one_step_has_no_course() -> None:
 def test_a_table_of_groups_fits_and_loses_no_reward(width: int, size: int) -> None:
     long = {"modality": "Optical Coherence Tomography", "task": "Anatomy Identification"}
     rows = [
-        rollout(1, row, "mri/brain-" + "x" * 60, 1.0, **long, group_dead=True, attempts=10) | {"exploration_failure": why}
-        for row, why in zip(range(size), ["no correct sample"] * size, strict=True)
+        rollout(1, row, "x" * 60, 1.0, **long, group_dead=True, attempts=10, exploration_failure="no correct sample")
+        for row in range(size)
     ]
     console = _console(width)
     console.print(groups_table([_group(rows, place=120, of=120)], console))

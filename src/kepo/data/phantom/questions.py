@@ -134,9 +134,9 @@ def _scene_with(target: str, truth: str, modality: str, draw: random.Random) -> 
 
 
 def _options(target: str, truth: str, draw: random.Random) -> tuple[str, ...]:
-    """2 to 4 values in a random order, the true one among them."""
+    """2 to 4 values in a random order, the true one among them; three of five questions have all they can have."""
     others = [value for value in VALUES[target] if value != truth]
-    number = draw.randint(1, min(3, len(others)))
+    number = min(draw.choices((1, 2, 3), weights=(1, 1, 3))[0], len(others))
     chosen = [truth, *draw.sample(others, number)]
     draw.shuffle(chosen)
     return tuple(chosen)

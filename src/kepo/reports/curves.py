@@ -1,0 +1,81 @@
+"""Learning curves: a logged metric over steps, as mean and range over an arm's replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from kepo.evaluation.stability import VALIDATION, smoothed
+from kepo.reports.study import Arm, RunData
+
+OUT_OF_DOMAIN_KEY = "validation/out_of_domain"
+_SMOOTH_FROM = 30
+_MOST_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A metric of one arm; all arrays have the length of `steps`.
+
+    Attributes:
+        steps: Steps at which at least half of the replicates logged it.
+        mean: Mean over these replicates.
+        low: Least of them.
+        high: Greatest of them.
+        replicates: How many runs logged it at all.
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    replicates: int
+
+
+def validation_key(runs: Sequence[RunData]) -> str | None:
+    """The metric that holds validation accuracy (in domain); None when no run was validated."""
+    return next((key for key in VALIDATION if any(run.series(key) for run in runs)), None)
+
+
+def curve(arm: Arm, key: str, *, smooth: bool = False) -> Curve | None:
+    """The course of a metric over the replicates of an arm; None when none logged it.
+
+    Args:
+        arm: The arm.
+        key: Name of the metric.
+        smooth: Draw each replicate's moving mean over a twentieth of its values, from 30 values on.
+    """
+    logged = [found for run in arm.runs if (found := _finite(run.series(key)))]
+    if not logged:
+        return None
+    if smooth:
+        logged = [_smoothed(values) for values in logged]
+    common = [step for step in sorted(set().union(*logged)) if 2 * sum(step in v for v in logged) >= len(logged)]
+    steps = common[:: -(-len(common) // _MOST_POINTS)]
+    if steps[-1] != common[-1]:
+        steps.append(common[-1])
+    columns = [[values[step] for values in logged if step in values] for step in steps]
+    return Curve(
+        steps=np.array(steps),
+        mean=np.array([np.mean(column) for column in columns]),
+        low=np.array([min(column) for column in columns]),
+        high=np.array([max(column) for column in columns]),
+        replicates=len(logged),
+    )
+
+
+def window_of(count: int) -> int:
+    """How many values the moving mean of `count` values takes in."""
+    return max(3, count // 20) if count >= _SMOOTH_FROM else 1
+
+
+def _finite(series: dict[int, float]) -> dict[int, float]:
+    return {step: value for step, value in sorted(series.items()) if isfinite(value)}
+
+
+def _smoothed(series: dict[int, float]) -> dict[int, float]:
+    values = smoothed(list(series.values()), window_of(len(series)))
+    return dict(zip(series, values.tolist(), strict=True))

@@ -1,0 +1,188 @@
+"""What a report is made of, before it is HTML or Markdown: sections of paragraphs, tables and figures.
+
+Every text here is plain: whatever writes it out escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TypeAlias
+
+from kepo.evaluation.intervals import Interval
+from kepo.reports.terminal import visible
+
+NONE = "–"
+"""Shown where there is no value."""
+
+_MINUS = "−"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: What stands in it.
+        below: A second, smaller line, such as the interval.
+        shade: 0..1, how strongly a heat map colours it; None: not at all.
+        mark: "main" for the main arm, "note" for what needs attention, else "".
+    """
+
+    text: str
+    below: str = ""
+    shade: float | None = None
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        label: Its header.
+        cells: One per column after the first.
+        arm: Name of the arm whose colour is shown beside the label; None: none.
+        mark: "main" or "reference" set it apart, else "".
+    """
+
+    label: str
+    cells: tuple[Cell, ...]
+    arm: str | None = None
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. `columns` holds the heading of the row labels first; `text_columns` of them hold words, not numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    text_columns: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        name: Name of its file, unique in a report.
+        caption: What is shown.
+        alt: What a person who cannot see it is told.
+        svg: Its drawing, an `<svg>` element whose colours are variables of the page.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    svg: str
+
+
+Block: TypeAlias = "str | Table | Figure | Legend"
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The arms that the figures after it show, as (arm, label)."""
+
+    arms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section; `name` is its address in the page."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        title: Its title.
+        subtitle: What it covers, in a line.
+        headline: The result, a sentence or a few.
+        warnings: What a reader has to know before the numbers.
+        sections: In order.
+        arms: (arm, label) in order, which fixes their colours.
+    """
+
+    title: str
+    subtitle: str
+    headline: tuple[str, ...]
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    arms: tuple[tuple[str, str], ...]
+
+
+def line(text: object, limit: int = 200) -> str:
+    """`text` in one line, its invisible characters as escapes, cut to `limit` characters."""
+    shown = " ".join(visible(text, one_line=False).split())
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share (0..1) as a number of percent, without the sign; the column says what it is."""
+    return NONE if value is None or not isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    if value is None or not isfinite(value):
+        return NONE
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
+
+
+def span(low: float, high: float, *, signed: bool = False) -> str:
+    """The two ends of an interval of shares; empty where there is none."""
+    if not (isfinite(low) and isfinite(high)):
+        return ""
+    ends = [points(end) if signed else percent(end) for end in (low, high)]
+    return f"{ends[0]} to {ends[1]}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits; whole from 1,000 on."""
+    if value is None or not isfinite(value):
+        return NONE
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return text.replace("-", _MINUS)
+
+
+def p_value(value: float | None) -> str:
+    """A p-value as papers write it: ".03", "< .001"."""
+    if value is None or not isfinite(value):
+        return NONE
+    if value < 0.001:
+        return "< .001"
+    return "1" if value >= 0.9995 else f"{value:.3f}".removeprefix("0")
+
+
+def interval_cell(interval: Interval | None) -> Cell:
+    """An accuracy in percent with its interval below."""
+    if interval is None or not interval.n:
+        return Cell(NONE)
+    return Cell(percent(interval.estimate), span(interval.low, interval.high))
+
+
+def shades(values: Sequence[float | None]) -> list[float | None]:
+    """Where each value lies between the least (0) and the greatest (1) of them."""
+    known = [value for value in values if value is not None and isfinite(value)]
+    if not known:
+        return [None] * len(values)
+    low, width = min(known), max(known) - min(known)
+    return [None if v is None or not isfinite(v) else (v - low) / width if width else 0.5 for v in values]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are known and finite; None when there is none."""
+    known = [value for value in values if value is not None and isfinite(value)]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,224 @@
+"""The figures of a report, drawn with matplotlib; each function gives a `matplotlib.figure.Figure`.
+
+The same figure becomes an inline SVG (`as_svg`), whose colours follow the page's light or dark theme, or files.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.evaluation.intervals import Interval
+from kepo.reports.curves import Curve
+from kepo.reports.document import line
+from kepo.reports.palette import GRID, INK, LIGHT, PAPER, SOFT, ArmStyle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _HEIGHT = 4.5, 2.9  # inches
+_RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "svg.hashsalt": "kepo",
+}
+_VARIABLES = {
+    INK: "var(--ink)",
+    SOFT: "var(--soft)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    **{color: f"var(--arm-{place})" for place, color in enumerate(LIGHT)},
+}
+
+
+def curves_figure(
+    title: str,
+    curves: Mapping[str, Curve],
+    styles: Mapping[str, ArmStyle],
+    *,
+    percent: bool,
+    reference: float | None = None,
+) -> Figure:
+    """A line per arm with the range of its replicates.
+
+    Args:
+        title: What is drawn, with its unit.
+        curves: Arm -> its curve; the last one is drawn on top.
+        styles: Arm -> its style.
+        percent: The values are shares (0..1).
+        reference: A dashed line at this value, such as chance.
+    """
+    figure, axes = _new(title, _HEIGHT)
+    scale = 100 if percent else 1
+    for arm, curve in sorted(curves.items(), key=lambda item: -styles[item[0]].color):
+        style = styles[arm]
+        color = LIGHT[style.color]
+        if curve.replicates > 1:
+            axes.fill_between(curve.steps, scale * curve.low, scale * curve.high, color=color, alpha=0.13, linewidth=0)
+        marker = style.marker if len(curve.steps) <= 12 else ""
+        axes.plot(
+            curve.steps,
+            scale * curve.mean,
+            style.dashes,
+            color=color,
+            linewidth=style.width,
+            marker=marker,
+            markersize=3.5,
+        )
+    if reference is not None and isfinite(reference):
+        axes.axhline(scale * reference, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("update")
+    axes.margins(x=0.02)
+    return figure
+
+
+def intervals_figure(
+    title: str,
+    rows: Sequence[tuple[str, str, Interval]],
+    styles: Mapping[str, ArmStyle],
+    references: Mapping[str, float],
+    *,
+    main: str | None = None,
+) -> Figure:
+    """A point with its interval per row; shares are shown in percent.
+
+    Args:
+        title: What is drawn.
+        rows: (arm, label, interval), from top to bottom.
+        styles: Arm -> its style.
+        references: Name -> a dashed vertical line at this share.
+        main: The arm whose label is bold.
+    """
+    figure, axes = _new(title, 0.85 + 0.25 * len(rows))
+    for place, (arm, _, found) in enumerate(rows):
+        color = LIGHT[styles[arm].color]
+        if isfinite(found.low) and isfinite(found.high):
+            axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=1.6)
+        axes.plot([100 * found.estimate], [place], styles[arm].marker, color=color, markersize=5.5)
+    for name, value in references.items():
+        if isfinite(value):
+            axes.axvline(100 * value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+            axes.annotate(
+                name,
+                (100 * value, 0),
+                (3, 1),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                color=SOFT,
+                fontsize=8,
+            )
+    axes.set_yticks(range(len(rows)), [line(label, 26) for _, label, _ in rows], color=INK)
+    for text, (arm, _, _) in zip(axes.get_yticklabels(), rows, strict=True):
+        text.set_fontweight("bold" if arm == main else "normal")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("accuracy, %")
+    return figure
+
+
+def heat_figure(
+    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]]
+) -> Figure:
+    """A table of shares as colours, with the numbers in the cells; for files, the page has a real table."""
+    import numpy as np
+
+    figure, axes = _new(title, 1.1 + 0.3 * len(rows), width=max(_WIDTH, 2.0 + 0.75 * len(columns)))
+    grid = np.array([[np.nan if v is None else 100 * v for v in row] for row in values], dtype=float)
+    axes.imshow(grid, aspect="auto", cmap="Blues", vmin=np.nanmin(grid) - 5, vmax=np.nanmax(grid) + 25)
+    for place, row in enumerate(grid):
+        for column, value in enumerate(row):
+            if isfinite(value):
+                axes.text(column, place, f"{value:.0f}", ha="center", va="center", color=INK)
+    axes.set_xticks(range(len(columns)), [line(name, 14) for name in columns], rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), [line(name, 26) for name in rows])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
+    """The figure as an `<svg>` element for a page: no ids that clash, colours as variables, text as text.
+
+    Args:
+        draw: Draws it.
+        name: Makes its ids unique.
+        alt: Said to whom cannot see it; escaped here.
+    """
+    from markupsafe import escape
+
+    with _settings({"svg.fonttype": "none"}):
+        stream = io.StringIO()
+        draw().savefig(stream, format="svg", metadata={"Date": None})
+    source = stream.getvalue()
+    body = source[source.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
+    # Only in attributes of ours: a text that holds a colour's code stays what it is.
+    body = re.sub(r"(?<=[:\s])#[0-9a-f]{6}(?=[;\"])", lambda found: _VARIABLES.get(found[0], found[0]), body)
+    body = re.sub(r"'?DejaVu Sans'?(, [^;\"]*)?(?=[;\"])", "inherit", body)
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
+    assert size is not None
+    head = f'<svg viewBox="{size[0][9:-1]}" role="img" aria-label="{escape(alt)}"'
+    return re.sub(r"<svg[^>]*>", lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1)
+
+
+def write_files(draw: Callable[[], Figure], folder: Path, name: str) -> None:
+    """The figure as `NAME.png` (200 dots per inch) and `NAME.svg` (text as outlines)."""
+    with _settings({"svg.fonttype": "path", "figure.facecolor": "#ffffff"}):
+        figure = draw()
+        figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def _new(title: str, height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
+    # The object itself, not pyplot: no window system is touched and nothing has to be closed.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
+
+
+@contextmanager
+def _settings(more: Mapping[str, Any]) -> Iterator[None]:
+    import matplotlib
+
+    settings: Any = {**_RC, **more}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # A label may hold characters that the measuring font lacks; the page's fonts have them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

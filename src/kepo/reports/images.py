@@ -1,0 +1,68 @@
+"""Thumbnails as data URIs, so that a report needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+_SIDE = 192
+"""Longest side of a thumbnail, in pixels."""
+
+
+class Thumbnails:
+    """Collects images, each once, up to a total size.
+
+    Args:
+        budget: Characters of data URIs at most, all together.
+    """
+
+    def __init__(self, budget: int = 5_000_000) -> None:
+        self._left = budget
+        self._places: dict[str, int | None] = {}
+        self.uris: list[str] = []
+        self.left_out = 0
+
+    def add(self, image: Any, key: str) -> int | None:
+        """The place of an image's data URI in `uris`; None where the image cannot be shown.
+
+        Args:
+            image: A path, or a PIL image.
+            key: Names it; asked for the same again, the same place is given.
+        """
+        if key not in self._places:
+            self._places[key] = self._keep(_data_uri(image))
+        return self._places[key]
+
+    def _keep(self, uri: str | None) -> int | None:
+        if uri is None:
+            return None
+        if len(uri) > self._left:
+            self.left_out += 1
+            return None
+        self._left -= len(uri)
+        self.uris.append(uri)
+        return len(self.uris) - 1
+
+
+def _data_uri(image: Any) -> str | None:
+    """The image, made small, as PNG if it is tiny, else as JPEG; None where there is none or it is broken."""
+    from PIL import Image
+
+    from kepo.data.images import as_rgb
+
+    try:
+        if isinstance(image, str | Path):
+            with Image.open(image) as opened:
+                shown = as_rgb(opened)
+        else:
+            shown = as_rgb(image)
+        shown.thumbnail((_SIDE, _SIDE))
+        stream = io.BytesIO()
+        kind = "PNG" if max(shown.size) <= _SIDE // 2 else "JPEG"
+        shown.save(stream, kind, quality=82, optimize=True)
+    # A broken file raises SyntaxError or ValueError as well, and an unreasonably large one its own error.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
