@@ -13,7 +13,7 @@ Nothing here imports torch, so that reports and the terminal open a run at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +44,13 @@ class Run:
     @property
     def arm(self) -> str:
         """Which method: the recipe's `arm`, else the name of its file, else the folder's."""
-        source = self.manifest.get("config", {}).get("recipe", {}).get("source")
-        return self._setting("arm") or (Path(source).stem if source else self.folder.name)
+        source = self.setting("recipe", "source")
+        return self.setting("run", "arm") or (Path(source).stem if source else self.folder.name)
 
     @property
     def replicate(self) -> str:
         """Which repetition: runs of different arms with the same one are compared in pairs. Default: the seed."""
-        return self._setting("replicate") or f"seed {self.manifest.get('seed', '?')}"
+        return self.setting("run", "replicate") or f"seed {self.manifest.get('seed', '?')}"
 
     @property
     def status(self) -> str:
@@ -62,8 +62,9 @@ class Run:
         """Name -> Parquet file of every evaluation in the folder, by name."""
         return {file.stem: file for file in sorted((self.folder / EVALUATIONS).glob("*.parquet"))}
 
-    def _setting(self, name: str) -> str | None:
-        return self.manifest.get("config", {}).get("run", {}).get(name)
+    def setting(self, part: str, name: str) -> Any:
+        """A field of one part of the resolved config; None where there is none."""
+        return (self.manifest.get("config", {}).get(part) or {}).get(name)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -79,6 +80,8 @@ def open_run(folder: str | Path) -> Run:
         raise DataError(f"{folder} is no run folder: it has no {MANIFEST}. Give the output_dir of a run.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not JSON ({error}); the run cannot be read.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("config", {}), dict):
+        raise DataError(f"{file} does not describe a run: a record with a record 'config' was expected.")
     return Run(Path(folder), manifest)
 
 
@@ -110,23 +113,34 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     file = Path(folder) / METRICS
     if not file.is_file():
         return []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    # A run that is being written, or was killed while it wrote, may end in half a line.
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return list(_whole_records(file.read_text(encoding="utf-8").splitlines()))
 
 
-def read_rollouts(folder: str | Path) -> pa.Table:
+def _whole_records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """A run that is being written, or was killed while it wrote, may end in half a line."""
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            yield record
+
+
+def read_rollouts(folder: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All rollouts of a run, in the order of steps; the columns are described in `docs/rollout-log.md`.
 
+    Args:
+        folder: The run folder.
+        columns: Read these only; None for all.
+
     Raises:
-        FileNotFoundError: The run folder has no rollout log.
+        DataError: The run folder has no rollout log.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     files = sorted((Path(folder) / ROLLOUTS).glob("step-*.parquet"))
     if not files:
-        raise FileNotFoundError(
-            f"{folder} has no rollout log ({ROLLOUTS}/step-*.parquet); was it run with rollout_log=false?"
-        )
-    return pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
+        raise DataError(f"{folder} has no rollout log ({ROLLOUTS}/step-*.parquet); was it run with rollout_log=false?")
+    return pa.concat_tables([pq.read_table(file, columns=columns) for file in files], promote_options="default")

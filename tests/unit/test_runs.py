@@ -153,5 +153,5 @@ def test_rollouts_come_in_the_order_of_steps_with_all_columns(tmp_path: Path) ->
 
 def test_a_run_without_rollout_log_says_what_may_be_the_cause(tmp_path: Path) -> None:
     (tmp_path / "rollouts").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no rollout log .*rollout_log=false"):
+    with pytest.raises(DataError, match=r"no rollout log .*rollout_log=false"):
         read_rollouts(tmp_path)

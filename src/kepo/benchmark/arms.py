@@ -8,6 +8,8 @@ TRAINED_ON = "MRI"
 ZERO_SHOT = "zero-shot"
 TEACHER = "teacher"
 RELIABLE = "reliable"
+BASELINES = ("grpo", "opd", "grpo-uniform")
+"""What KEPO is claimed to beat; a report adjusts their p-values together."""
 OTHER_TEACHERS = ("wrong-rules", "lost-after-errors")
 
 

@@ -16,6 +16,7 @@ TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_
 IMAGE_SIZE = 48
 POOL = 16384
 _POOL_SEED = 1
+_CYCLE_SEED = 1000
 _BASE_OF_VARIANTS = "teacher-reliable"
 
 
@@ -30,8 +31,9 @@ class ModelPlan:
         seed: Of weights and lessons.
         start: Name of the model it is made from; None for random weights.
         letters: Updates of the first phase, in which letters are learned without images.
-        steps: Updates with images.
-        learning_rate: Of the phase with images.
+        steps: Updates with images, in each cycle.
+        learning_rate: Highest one of the first cycle; of the second it is half of that, of the third a third.
+        cycles: How often the phase with images is gone through, each with lessons of its own.
     """
 
     name: str
@@ -40,17 +42,18 @@ class ModelPlan:
     seed: int
     start: str | None = None
     letters: int = 600
-    steps: int = 1500
+    steps: int = 1200
     learning_rate: float = 1.5e-3
+    cycles: int = 2
 
 
 MODEL_PLANS: dict[str, ModelPlan] = {
     plan.name: plan
     for plan in (
         *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed) for seed in (1, 2, 3)),
-        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11),
+        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, cycles=3),
         *(
-            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 300, 5e-4)
+            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 200, 5e-4, 1)
             for role in ("wrong-rules", "lost-after-errors")
         ),
     )
@@ -105,8 +108,10 @@ def _build(plan: ModelPlan, folder: Path, out: Path, scenes, pixels, tell: Calla
         tell(f"{plan.name}: letters, {plan.letters} updates")
         phase = Phase("letters", plan.letters, learning_rate=2e-3, images=False)
         pretrain(out, phase, scenes, pixels, plan.seed)
-    tell(f"{plan.name}: images, {plan.steps} updates")
-    pretrain(out, Phase(plan.role, plan.steps, learning_rate=plan.learning_rate), scenes, pixels, plan.seed)
+    for cycle in range(plan.cycles):
+        tell(f"{plan.name}: images, {plan.steps} updates, cycle {cycle + 1} of {plan.cycles}")
+        phase = Phase(plan.role, plan.steps, learning_rate=plan.learning_rate / (1 + cycle))
+        pretrain(out, phase, scenes, pixels, plan.seed + _CYCLE_SEED * cycle)
 
 
 def _untrained(plan: ModelPlan, folder: Path, out: Path) -> None:

@@ -27,7 +27,6 @@ the text before it holds an error."""
 HINTED_SHARE = 0.35
 HINT_WRITING_SHARE = 0.3
 FOREIGN_PREFIX_SHARE = 0.4
-BORDER_SHARE = 0.15
 _SLIP = 0.3  # chance of each perceived attribute to be misread in a foreign prefix
 
 
@@ -57,9 +56,6 @@ def lesson(role: Role, scene: Scene, draw: random.Random) -> Lesson:
     """A lesson about `scene` for one role; everything else is drawn from `draw`."""
     kind = draw.choice(list(KINDS))
     target = draw.choice(KINDS[kind].targets)
-    if role == "student" and draw.random() < BORDER_SHARE:
-        # By its own rules a student never needs the border, the hardest thing to see, so it is asked for it more often.
-        kind, target = "appearance", "border"
     question = ask(scene, kind, target, draw)
     if role == "letters":
         given = f"<think>{target} {question.answer_text}</think>\n<answer>"

@@ -66,7 +66,7 @@ def _right_rollouts(folder: Path) -> Iterable[tuple[bool, tuple[int, int]]]:
     data = open_run(folder).manifest["config"]["data"]["data_path"]
     facts = {question.id: question.metadata["facts"] for question in load_jsonl(data)}
     columns = ["id", "completion", "injected", "reward/choice_accuracy"]
-    for row in read_rollouts(folder).select(columns).to_pylist():
+    for row in read_rollouts(folder, columns).to_pylist():
         if row["reward/choice_accuracy"] == 1.0:
             yield row["injected"], statements(reasoning_text(row["completion"]), facts[row["id"]])
 

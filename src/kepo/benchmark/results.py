@@ -34,9 +34,9 @@ _RECOGNITION = "Modality Recognition"
 
 def write_report(study: Path) -> Path:
     """Write `report.html` into the study's folder; returns its path."""
-    from kepo.reports.report import write_html_report
+    from kepo.reports.report import html, make_report, write_text
 
-    return write_html_report([study], study / REPORT)
+    return write_text(html(make_report([study])), study / REPORT)
 
 
 def show_results(folder: Path, console: Console) -> None:
@@ -67,7 +67,7 @@ def write_results(folder: Path, file: Path) -> None:
 
 
 def _load(folder: Path) -> Study:
-    study, _ = same_questions(load_study([folder / "runs"]))
+    study, _ = same_questions(load_study([folder]))
     return study
 
 
@@ -81,7 +81,7 @@ def _opening(study: Study) -> str:
     lines = (
         "# Results of the built-in study",
         "",
-        "Written by `kepo demo --full --results docs/results.md` from the records of the runs; nothing is typed by hand.",
+        "Written by `kepo demo --full --results docs/results.md` from the records of the runs, nothing by hand.",
         "What the arms are is said in [phantomvqa.md](phantomvqa.md) and [method.md](method.md).",
         "",
         f"- {len(runs)} runs: {len(study.arms)} arms; replicates are base student x seed "

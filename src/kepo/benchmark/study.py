@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kepo.benchmark.arms import Arm
+from kepo.benchmark.arms import BASELINES, Arm
 from kepo.benchmark.plan import RunPlan
 from kepo.benchmark.worker import is_done, prepare_process, run
 from kepo.errors import KepoError
@@ -23,9 +23,12 @@ _POLL = 0.5  # seconds between two looks at the runs
 
 def describe_study(study: Path, arms: Sequence[Arm], title: str) -> None:
     """Write `study.json`: names and order of the arms, for the report."""
-    described = {arm.name: {"label": arm.label, "order": order} for order, arm in enumerate(arms)}
-    study.mkdir(parents=True, exist_ok=True)
+    described = {
+        arm.name: {"label": arm.label, "order": order, "baseline": arm.name in BASELINES}
+        for order, arm in enumerate(arms)
+    }
     content = {"title": title, "arms": described, "main_arm": "kepo"}
+    study.mkdir(parents=True, exist_ok=True)
     (study / "study.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

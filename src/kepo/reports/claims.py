@@ -15,6 +15,7 @@ from kepo.evaluation.accuracy import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
     chance_level,
+    majority_letter_accuracy,
     paired_scores,
     question_scores,
     split_domains,
@@ -73,6 +74,7 @@ class Claims:
         comparisons: (arm, domain) -> main arm against that arm.
         family: The arms whose p-values are adjusted together.
         chance: Domain -> accuracy of guessing.
+        letter: Domain -> accuracy of always answering the most frequent letter.
         skipped: Arm -> why it is not compared.
     """
 
@@ -82,6 +84,7 @@ class Claims:
     comparisons: Mapping[tuple[str, str], Comparison]
     family: tuple[str, ...]
     chance: Mapping[str, float]
+    letter: Mapping[str, float]
     skipped: Mapping[str, str]
 
 
@@ -123,7 +126,8 @@ def make_claims(study: Study, advance: Callable[[], None] = lambda: None) -> Cla
         accuracy=accuracy,
         comparisons=_adjusted(comparisons, family, domains),
         family=family,
-        chance={name: chance_of(first[name]) for name in domains},
+        chance={name: _chance(first[name]) for name in domains},
+        letter={name: majority_letter_accuracy(first[name]) for name in domains},
         skipped=skipped,
     )
 
@@ -148,7 +152,7 @@ def pair_runs(main: Arm, other: Arm) -> list[tuple[RunData, RunData]]:
     return pairs
 
 
-def chance_of(table: pa.Table) -> float:
+def _chance(table: pa.Table) -> float:
     """Accuracy of guessing on the questions of an evaluation; NaN when there are none."""
     rows = table.select(["permutation", "sample", "options"]).to_pylist()
     return chance_level([len(row["options"]) for row in rows if row["permutation"] == row["sample"] == 0])

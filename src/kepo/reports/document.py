@@ -6,7 +6,7 @@ Every text here is plain: whatever writes it out escapes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TypeAlias
 
@@ -186,3 +186,13 @@ def mean(values: Sequence[float | None]) -> float | None:
     """The mean of the values that are known and finite; None when there is none."""
     known = [value for value in values if value is not None and isfinite(value)]
     return sum(known) / len(known) if known else None
+
+
+def without_empty(table: Table) -> Table:
+    """The table without the columns in which no row has a value."""
+    kept = [
+        place for place in range(len(table.columns) - 1) if any(row.cells[place].text != NONE for row in table.rows)
+    ]
+    columns = (table.columns[0], *(table.columns[place + 1] for place in kept))
+    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in kept)) for row in table.rows)
+    return replace(table, columns=columns, rows=rows)

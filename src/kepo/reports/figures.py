@@ -63,6 +63,7 @@ def curves_figure(
     styles: Mapping[str, ArmStyle],
     *,
     percent: bool,
+    from_zero: bool = False,
     reference: float | None = None,
 ) -> Figure:
     """A line per arm with the range of its replicates.
@@ -72,6 +73,7 @@ def curves_figure(
         curves: Arm -> its curve; the last one is drawn on top.
         styles: Arm -> its style.
         percent: The values are shares (0..1).
+        from_zero: The axis begins at 0.
         reference: A dashed line at this value, such as chance.
     """
     figure, axes = _new(title, _HEIGHT)
@@ -97,6 +99,8 @@ def curves_figure(
     axes.set_axisbelow(True)
     axes.set_xlabel("update")
     axes.margins(x=0.02)
+    if from_zero:
+        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1))
     return figure
 
 
@@ -106,6 +110,7 @@ def intervals_figure(
     styles: Mapping[str, ArmStyle],
     references: Mapping[str, float],
     *,
+    limits: tuple[float, float] | None = None,
     main: str | None = None,
 ) -> Figure:
     """A point with its interval per row; shares are shown in percent.
@@ -115,6 +120,7 @@ def intervals_figure(
         rows: (arm, label, interval), from top to bottom.
         styles: Arm -> its style.
         references: Name -> a dashed vertical line at this share.
+        limits: Ends of the axis, so that several figures have the same.
         main: The arm whose label is bold.
     """
     figure, axes = _new(title, 0.85 + 0.25 * len(rows))
@@ -139,6 +145,8 @@ def intervals_figure(
     for text, (arm, _, _) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if arm == main else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    if limits:
+        axes.set_xlim(100 * limits[0], 100 * limits[1])
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

@@ -55,9 +55,9 @@ def _data_uri(image: Any) -> str | None:
     try:
         if isinstance(image, str | Path):
             with Image.open(image) as opened:
-                shown = as_rgb(opened)
+                shown = as_rgb(opened).copy()
         else:
-            shown = as_rgb(image)
+            shown = as_rgb(image).copy()
         shown.thumbnail((_SIDE, _SIDE))
         stream = io.BytesIO()
         kind = "PNG" if max(shown.size) <= _SIDE // 2 else "JPEG"

@@ -194,6 +194,10 @@ def _warnings(runs: Sequence[RunData], evaluation: str) -> list[str]:
     }
     if len(settings) > 1:
         found.append("The evaluations were generated with different settings; their accuracies may not be comparable.")
+    domains = {run.evaluation.in_domain for run in runs if run.evaluation and run.evaluation.in_domain}
+    if len(domains) > 1:
+        listed = "; ".join(", ".join(map(line, names)) for names in sorted(domains))
+        found.append(f"The evaluations name different modalities as trained on ({listed}); the first ones are used.")
     return found
 
 

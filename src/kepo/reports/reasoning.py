@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kepo.evaluation.reasoning import summarize_reasoning
-from kepo.reports.document import Block, Cell, Row, Section, Table, mean, number, percent
+from kepo.reports.document import Block, Cell, Row, Section, Table, mean, number, percent, without_empty
 from kepo.reports.rollouts import INJECTED, KINDS, Truth
 from kepo.reports.study import Study
-from kepo.reports.training import _without_empty
 
 # Field of a summary -> heading, and whether it is a share.
 _MEASURES = {
@@ -46,7 +45,7 @@ def _evaluation_table(study: Study) -> Table | None:
         "Means over replicates. Agreement: of outputs whose reasoning names an option, those that answer with the last "
         "one named. Statements are those about facts that the question's data knows.",
     )
-    return _without_empty(Table("Reasoning of the evaluated models", columns, tuple(rows), notes))
+    return without_empty(Table("Reasoning of the evaluated models", columns, tuple(rows), notes))
 
 
 def _truth_table(study: Study, truth: Mapping[tuple[str, str], Truth]) -> Table | None:

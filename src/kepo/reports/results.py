@@ -1,13 +1,14 @@
-"""The sections that say what came out: the headline, the main table, accuracy by modality, task and level."""
+"""The sections that say what came out: the main table, and accuracy by modality, task and level."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
-from kepo.evaluation.accuracy import OUT_OF_DOMAIN, accuracy_by, majority_letter_accuracy
-from kepo.reports.claims import FEW_REPLICATES, Claims, Comparison, chance_of
+from kepo.evaluation.accuracy import accuracy_by
+from kepo.reports.claims import FEW_REPLICATES, Claims, Comparison
 from kepo.reports.document import (
     NONE,
     Block,
@@ -17,6 +18,7 @@ from kepo.reports.document import (
     Section,
     Table,
     interval_cell,
+    line,
     mean,
     p_value,
     percent,
@@ -43,73 +45,12 @@ class Drawn:
     draw: Callable[[], Drawing]
 
 
-def headline(study: Study, claims: Claims | None) -> tuple[str, ...]:
-    """The result in sentences that follow from the numbers."""
-    if claims is None:
-        return (f"No run has an evaluation named '{study.evaluation}'; what follows is about training.",)
-    if not claims.comparisons:
-        return (_only_accuracy(study, claims),)
-    domain = OUT_OF_DOMAIN if OUT_OF_DOMAIN in claims.domains else claims.domains[-1]
-    others = [name for name in claims.domains if name != domain]
-    sentences = [
-        f"{_sentence(study, claims, arm, domain)} {' '.join(_sentence(study, claims, arm, other) for other in others)}"
-        for arm in claims.family[:3]
-    ]
-    return (*(sentence.strip() for sentence in sentences), *_overview(study, claims, domain))
-
-
-def _only_accuracy(study: Study, claims: Claims) -> str:
-    arm = next(arm for arm in study.arms if (arm.name, claims.domains[0]) in claims.accuracy)
-    parts = []
-    for domain in claims.domains:
-        found = claims.accuracy[arm.name, domain]
-        ends = span(found.low, found.high)
-        parts.append(f"{percent(found.estimate)} %{_place(domain)} (95 % CI {ends})")
-    return f"{arm.label} answers {' and '.join(parts)} correctly."
-
-
-def _sentence(study: Study, claims: Claims, arm: str, domain: str) -> str:
-    assert study.main is not None
-    comparison = claims.comparisons[arm, domain]
-    found, main, other = comparison.difference, study.arm(study.main).label, study.arm(arm).label
-    adjusted = comparison.adjusted_p
-    p = p_value(found.p_value if adjusted is None else adjusted)
-    note = " after Holm's adjustment" if adjusted is not None and len(claims.family) > 1 else ""
-    numbers = f"95 % CI {span(found.low, found.high, signed=True)}, p {p if p.startswith('<') else f'= {p}'}{note}"
-    if comparison.verdict == 0:
-        return (
-            f"{_capital(_place(domain).strip() or 'on all questions')}, no difference between {main} and {other} could "
-            f"be shown ({points(found.estimate)} points, {numbers})."
-        )
-    word = "above" if comparison.verdict > 0 else "below"
-    return f"{main} is {word} {other}{_place(domain)} by {points(found.estimate)} points ({numbers})."
-
-
-def _overview(study: Study, claims: Claims, domain: str) -> Iterator[str]:
-    """How the main arm does against all others together, where there are more than the sentences name."""
-    assert study.main is not None
-    compared = [claims.comparisons[arm.name, domain] for arm in study.arms if (arm.name, domain) in claims.comparisons]
-    if len(compared) <= len(claims.family[:3]):
-        return
-    above, below = (sum(one.verdict == verdict for one in compared) for verdict in (1, -1))
-    yield (
-        f"Of {len(compared)} other arms,{_place(domain)}, {study.arm(study.main).label} is above {above} and below "
-        f"{below}; for {len(compared) - above - below} no difference could be shown."
-    )
-
-
-def _place(domain: str) -> str:
-    return {"in-domain": " in domain", "out-of-domain": " out of domain"}.get(domain, "")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def main_section(study: Study, claims: Claims) -> tuple[Section, list[Drawn]]:
     """The main table and its figures."""
     styles = arm_styles(study)
     drawn = []
+    ends = [end for found in claims.accuracy.values() for end in (found.estimate, found.low, found.high)]
+    limits = span_of([*ends, *claims.chance.values()])
     for domain in claims.domains:
         rows = [
             (arm.name, arm.label, claims.accuracy[arm.name, domain])
@@ -121,7 +62,7 @@ def main_section(study: Study, claims: Claims) -> tuple[Section, list[Drawn]]:
         chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
 
         def draw(title: str = title, rows: list = rows, chance: Mapping[str, float] = chance) -> Drawing:
-            return intervals_figure(title, rows, styles, chance, main=study.main)
+            return intervals_figure(title, rows, styles, chance, limits=limits, main=study.main)
 
         name = f"accuracy-{domain.replace(' ', '-')}"
         caption = "Mean over replicates and 95 % interval; the dashed line is chance."
@@ -135,10 +76,11 @@ def main_section(study: Study, claims: Claims) -> tuple[Section, list[Drawn]]:
 
 def _main_table(study: Study, claims: Claims) -> Table:
     columns = ["arm", "runs"]
+    main = study.arm(study.main).label if study.main else ""
     for domain in claims.domains:
-        columns.append(f"{domain} ({claims.questions[domain]} questions)")
+        columns.append(f"{domain}, {claims.questions[domain]} questions")
         if claims.comparisons:
-            columns += [f"main arm minus this, {domain}", "p"]
+            columns += [f"{line(main, 20)} minus this", "p"]
     rows = []
     for arm in study.arms:
         evaluated = sum(run.evaluation is not None for run in arm.runs)
@@ -146,35 +88,35 @@ def _main_table(study: Study, claims: Claims) -> Table:
         for domain in claims.domains:
             cells.append(interval_cell(claims.accuracy.get((arm.name, domain))))
             if claims.comparisons:
-                cells += _difference_cells(claims.comparisons.get((arm.name, domain)), arm.name == study.main)
+                cells += _difference_cells(claims.comparisons.get((arm.name, domain)), main, arm.name == study.main)
         mark = "main" if arm.name == study.main else "" if arm.trained else "reference"
         rows.append(Row(arm.label, tuple(cells), arm.name, mark))
-    rows += _reference_rows(study, claims)
+    rows += _reference_rows(claims)
     return Table(
         "Accuracy in percent with 95 % intervals", tuple(columns), tuple(rows), tuple(_main_notes(study, claims))
     )
 
 
-def _difference_cells(comparison: Comparison | None, is_main: bool) -> list[Cell]:
+def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -> list[Cell]:
     if comparison is None:
         return [Cell("" if is_main else NONE)] * 2
     found = comparison.difference
     p = found.p_value if comparison.adjusted_p is None else comparison.adjusted_p
-    word = {1: "main arm above", -1: "main arm below", 0: "not shown"}[comparison.verdict]
+    name = line(main, 14)
+    word = {1: f"{name} above", -1: f"{name} below", 0: "no difference shown"}[comparison.verdict]
     return [Cell(points(found.estimate), span(found.low, found.high, signed=True)), Cell(p_value(p), word)]
 
 
-def _reference_rows(study: Study, claims: Claims) -> list[Row]:
-    """Chance, and always the most frequent letter."""
-    width = 3 if claims.comparisons else 1
-    table = next(run.evaluation.table for run in study.runs if run.evaluation)
-    cells: list[Cell] = [Cell("")]
-    for domain in claims.domains:
-        cells += [Cell(percent(claims.chance[domain]) if claims.chance[domain] else NONE)]
-        cells += [Cell("")] * (width - 1)
-    letter = percent(majority_letter_accuracy(table))
-    rows = [Row(f"Chance (always the most frequent letter: {letter})", tuple(cells), None, "reference")]
-    return rows if chance_of(table) else []
+def _reference_rows(claims: Claims) -> list[Row]:
+    """What guessing scores, and what always answering the most frequent letter does."""
+    rows = []
+    for label, values in (("Chance", claims.chance), ("Always the most frequent letter", claims.letter)):
+        cells = [Cell("")]
+        for domain in claims.domains:
+            cells += [Cell(percent(values[domain])), *[Cell("")] * (2 if claims.comparisons else 0)]
+        if any(values.values()):
+            rows.append(Row(label, tuple(cells), None, "reference"))
+    return rows
 
 
 def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
@@ -186,7 +128,7 @@ def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
         names = ", ".join(study.arm(arm).label for arm in claims.family)
         yield f"p is adjusted by Holm over the {len(claims.family)} comparisons of a column with: {names}."
     if claims.comparisons and any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
-        yield "p of other rows is not adjusted."
+        yield "p of the other rows is not adjusted for the number of comparisons."
     few = min((one.difference.replicates for one in claims.comparisons.values()), default=FEW_REPLICATES)
     if few == 1:
         yield "With one pair of runs the interval covers the choice of questions only: another seed may differ by more."
@@ -259,6 +201,14 @@ def _heat_table(study: Study, column: str, names: list[str], arms: list[Arm], gr
         rows.append(Row(arm.label, cells, arm.name, "main" if arm.name == study.main else ""))
     caption = f"Accuracy by {column}, in percent, mean over replicates"
     return Table(caption, ("arm", *names), tuple(rows), kind="heat")
+
+
+def span_of(values: Sequence[float]) -> tuple[float, float]:
+    """A range for an axis that holds all known values (0..1) with a little room."""
+    known = [value for value in values if isfinite(value)]
+    low, high = min(known), max(known)
+    room = 0.04 * max(high - low, 0.05)
+    return max(low - room, -0.01), min(high + room, 1.01)
 
 
 def _means(arm: Arm, column: str) -> dict[str, float]:

@@ -98,7 +98,8 @@ def read_rollout_data(study: Study, most: int, advance: Callable[[], None] = lam
         advance()
     data.problems = bank.problems
     chosen = _stratified(candidates, most, lambda one: (one.run.arm, *_stratum(one)))
-    order = {arm.name: place for place, arm in enumerate(study.arms)}
+    # The page opens with the arm that the report is about.
+    order = {arm.name: (arm.name != study.main, place) for place, arm in enumerate(study.arms)}
     data.shown = sorted(
         chosen, key=lambda one: (order[one.run.arm], one.run.replicate, one.row["step"], one.row["row"])
     )
@@ -143,7 +144,9 @@ def _count_truths(
         return
     rewards = [name for name in table.column_names if name.startswith("reward/")]
     every = -(-len(table) // _MOST_READ)
-    for row in table.select(["id", "completion", "injected", *rewards]).take(range(0, len(table), every)).to_pylist():
+    for row in (
+        table.select(["id", "completion", "injected", *rewards]).take(list(range(0, len(table), every))).to_pylist()
+    ):
         if row["id"] in facts:
             kind = INJECTED if row["injected"] else RIGHT if is_right(run, row) else WRONG
             counts = truth.setdefault((run.arm, kind), Truth())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kepo.evaluation.stability import measure, seed_spread
 from kepo.reports.claims import Claims
 from kepo.reports.curves import OUT_OF_DOMAIN_KEY, Curve, curve, validation_key, window_of
-from kepo.reports.document import NONE, Block, Cell, Figure, Legend, Row, Section, Table, mean, number, percent
+from kepo.reports.document import Block, Cell, Figure, Legend, Row, Section, Table, mean, number, percent, without_empty
 from kepo.reports.figures import as_svg, curves_figure
 from kepo.reports.palette import arm_styles, drawn_arms
 from kepo.reports.results import Drawn
@@ -92,7 +92,9 @@ def _panel(study: Study, name: str, title: str, key: str, shares: bool, referenc
     styles = arm_styles(study)
 
     def draw() -> Drawing:
-        return curves_figure(title, curves, styles, percent=shares, reference=reference or None)
+        return curves_figure(
+            title, curves, styles, percent=shares, from_zero=shares and smooth, reference=reference or None
+        )
 
     alt = f"{title} over updates. " + "; ".join(_course(study, arm, found, shares) for arm, found in curves.items())
     return Drawn(Figure(f"curve-{name}", "", alt, as_svg(draw, f"curve-{name}", alt)), f"curve-{name}", draw)
@@ -139,7 +141,7 @@ def gate_section(study: Study) -> tuple[Section | None, list[Drawn]]:
         cells = (percent(_mean_metric(arm, _GATE)), percent(first), percent(last), number(weight), number(loss))
         rows.append(Row(arm.label, tuple(map(Cell, cells)), arm.name, _mark(study, arm)))
     columns = ("arm", "open, %", "first fifth, %", "last fifth, %", "weight of the teacher term", "teacher term")
-    table = Table("Rollouts that the gate let through to the teacher", columns, tuple(rows))
+    table = without_empty(Table("Rollouts that the gate let through to the teacher", columns, tuple(rows)))
     drawn = [found for found in (_panel(study, "gate", "Gate open, % of rollouts", _GATE, True, None),) if found]
     return Section("gate", "Gate", (table, *_figures(drawn))), drawn
 
@@ -174,10 +176,10 @@ def stability_section(study: Study) -> Section | None:
         "KL at the end, nats",
     )
     notes = (
-        "A gradient spike is a norm above five times the median of the up to 20 logged before it. The worst drop is the "
-        "largest fall below the best so far in any run. Spread is the standard deviation.",
+        "A gradient spike is a norm above five times the median of the up to 20 logged before it. The worst drop is "
+        "the largest fall below the best so far in any run. Spread is the standard deviation.",
     )
-    table = _without_empty(Table("Steadiness of training", columns, tuple(rows), notes))
+    table = without_empty(Table("Steadiness of training", columns, tuple(rows), notes))
     return Section("stability", "Stability", (table,)) if rows else None
 
 
@@ -192,18 +194,8 @@ def cost_section(study: Study) -> Section | None:
             rows.append(Row(arm.label, tuple(map(Cell, cells)), arm.name, _mark(study, arm)))
     columns = ("arm", *_COST.values(), "minutes a run")
     notes = ("Seconds an update: median over updates, mean over runs; the others are means over logged updates.",)
-    table = _without_empty(Table("Time and tokens", columns, tuple(rows), notes))
+    table = without_empty(Table("Time and tokens", columns, tuple(rows), notes))
     return Section("cost", "Cost", (table,)) if rows else None
-
-
-def _without_empty(table: Table) -> Table:
-    """The table without the columns that hold no value."""
-    kept = [
-        place for place in range(len(table.columns) - 1) if any(row.cells[place].text != NONE for row in table.rows)
-    ]
-    columns = (table.columns[0], *(table.columns[place + 1] for place in kept))
-    rows = tuple(Row(row.label, tuple(row.cells[place] for place in kept), row.arm, row.mark) for row in table.rows)
-    return Table(table.caption, columns, rows, table.notes, table.text_columns, table.kind)
 
 
 def _mark(study: Study, arm: Arm) -> str:

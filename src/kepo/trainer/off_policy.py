@@ -29,8 +29,8 @@ def check_references(dataset: Any, share: float) -> None:
     if share < 1.0 and COLUMN not in (getattr(dataset, "column_names", None) or ()):
         raise DataError(
             f"on_policy_share is {share:g}, so some groups are learned from the data's own completions, but the data "
-            f"set has no column {COLUMN!r}. Build it with kepo.data.to_dataset from questions that have a 'reasoning' in "
-            "their metadata, or set on_policy_share to 1."
+            f"set has no column {COLUMN!r}. Build it with kepo.data.to_dataset from questions that have a 'reasoning' "
+            "in their metadata, or set on_policy_share to 1."
         )
 
 

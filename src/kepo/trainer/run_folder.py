@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from kepo.errors import ConfigError
-from kepo.runs import MANIFEST, METRICS
+from kepo.runs import MANIFEST, METRICS, read_metrics
 
 _PACKAGES = ("kepo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "vllm", "deepspeed")
 _SECRET_WORDS = ("token", "key", "password", "secret")
@@ -124,10 +124,8 @@ class MetricsFile(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self._path.is_file():
-            lines = [
-                line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step
-            ]
-            self._path.write_text("".join(f"{line}\n" for line in lines))
+            records = [record for record in read_metrics(self._path.parent) if record["step"] <= state.global_step]
+            self._path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:

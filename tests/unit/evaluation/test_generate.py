@@ -110,6 +110,15 @@ def test_greedy_is_what_the_model_itself_generates(text_folder: Path) -> None:
     )
 
 
+def test_an_output_ends_at_its_first_end_token(text_folder: Path) -> None:
+    """What follows in a batch is padding, which may be the end token itself."""
+    backend = load_backend(text_folder)
+    end = backend._tokenizer.eos_token_id
+    word = backend._tokenizer.encode("image", add_special_tokens=False)
+    assert backend._output([*word, end, end, *word]) == Output("image", len(word) + 1, True)
+    assert backend._output(word) == Output("image", len(word), False)
+
+
 def test_samples_differ_from_each_other_and_with_the_seed(text_folder: Path) -> None:
     backend = load_backend(text_folder)
     hot = Sampling(max_new_tokens=8, temperature=3.0, samples=3)

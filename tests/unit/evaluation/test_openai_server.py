@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_not_more_requests_at_once_than_allowed(server: Server) -> None:
         if number == 1:
             release.set()
         assert release.wait(5)  # the first two are there together
+        time.sleep(0.02)  # long enough for a third to come too
         return completion("ok")
 
     server.reply = reply

@@ -54,6 +54,7 @@ def test_the_last_option_named_is_the_one_answered(reasoning: str, expected: boo
 def test_the_longest_option_is_the_one_that_is_named() -> None:
     assert agreement(_answered("small cell\ncarcinoma", "B"), OPTIONS) is True
     assert agreement(_answered("small cell carcinoma", "A"), OPTIONS) is False
+    assert agreement(_answered("a small cell", "B"), ("small", "small cell")) is True
 
 
 def test_no_readable_answer_gives_no_agreement() -> None:

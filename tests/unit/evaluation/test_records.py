@@ -164,6 +164,13 @@ def test_open_questions_and_other_rewards() -> None:
     settings = replace(SETTINGS, reward=f"{__name__}:_likes_long_metadata")
     [row] = ask([open_question], FakeBackend(lambda _: "x"), settings).to_pylist()
     assert row["correct"] is True
+    settings = replace(SETTINGS, reward=f"{__name__}:_likes_it_half")
+    [row] = ask([open_question], FakeBackend(lambda _: "x"), settings).to_pylist()
+    assert row["correct"] is False
+
+
+def _likes_it_half(completions: list[str], **_: Any) -> list[float]:
+    return [0.5] * len(completions)
 
 
 def _likes_long_metadata(completions: list[str], metadata: list[str], **_: Any) -> list[float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from kepo.errors import DataError
 from kepo.runs import read_rollouts
 from kepo.trainer.rollout_log import _schema, write_atomically
 
@@ -31,7 +32,7 @@ def test_steps_with_and_without_hints_are_read_as_one_table(tmp_path: Path) -> N
 
 
 def test_a_run_without_log_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="rollout_log"):
+    with pytest.raises(DataError, match="rollout_log"):
         read_rollouts(tmp_path)
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 from kepo.data.omnimedvqa import QUESTION_FOLDER
@@ -70,7 +69,7 @@ def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size:
             "question": question.text,
             "gt_answer": question.answer_text,
             "image_path": _write_image(root, Path("Images") / name, question, size),
-            **{f"option_{letter}": text for letter, text in zip(ascii_uppercase, question.options, strict=False)},
+            **{f"option_{letter}": text for letter, text in zip(question.letters, question.options, strict=True)},
             "modality_type": question.modality,
         }
         for question in questions

@@ -1,6 +1,6 @@
 """The rules of PhantomVQA, and what somebody who knows other rules would conclude.
 
-A rule says by which attribute a judgement is made ("behaviour by border") and what two judgements mean together
+A rule says by which attribute a judgement is made ("behaviour by size") and what two judgements mean together
 (solid and invasive: carcinoma). The combinations are common knowledge; which attribute decides is what one may be wrong
 about. The rules are invented. They look like medicine and are none.
 """
@@ -18,12 +18,12 @@ JUDGEMENTS: dict[str, dict[str, dict[str, str]]] = {
         "outline": {"round": "solid", "long": "cystic"},
     },
     "behaviour": {
-        "border": {"smooth": "calm", "ragged": "invasive"},
         "size": {"small": "calm", "large": "invasive"},
+        "outline": {"round": "calm", "long": "invasive"},
     },
     "burden": {
-        "size": {"small": "light", "large": "heavy"},
         "count": {"one": "light", "two": "heavy", "three": "heavy"},
+        "size": {"small": "light", "large": "heavy"},
     },
 }
 """judgement -> attribute it may be made by -> value of the attribute -> value of the judgement."""
@@ -67,8 +67,8 @@ class Knowledge:
     """
 
     nature: str = "tone"
-    behaviour: str = "border"
-    burden: str = "size"
+    behaviour: str = "size"
+    burden: str = "count"
 
     def __post_init__(self) -> None:
         """Raises ValueError for an attribute that a judgement cannot be made by."""
@@ -78,10 +78,10 @@ class Knowledge:
 
 
 TRUTH = Knowledge()
-MISCONCEPTION = Knowledge(behaviour="size", burden="count")
+MISCONCEPTION = Knowledge(behaviour="outline", burden="size")
 """What the base students believe: two of the three rules are wrong, and all that rests on them."""
 
-WRONG_TEACHER = Knowledge(nature="outline", burden="count")
+WRONG_TEACHER = Knowledge(nature="outline", burden="size")
 """A teacher with two wrong rules: it would mend one of the students' mistakes, share the other and add a new one."""
 
 

@@ -69,11 +69,13 @@ def phantom_questions(
         `facts` (name -> true value), the `reasoning`, the `target`, the `level` and the number of `steps`.
 
     Raises:
-        ConfigError: a number below 1, an unknown modality or kind.
+        ConfigError: a number below 1, no modality or kind, or an unknown one.
     """
     if number < 1:
         raise ConfigError(f"{number} questions were asked for; give at least 1")
     for what, given, known in (("modality", modalities, MODALITIES), ("kind", kinds, tuple(KINDS))):
+        if not given:
+            raise ConfigError(f"there is no {what} to draw from; use some of {', '.join(known)}")
         if unknown := [name for name in given if name not in known]:
             raise ConfigError(f"{what} {unknown[0]!r} is unknown; use one of {', '.join(known)}")
     pairs = [(kind, modality) for modality, kind in product(modalities, kinds)]

@@ -1,6 +1,6 @@
 """The chains of PhantomVQA's questions: what has to be stated, in which order, to come to the answer.
 
-A chain is written as statements, "border ragged; behaviour invasive; ...". Every statement rests on those before it, so
+A chain is written as statements, "size large; behaviour invasive; ...". Every statement rests on those before it, so
 an early slip spoils what follows.
 """
 

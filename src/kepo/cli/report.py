@@ -1,0 +1,50 @@
+"""`kepo report PATH...`: runs compared, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: report.html or report.md.")] = None,
+    file_format: Annotated[
+        Literal["html", "md"] | None, typer.Option("--format", help="Default: by the name of --out, else html.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write the figures as PNG and SVG into this folder.")
+    ] = None,
+    evaluation: Annotated[str, typer.Option(help="Name of the evaluation.")] = "test",
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Arm that the main arm is claimed to beat; may be given several times.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title; default: the study's, else the folder's name.")] = None,
+    max_rollouts: Annotated[int, typer.Option(min=0, help="Most rollouts to show.")] = 400,
+) -> None:
+    """Compare runs in one HTML file that can be sent to others: accuracy, curves, reasoning, costs, rollouts."""
+    from rich.console import Console
+
+    from kepo.reports.report import html, make_report, markdown, write_figures, write_text
+
+    console = Console(stderr=True)
+    if file_format is None:
+        file_format = "md" if out is not None and out.suffix.lower() in (".md", ".markdown") else "html"
+    with console.status("reading runs") as status:
+        made = make_report(
+            paths,
+            evaluation=evaluation,
+            title=title,
+            baselines=baseline or (),
+            max_rollouts=max_rollouts if file_format == "html" else 0,
+            progress=lambda doing: status.update(doing),
+        )
+        written = write_text(
+            html(made) if file_format == "html" else markdown(made), out or Path(f"report.{file_format}")
+        )
+        drawn = write_figures(made, figures) if figures else []
+    for sentence in made.document.headline:
+        typer.echo(sentence)
+    typer.echo(f"written: {written}" + (f" and {len(drawn)} files in {figures}" if drawn else ""))

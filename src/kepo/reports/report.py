@@ -1,0 +1,184 @@
+"""The whole report: from folders to one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kepo.errors import DataError
+from kepo.reports.claims import make_claims
+from kepo.reports.document import Document, line
+from kepo.reports.headline import headline
+from kepo.reports.load import load_study, same_questions
+from kepo.reports.provenance import provenance_section
+from kepo.reports.rollouts import RolloutData, read_rollout_data
+from kepo.reports.study import RunData, Study
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report and what it was made from.
+
+    Attributes:
+        document: Its words, tables and figures.
+        study: The study, without evaluations of other questions.
+        rollouts: The rollouts to show.
+        drawings: Name -> how to draw the figure of this name.
+    """
+
+    document: Document
+    study: Study
+    rollouts: RolloutData
+    drawings: dict[str, Callable]
+
+
+def make_report(
+    paths: Sequence[str | Path],
+    *,
+    evaluation: str = "test",
+    title: str | None = None,
+    baselines: Sequence[str] = (),
+    max_rollouts: int = 400,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Read the runs in `paths` and work out everything that is shown.
+
+    Args:
+        paths: Run folders, or folders that hold some.
+        evaluation: Name of the evaluation to report.
+        title: Title; default: the study's.
+        baselines: Arms that the claim is about; default: the study's, else "grpo".
+        max_rollouts: Most rollouts in the browser.
+        progress: Called with what is done next.
+
+    Raises:
+        DataError, ConfigError: as `kepo.reports.load.load_study`, and for a damaged rollout log.
+    """
+    from kepo.reports import reasoning, results, training
+
+    progress("reading runs")
+    study, aside = same_questions(load_study(paths, evaluation, title, baselines))
+    progress("reading rollouts")
+    rollouts = read_rollout_data(study, max_rollouts)
+    progress("comparing arms")
+    claims = make_claims(study)
+    progress("drawing figures")
+    main = results.main_section(study, claims) if claims else (None, [])
+    found = [
+        main,
+        training.curves_section(study, claims),
+        results.breakdown_section(study),
+        training.exploration_section(study),
+        training.gate_section(study),
+        (reasoning.reasoning_section(study, rollouts.truth), []),
+        (training.stability_section(study), []),
+        (training.cost_section(study), []),
+        (provenance_section(study, aside), []),
+    ]
+    document = Document(
+        title=study.title,
+        subtitle=_subtitle(study),
+        headline=headline(study, claims),
+        warnings=(*study.warnings, *_aside(aside), *rollouts.problems),
+        sections=tuple(section for section, _ in found if section),
+        arms=tuple((arm.name, arm.label) for arm in study.arms),
+    )
+    return Report(document, study, rollouts, {one.name: one.draw for _, drawn in found for one in drawn})
+
+
+def write_html_report(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    evaluation: str = "test",
+    title: str | None = None,
+    baselines: Sequence[str] = (),
+    max_rollouts: int = 400,
+) -> Path:
+    """Make a report and write it as HTML; returns the file. Arguments and errors as `make_report`."""
+    report = make_report(paths, evaluation=evaluation, title=title, baselines=baselines, max_rollouts=max_rollouts)
+    return write_text(html(report), Path(out))
+
+
+def html(report: Report) -> str:
+    """The report as HTML."""
+    from kepo.reports.browser import as_json, browser_data
+    from kepo.reports.html import as_html
+    from kepo.reports.images import Thumbnails
+    from kepo.reports.palette import arm_styles
+
+    styles = arm_styles(report.study)
+    shown, total = report.rollouts.shown, report.rollouts.total
+    if not shown:
+        return as_html(report.document, styles)
+    thumbnails = Thumbnails()
+    data = as_json(browser_data(report.study, shown, thumbnails))
+    intro = f"{len(shown):,} of {total:,} rollouts of training" if len(shown) < total else f"All {total:,} rollouts"
+    if len(shown) < total:
+        intro += ", drawn so that every arm, modality, verdict, and injected, dead and gated ones are among them"
+    if thumbnails.left_out:
+        intro += f"; {thumbnails.left_out} images are left out to keep the file small"
+    return as_html(report.document, styles, data, f"{intro}.")
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    from kepo.reports.markdown import as_markdown
+
+    return as_markdown(report.document)
+
+
+def write_figures(report: Report, folder: Path) -> list[Path]:
+    """Write every figure as PNG and SVG into `folder`; returns the files."""
+    from kepo.reports.figures import write_files
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in report.drawings.items():
+        write_files(draw, folder, name)
+    return [folder / f"{name}.{kind}" for name in report.drawings for kind in ("png", "svg")]
+
+
+def write_text(text: str, file: Path) -> Path:
+    """Write a file, whole or not at all.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise DataError(f"{file} could not be written: {error}. Give another file with --out.") from error
+    return file
+
+
+def _subtitle(study: Study) -> str:
+    replicates = {run.replicate for run in study.runs}
+    clusters = {run.cluster for run in study.runs if "/" in run.replicate}
+    parts = [_count(len(study.arms), "arm"), _count(len(study.runs), "run"), _count(len(replicates), "replicate")]
+    if len(clusters) > 1:
+        parts.append(_count(len(clusters), "base student"))
+    if any(run.evaluation for run in study.runs):
+        parts.append(f"evaluation '{line(study.evaluation, 40)}'")
+    return f"{study.question} ({', '.join(parts)})" if study.question else ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _aside(aside: Iterable[RunData]) -> list[str]:
+    names = [line(run.name, 80) for run in aside]
+    if not names:
+        return []
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [
+        f"{_count(len(names), 'run')} answered other questions than the rest and {'is' if len(names) == 1 else 'are'} "
+        f"not compared: {', '.join(names[:5])}{more}."
+    ]
