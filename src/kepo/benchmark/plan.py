@@ -99,9 +99,10 @@ class RunPlan:
         return [part for name, value in fields.items() for part in (f"--{name}", value)]
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a finished run to count as this one."""
-        settings = asdict(replace(self.settings, bases=(), seeds=()))
-        return {"overrides": self.overrides(), "settings": settings}
+        """What must be the same for a finished run to count as this one, wherever the study lies; survives JSON."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in ("bases", "seeds")}
+        overrides = replace(self, study=Path()).overrides()
+        return {"recipe": self.arm.recipe, "overrides": overrides, "settings": settings}
 
 
 def plan_runs(

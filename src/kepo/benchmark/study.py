@@ -46,7 +46,7 @@ def run_plans(plans: Sequence[RunPlan], workers: int, console: Console) -> None:
         console: Where the progress is shown.
 
     Raises:
-        KepoError: A run failed; the others that were under way are finished first.
+        KepoError: A run failed; names it and its log. Others that are under way end before the program does.
         KeyboardInterrupt: Stopped by the user; runs that were finished stay.
     """
     todo = [plan for plan in plans if not is_done(plan)]
@@ -84,10 +84,9 @@ def run_plans(plans: Sequence[RunPlan], workers: int, console: Console) -> None:
 
 def _check(future: Future[None], plan: RunPlan) -> None:
     error = future.exception()
-    if isinstance(error, KepoError):
-        raise error
     if error is not None:
-        raise KepoError(f"the run {plan.name} failed: {error!r}. What it printed is in {plan.log}.") from error
+        why = str(error) if isinstance(error, KepoError) else f"{error!r}."
+        raise KepoError(f"the run {plan.name} failed: {why} What it printed is in {plan.log}.") from error
 
 
 def _last_step(plan: RunPlan) -> int:

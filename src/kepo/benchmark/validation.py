@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from kepo.errors import ConfigError
 from kepo.evaluation.generate import TransformersBackend
 from kepo.evaluation.run import ask
 from kepo.evaluation.settings import EvaluationSettings
@@ -29,11 +30,18 @@ class Validation(TrainerCallback):
         in_domain: The modality trained on.
         every: Updates between two validations, >= 1.
         settings: How questions are asked.
+
+    Raises:
+        ConfigError: No question is of the modality trained on, or `every` is below 1.
     """
 
     def __init__(
         self, trainer: Any, questions: Sequence[Question], in_domain: str, every: int, settings: EvaluationSettings
     ) -> None:
+        if every < 1:
+            raise ConfigError(f"validate_every is {every}; it must be at least 1.")
+        if all(question.modality != in_domain for question in questions):
+            raise ConfigError(f"there is no validation question about {in_domain}, so no checkpoint could be chosen.")
         self._folder = Path(trainer.args.output_dir)
         self._backend = TransformersBackend(trainer.model, trainer.processing_class, batch_size=256)
         self._model = trainer.model

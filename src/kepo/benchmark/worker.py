@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,22 +35,32 @@ def is_done(plan: RunPlan) -> bool:
 
 
 def run(plan: RunPlan) -> None:
-    """Train and evaluate; what is printed goes to the plan's log.
+    """Train and evaluate; what is printed, and why it failed if it did, goes to the plan's log.
 
     Raises:
         KepoError: as `kepo.trainer.launch.train` and `kepo.evaluation.run.evaluate`.
     """
+    note = plan.folder / _IDENTITY
+    note.unlink(missing_ok=True)
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     with plan.log.open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        if plan.arm.recipe is None:
-            model = plan.study / MODELS / plan.base
-            _write_untrained(plan)
-        else:
-            model = plan.folder
-            _train(plan)
-        if plan.stage == RUNS:
-            _evaluate(plan, model)
-    (plan.folder / _IDENTITY).write_text(json.dumps(plan.identity(), indent=2) + "\n", encoding="utf-8")
+        try:
+            _train_and_evaluate(plan)
+        except BaseException:
+            traceback.print_exc()
+            raise
+    note.write_text(json.dumps(plan.identity(), indent=2) + "\n", encoding="utf-8")
+
+
+def _train_and_evaluate(plan: RunPlan) -> None:
+    if plan.arm.recipe is None:
+        model = plan.study / MODELS / plan.base
+        _write_untrained(plan)
+    else:
+        model = plan.folder
+        _train(plan)
+    if plan.stage == RUNS:
+        _evaluate(plan, model)
 
 
 def _train(plan: RunPlan) -> None:

@@ -81,4 +81,5 @@ def sheet(
     """Draw a contact sheet: every modality, several scenes."""
     from kepo.data.phantom.contact_sheet import contact_sheet
 
-    contact_sheet(size).save(file)
+    # With a palette of its own the file is less than half as large, and no colour is far off.
+    contact_sheet(size).quantize(128, kmeans=2).save(file, optimize=True)

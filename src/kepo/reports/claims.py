@@ -5,7 +5,7 @@ Legend: R pairs of replicates, Q questions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ ALL = "all questions"
 LEVEL = 0.05
 FEW_REPLICATES = 6
 """From so many replicates on, the sign-flip test can reach .05."""
+FEW_CLUSTERS = 4
+"""From so many base students on, resampling them whole gives intervals of about the right width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,8 @@ class Claims:
     skipped: Mapping[str, str]
 
 
-def make_claims(study: Study, advance: Callable[[], None] = lambda: None) -> Claims | None:
+def make_claims(study: Study) -> Claims | None:
     """All comparisons of a study whose evaluations hold the same questions (`kepo.reports.load.same_questions`).
-
-    Args:
-        study: The study.
-        advance: Called after each arm.
 
     Returns:
         None when no run has an evaluation.
@@ -118,7 +116,6 @@ def make_claims(study: Study, advance: Callable[[], None] = lambda: None) -> Cla
                 comparisons[arm.name, domain] = _compare(arm.name, domain, pairs, parts)
         if not pairs and study.main not in (None, arm.name):
             skipped[arm.name] = "no replicate in common with the main arm" if runs else "no evaluation"
-        advance()
     family = _family(study, comparisons)
     return Claims(
         domains=domains,

@@ -129,18 +129,7 @@ def intervals_figure(
         if isfinite(found.low) and isfinite(found.high):
             axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=1.6)
         axes.plot([100 * found.estimate], [place], styles[arm].marker, color=color, markersize=5.5)
-    for name, value in references.items():
-        if isfinite(value):
-            axes.axvline(100 * value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
-            axes.annotate(
-                name,
-                (100 * value, 0),
-                (3, 1),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                color=SOFT,
-                fontsize=8,
-            )
+    _mark_references(axes, references)
     axes.set_yticks(range(len(rows)), [line(label, 26) for _, label, _ in rows], color=INK)
     for text, (arm, _, _) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if arm == main else "normal")
@@ -153,6 +142,21 @@ def intervals_figure(
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("accuracy, %")
     return figure
+
+
+def _mark_references(axes: Axes, references: Mapping[str, float]) -> None:
+    for name, value in references.items():
+        if isfinite(value):
+            axes.axvline(100 * value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+            axes.annotate(
+                name,
+                (100 * value, 0),
+                (3, 1),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                color=SOFT,
+                fontsize=8,
+            )
 
 
 def heat_figure(
@@ -182,7 +186,7 @@ def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
     Args:
         draw: Draws it.
         name: Makes its ids unique.
-        alt: Said to whom cannot see it; escaped here.
+        alt: Said to whom cannot see it; made safe here.
     """
     from markupsafe import escape
 
@@ -199,7 +203,7 @@ def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
     body = re.sub(r"'?DejaVu Sans'?(, [^;\"]*)?(?=[;\"])", "inherit", body)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     assert size is not None
-    head = f'<svg viewBox="{size[0][9:-1]}" role="img" aria-label="{escape(alt)}"'
+    head = f'<svg viewBox="{size[0][9:-1]}" role="img" aria-label="{escape(line(alt, 2000))}"'
     return re.sub(r"<svg[^>]*>", lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kepo.evaluation.accuracy import OUT_OF_DOMAIN
+from kepo.evaluation.paired import holm
 from kepo.reports.claims import Claims
 from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Study
@@ -60,10 +62,13 @@ def _overview(study: Study, claims: Claims, domain: str) -> Iterator[str]:
     compared = [claims.comparisons[arm.name, domain] for arm in study.arms if (arm.name, domain) in claims.comparisons]
     if len(compared) <= len(claims.family[:_MOST_SENTENCES]):
         return
-    above, below = (sum(one.verdict == verdict for one in compared) for verdict in (1, -1))
+    # So many comparisons at once: whatever the claim is, here all of them are adjusted together.
+    adjusted = holm({one.arm: one.difference.p_value for one in compared})
+    verdicts = [replace(one, adjusted_p=adjusted[one.arm]).verdict for one in compared]
     yield (
-        f"Of {len(compared)} other arms,{_place(domain)}, {study.arm(study.main).label} is above {above} and below "
-        f"{below}; for {len(compared) - above - below} no difference could be shown."
+        f"Of {len(compared)} other arms,{_place(domain)}, {study.arm(study.main).label} is above {verdicts.count(1)} "
+        f"and below {verdicts.count(-1)}; for {verdicts.count(0)} no difference could be shown (after Holm's "
+        "adjustment over all of them)."
     )
 
 

@@ -150,12 +150,14 @@ def _arms(runs: Sequence[RunData], described: Mapping[str, Any]) -> list[Arm]:
         place = (described.get(name) or {}).get("order")
         return (0, place, name) if isinstance(place, int | float) else (1, 0, name)
 
+    names = sorted({run.arm for run in runs}, key=order)
+    labels = {name: line((described.get(name) or {}).get("label") or name, 60) or "(no name)" for name in names}
+    shared = {label for label, count in Counter(labels.values()).items() if count > 1}
     arms = []
-    for name in sorted({run.arm for run in runs}, key=order):
-        about = described.get(name) or {}
+    for name, label in labels.items():
         members = sorted((run for run in runs if run.arm == name), key=lambda run: run.replicate)
-        label = line(about.get("label") or name, 60)
-        arms.append(Arm(name, label or "(no name)", tuple(members), bool(about.get("baseline"))))
+        unique = f"{label} ({line(name, 40)})" if label in shared else label
+        arms.append(Arm(name, unique, tuple(members), bool((described.get(name) or {}).get("baseline"))))
     return arms
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kepo.errors import DataError
-from kepo.reports.claims import make_claims
-from kepo.reports.document import Document, line
+from kepo.reports import reasoning, results, training
+from kepo.reports.claims import Claims, make_claims
+from kepo.reports.document import Document, Section, line
 from kepo.reports.headline import headline
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.provenance import provenance_section
+from kepo.reports.results import Drawn
 from kepo.reports.rollouts import RolloutData, read_rollout_data
 from kepo.reports.study import RunData, Study
 
@@ -58,17 +60,30 @@ def make_report(
     Raises:
         DataError, ConfigError: as `kepo.reports.load.load_study`, and for a damaged rollout log.
     """
-    from kepo.reports import reasoning, results, training
-
     progress("reading runs")
     study, aside = same_questions(load_study(paths, evaluation, title, baselines))
-    progress("reading rollouts")
-    rollouts = read_rollout_data(study, max_rollouts)
+    rollouts = read_rollout_data(study, max_rollouts, progress)
     progress("comparing arms")
     claims = make_claims(study)
     progress("drawing figures")
+    found = _sections(study, claims, rollouts, aside)
+    document = Document(
+        title=study.title,
+        subtitle=_subtitle(study),
+        headline=headline(study, claims),
+        warnings=(*study.warnings, *_aside(aside), *rollouts.problems),
+        sections=tuple(section for section, _ in found if section),
+        arms=tuple((arm.name, arm.label) for arm in study.arms),
+    )
+    return Report(document, study, rollouts, {one.name: one.draw for _, drawn in found for one in drawn})
+
+
+def _sections(
+    study: Study, claims: Claims | None, rollouts: RolloutData, aside: Sequence[RunData]
+) -> list[tuple[Section | None, list[Drawn]]]:
+    """Every section in order, None where there is nothing to say, with its figures."""
     main = results.main_section(study, claims) if claims else (None, [])
-    found = [
+    return [
         main,
         training.curves_section(study, claims),
         results.breakdown_section(study),
@@ -79,15 +94,6 @@ def make_report(
         (training.cost_section(study), []),
         (provenance_section(study, aside), []),
     ]
-    document = Document(
-        title=study.title,
-        subtitle=_subtitle(study),
-        headline=headline(study, claims),
-        warnings=(*study.warnings, *_aside(aside), *rollouts.problems),
-        sections=tuple(section for section, _ in found if section),
-        arms=tuple((arm.name, arm.label) for arm in study.arms),
-    )
-    return Report(document, study, rollouts, {one.name: one.draw for _, drawn in found for one in drawn})
 
 
 def write_html_report(

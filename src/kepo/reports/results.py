@@ -8,7 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from kepo.evaluation.accuracy import accuracy_by
-from kepo.reports.claims import FEW_REPLICATES, Claims, Comparison
+from kepo.reports.claims import FEW_CLUSTERS, FEW_REPLICATES, Claims, Comparison
 from kepo.reports.document import (
     NONE,
     Block,
@@ -103,7 +103,7 @@ def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -
     found = comparison.difference
     p = found.p_value if comparison.adjusted_p is None else comparison.adjusted_p
     name = line(main, 14)
-    word = {1: f"{name} above", -1: f"{name} below", 0: "no difference shown"}[comparison.verdict]
+    word = {1: f"{name} above", -1: f"{name} below", 0: "not shown"}[comparison.verdict]
     return [Cell(points(found.estimate), span(found.low, found.high, signed=True)), Cell(p_value(p), word)]
 
 
@@ -124,18 +124,29 @@ def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
         "Intervals and p-values: paired bootstrap over replicates (whole base students where there are several) and "
         "questions, 10,000 draws."
     )
+    if claims.comparisons:
+        yield "Not shown: the interval holds 0 or p is .05 or more, so no difference could be shown."
     if claims.comparisons and len(claims.family) > 1:
         names = ", ".join(study.arm(arm).label for arm in claims.family)
         yield f"p is adjusted by Holm over the {len(claims.family)} comparisons of a column with: {names}."
     if claims.comparisons and any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
-        yield "p of the other rows is not adjusted for the number of comparisons."
-    few = min((one.difference.replicates for one in claims.comparisons.values()), default=FEW_REPLICATES)
-    if few == 1:
-        yield "With one pair of runs the interval covers the choice of questions only: another seed may differ by more."
-    elif few < FEW_REPLICATES:
-        yield f"With {few} pairs of runs the intervals are somewhat too narrow."
+        names = ", ".join(study.arm(arm).label for arm in claims.family)
+        yield f"The claim is about {names}; p of the other rows is not adjusted for the number of comparisons."
+    yield from _caution(claims)
     for arm, why in claims.skipped.items():
         yield f"{study.arm(arm).label} is not compared: {why}."
+
+
+def _caution(claims: Claims) -> Iterator[str]:
+    """What the number of runs does to the intervals."""
+    few = min((one.difference.replicates for one in claims.comparisons.values()), default=FEW_REPLICATES)
+    clusters = min((one.clusters for one in claims.comparisons.values()), default=1)
+    if few == 1:
+        yield "With one pair of runs the interval covers the choice of questions only: another seed may differ by more."
+    elif 1 < clusters < FEW_CLUSTERS:
+        yield f"With {clusters} base students the intervals are too narrow where these differ much."
+    elif few < FEW_REPLICATES:
+        yield f"With {few} pairs of runs the intervals are somewhat too narrow."
 
 
 def _comparisons_table(study: Study, claims: Claims) -> Table:

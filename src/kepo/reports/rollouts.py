@@ -74,13 +74,13 @@ class RolloutData:
     problems: list[str] = field(default_factory=list)
 
 
-def read_rollout_data(study: Study, most: int, advance: Callable[[], None] = lambda: None) -> RolloutData:
+def read_rollout_data(study: Study, most: int, progress: Callable[[str], None] = lambda _: None) -> RolloutData:
     """Read the rollout logs of all runs.
 
     Args:
         study: The study.
         most: How many rollouts to show at most.
-        advance: Called after each run.
+        progress: Called with what is done next, run by run.
 
     Raises:
         DataError: A file of a rollout log is damaged.
@@ -89,13 +89,13 @@ def read_rollout_data(study: Study, most: int, advance: Callable[[], None] = lam
     logs = [run for run in study.runs if any((run.run.folder / ROLLOUTS).glob("step-*.parquet"))]
     quota = 8 + 3 * most // max(len(logs), 1)
     candidates: list[Shown] = []
-    for run in logs:
+    for number, run in enumerate(logs, start=1):
+        progress(f"reading rollouts, run {number} of {len(logs)}")
         table = _read(run)
         questions = bank.of(run)
         data.total += len(table)
         _count_truths(data.truth, run, table, questions)
         candidates += _candidates(run, table, questions, quota)
-        advance()
     data.problems = bank.problems
     chosen = _stratified(candidates, most, lambda one: (one.run.arm, *_stratum(one)))
     # The page opens with the arm that the report is about.

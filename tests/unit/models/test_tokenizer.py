@@ -115,3 +115,32 @@ def test_rendered_conversation_has_one_bos(tokenizer: PreTrainedTokenizerFast) -
 def test_template_refuses_what_it_cannot_say(tokenizer: PreTrainedTokenizerFast, message: dict) -> None:
     with pytest.raises(TemplateError, match="unknown"):
         tokenizer.apply_chat_template([message], tokenize=False)
+
+
+# --- phrases ---------------------------------------------------------------------------------------------------------
+
+PHRASES = ("Reason step by step.", " liver", "\nA)")
+
+
+@pytest.fixture(scope="module")
+def with_phrases() -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS, 400, PHRASES)
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_a_phrase_is_one_ordinary_token_wherever_it_stands(with_phrases: PreTrainedTokenizerFast, phrase: str) -> None:
+    ids = with_phrases(f"the{phrase}<think>")["input_ids"]
+    assert [i for i in ids if with_phrases.decode([i]) == phrase] == [with_phrases.convert_tokens_to_ids(phrase)]
+    assert with_phrases.decode(ids, skip_special_tokens=True) == f"the{phrase}<think>"
+
+
+@pytest.mark.parametrize("text", [*ANY_TEXT, "Reason step by step", "reason step by step.", "a liver\nA) liver"])
+def test_any_text_comes_back_unchanged_with_phrases_too(with_phrases: PreTrainedTokenizerFast, text: str) -> None:
+    assert with_phrases.decode(with_phrases(text)["input_ids"]) == text
+
+
+def test_phrases_cost_no_merges_and_must_fit_into_the_vocabulary() -> None:
+    smallest = SMALLEST_VOCABULARY + len(PHRASES)
+    assert len(train_tokenizer(TEXTS, smallest, PHRASES)) == smallest
+    with pytest.raises(ConfigError, match=f"bytes, tags and phrases need {smallest}"):
+        train_tokenizer(TEXTS, smallest - 1, PHRASES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,53 +219,63 @@ def _rollout(step: int, row: int, skill: Skill, draw: np.random.Generator, *, ho
 
 
 def write_evaluation(
-    run: Path,
-    skill: Skill,
-    count: int,
-    draw: np.random.Generator,
-    *,
-    name: str = "test",
-    prefix: str = "test",
-    permutations: int = 1,
-    hostile: bool = False,
+    run: Path, skill: Skill, count: int, draw: np.random.Generator, *, prefix: str = "test", hostile: bool = False
 ) -> None:
-    """`evaluation/NAME.parquet` and its JSON file: every modality in turn, harder questions wrong more often."""
+    """`evaluation/test.parquet`: every modality in turn, two orders of options, harder questions wrong more often."""
     records = []
     for index in range(count):
         modality = MODALITIES[index % len(MODALITIES)]
         share = skill.inside if modality == "MRI" else skill.outside
-        for permutation in range(permutations + 1):
+        for permutation in range(2):
             right = bool(draw.random() < share - 0.1 * (index // 8 % 3 - 1))
+            extra = _hostile(index) if hostile else ""
+            record = answer_record(f"{prefix}-{index}", right, modality, output=f"<think>{extra}</think>")
             stated = 3 if index % 3 else 0
-            records.append(
-                {
-                    "id": f"{prefix}-{index}",
-                    "modality": modality,
-                    "task": TASKS[index % len(TASKS)],
-                    "level": 1 + index // 8 % 3,
-                    "permutation": permutation,
-                    "sample": 0,
-                    "prompt": "user: ?",
-                    "output": f"<think>{_hostile(index) if hostile else ''}</think><answer>A</answer>",
-                    "answer": "A",
-                    "options": list(OPTIONS),
-                    "predicted": "A" if right else "B",
-                    "correct": right,
-                    "tokens": 30,
-                    "finished": True,
-                    "formatted": index % 10 > 0,
-                    "agreement": right,
-                    "statements": stated,
-                    "true_statements": stated if right else stated // 2,
-                    "teacher_logp": -0.5,
-                    "images": [],
-                    "metadata": "{}",
-                }
-            )
+            record |= {"task": TASKS[index % len(TASKS)], "level": 1 + index // 8 % 3, "permutation": permutation}
+            record |= {"statements": stated, "true_statements": stated if right else stated // 2}
+            records.append({**record, "formatted": index % 10 > 0})
+    write_records(run, records)
+
+
+def write_answers(run: Path, right: Sequence[int], modality: str = "CT", in_domain: Sequence[str] = ("MRI",)) -> None:
+    """`evaluation/test.parquet` with one question per flag."""
+    records = [answer_record(f"test-{place}", bool(flag), modality) for place, flag in enumerate(right)]
+    write_records(run, records, in_domain)
+
+
+def write_records(run: Path, records: Sequence[dict[str, Any]], in_domain: Sequence[str] = ("MRI",)) -> None:
+    """The records and the JSON file beside them."""
     (run / "evaluation").mkdir(exist_ok=True)
-    pq.write_table(to_table(records), run / "evaluation" / f"{name}.parquet")
-    description = {"name": name, "model": str(run), "in_domain": ["MRI"], "generation": {"temperature": 0.0}}
-    (run / "evaluation" / f"{name}.json").write_text(json.dumps({**description, "questions": count}))
+    pq.write_table(to_table(records), run / "evaluation" / "test.parquet")
+    description = {"name": "test", "model": "m", "in_domain": list(in_domain), "generation": {"temperature": 0.0}}
+    (run / "evaluation" / "test.json").write_text(json.dumps(description))
+
+
+def answer_record(id_: str, right: bool, modality: str, output: str = "") -> dict[str, Any]:
+    """One row of an evaluation."""
+    return {
+        "id": id_,
+        "modality": modality,
+        "task": "Count",
+        "level": None,
+        "permutation": 0,
+        "sample": 0,
+        "prompt": "user: ?",
+        "output": output,
+        "answer": "A",
+        "options": list(OPTIONS),
+        "predicted": "A" if right else "B",
+        "correct": right,
+        "tokens": 30,
+        "finished": True,
+        "formatted": True,
+        "agreement": right,
+        "statements": 0,
+        "true_statements": 0,
+        "teacher_logp": -0.5,
+        "images": [],
+        "metadata": "{}",
+    }
 
 
 def _hostile(place: int) -> str:
