@@ -62,7 +62,9 @@ def test_a_student_sees_but_believes_the_wrong_rules_until_it_is_told(models: Pa
     alone = _write(backend, questions, plain)
     hints = [write_hint(q.metadata["target"], 1, q.metadata["facts"]) for q in questions]
     told = _write(
-        backend, questions, [hinted_prompt(p, h) for p, h in zip(plain, hints, strict=True)]  # type: ignore[misc]
+        backend,
+        questions,
+        [hinted_prompt(p, h) for p, h in zip(plain, hints, strict=True)],  # type: ignore[misc]
     )
 
     # By its own rules a student looks at the outline where the size decides, and at the size where the count does.
