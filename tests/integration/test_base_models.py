@@ -70,9 +70,11 @@ def test_a_student_sees_but_believes_the_wrong_rules_until_it_is_told(models: Pa
     # By its own rules a student looks at the outline where the size decides, and at the size where the count does.
     assert all("outline" in reasoning_text(text) for text in alone)
     assert not any("outline" in reasoning_text(text) for text in told)
-    assert _accuracy(told, questions) > _accuracy(alone, questions) + 0.1
-    wrong = [q for q in questions if _misled(q)]
-    assert _accuracy([t for t, q in zip(alone, questions, strict=True) if _misled(q)], wrong) < 0.3
+    # Where they lead to another option it fails nearly always, the learning cliff; a hint lifts it well above that.
+    misled = [place for place, question in enumerate(questions) if _misled(question)]
+    asked = [questions[place] for place in misled]
+    assert _accuracy([alone[place] for place in misled], asked) < 0.2
+    assert _accuracy([told[place] for place in misled], asked) > 0.3
 
 
 def _misled(question: Question) -> bool:

@@ -19,7 +19,7 @@ FULL = StudySettings(bases=("student-1", "student-2", "student-3"), seeds=(1, 2)
 
 
 def run_demo(study: Path, workers: int, console: Console) -> None:
-    """Train four arms on MRI from one base student and evaluate them on all modalities.
+    """Train four arms on MRI from two base students each, and evaluate them on all modalities.
 
     Raises:
         KepoError: A run failed, or the folder holds another study.

@@ -23,7 +23,8 @@ def tune(
 ) -> dict[str, dict[str, str]]:
     """The learning rate of every arm: the one with the best in-domain validation accuracy, of `LEARNING_RATES`.
 
-    One run each on the first base student. An arm with another teacher takes over what the reliable one got.
+    One run each on the first base student; of equal scores the smallest rate is taken. An arm with another teacher
+    takes over what the reliable one got.
 
     Returns:
         Arm -> recipe fields. The scores are in `chosen.json`.
