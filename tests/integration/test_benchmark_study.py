@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from kepo.benchmark.arms import Arm
 from kepo.benchmark.plan import RunPlan, StudySettings, plan_runs
 from kepo.benchmark.questions import write_study_questions
+from kepo.benchmark.results import write_results
 from kepo.benchmark.study import run_plans
 from kepo.benchmark.tokenizer import phantom_tokenizer
 from kepo.benchmark.worker import is_done
@@ -71,6 +73,18 @@ def test_every_run_is_trained_validated_and_tested(study: Path) -> None:
         validated = [record["step"] for record in metrics if "validation/in_domain" in record]
         assert validated == [0, 2, 3]
         assert [record["step"] for record in metrics if "validation/best_step" in record] == [3]
+
+
+def test_the_results_are_read_from_the_records(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing may depend on where the study was run from
+    write_results(study, tmp_path / "docs" / "results.md")
+    text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    answers = pq.read_table(study / "runs" / "grpo--student-1--seed-1" / "evaluation" / "test.parquet").to_pylist()
+    inside = [row["correct"] for row in answers if row["modality"] == "MRI"]
+    accuracy = f"{100 * sum(inside) / len(inside):.1f}"
+    assert f"| grpo | 1 | {accuracy} (" in text
+    assert "3 runs: 3 arms" in text
+    assert "## Does injected reasoning" not in text  # no arm explored
 
 
 def test_every_run_writes_a_log_of_its_own(study: Path) -> None:

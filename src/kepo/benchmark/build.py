@@ -6,10 +6,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kepo.benchmark.lessons import Role
 from kepo.errors import ConfigError
 from kepo.models.llava import LlavaSize, build_llava
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kepo.data.phantom.scene import Scene
 
 STUDENT_SIZE = LlavaSize(vision_width=64, vision_layers=2, text_width=96, text_layers=4)
 TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_layers=5)
@@ -95,7 +101,9 @@ def _plan(name: str) -> ModelPlan:
     return MODEL_PLANS[name]
 
 
-def _build(plan: ModelPlan, folder: Path, out: Path, scenes, pixels, tell: Callable[[str], None]) -> None:  # type: ignore[no-untyped-def]
+def _build(
+    plan: ModelPlan, folder: Path, out: Path, scenes: list[Scene], pixels: np.ndarray, tell: Callable[[str], None]
+) -> None:
     from kepo.benchmark.pretraining import Phase, pretrain
 
     if plan.start is None:

@@ -19,8 +19,8 @@ DOMAINS = (IN_DOMAIN, OUT_OF_DOMAIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One question to the study.
+class Contrast:
+    """One question to the study, as pairs of arms to compare.
 
     Attributes:
         title: The question.
@@ -43,21 +43,21 @@ def _gates(teacher: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-QUESTIONS: tuple[Question, ...] = (
-    Question(
+CONTRASTS: tuple[Contrast, ...] = (
+    Contrast(
         "Is KEPO above the base model, supervised training, GRPO and on-policy distillation?",
         tuple(
             ("kepo", other)
             for other in (ZERO_SHOT, "sft", "grpo", "opd-0", "opd-0.5", "opd", "grpo-uniform", "grpo-gated")
         ),
     ),
-    Question(
+    Contrast(
         "What do hints, gate and teacher term each add?",
         (("kepo", "grpo-gated"), ("hints-only", "grpo"), ("kepo", "kepo-uniform"), ("kepo", "hints-only")),
     ),
-    Question("Are hints better than sampling again on the same budget?", (("kepo", "kepo-resample"),)),
-    Question("Which gate, with a reliable teacher?", _gates("")),
-    *(Question(f"Which gate, with the {name} teacher?", _gates(name)) for name in OTHER_TEACHERS),
+    Contrast("Are hints better than sampling again on the same budget?", (("kepo", "kepo-resample"),)),
+    Contrast("Which gate, with a reliable teacher?", _gates("")),
+    *(Contrast(f"Which gate, with the {name} teacher?", _gates(name)) for name in OTHER_TEACHERS),
 )
 
 
@@ -82,16 +82,16 @@ class Answer:
     sign_flip_p: float | None
 
 
-def answer(study: Study, question: Question, tables: Mapping[tuple[str, str], pa.Table]) -> list[Answer]:
-    """The answers to a question, for all pairs of which the study has both arms, domain after domain.
+def answer(study: Study, contrast: Contrast, tables: Mapping[tuple[str, str], pa.Table]) -> list[Answer]:
+    """The answers to a contrast, for all pairs of which the study has both arms, domain after domain.
 
     Args:
         study: Loaded, with evaluations of the same questions.
-        question: What to compare.
+        contrast: What to compare.
         tables: Of `domain_tables`.
     """
     present = {arm.name for arm in study.arms}
-    pairs = [pair for pair in question.pairs if set(pair) <= present]
+    pairs = [pair for pair in contrast.pairs if set(pair) <= present]
     answers = []
     for domain in DOMAINS:
         found = [one for pair in pairs if (one := _compare(study, *pair, domain, tables)) is not None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
 from kepo.evaluation.reasoning import reasoning_text, statements, summarize_reasoning
 from kepo.evaluation.stability import measure
 from kepo.reports.study import Study
+from kepo.runs import ROLLOUTS, read_rollouts
 
 
 def reasoning_section(study: Study) -> str:
@@ -32,13 +33,18 @@ def _mean(values: Sequence[float | None], name: str) -> str:
     return f"{fmean(known):.1f}" if name == "tokens" else f"{100 * fmean(known):.1f}"
 
 
-def injected_section(study: Study) -> str:
-    """Whether right rollouts that were injected state true things as often as the others; empty without any."""
+def injected_section(study: Study, facts: Mapping[str, Mapping[str, str]]) -> str:
+    """Whether right rollouts that were injected state true things as often as the others; empty without any.
+
+    Args:
+        study: Its runs have rollout logs.
+        facts: Training question's id -> name -> true value.
+    """
     rows = []
     for arm in study.arms:
         counts = {True: [0, 0, 0, 0], False: [0, 0, 0, 0]}
         for run in arm.runs:
-            for injected, found in _right_rollouts(run.run.folder):
+            for injected, found in _right_rollouts(run.run.folder, facts):
                 total, true = found
                 count = counts[injected]
                 count[0] += 1
@@ -56,15 +62,10 @@ def injected_section(study: Study) -> str:
     )
 
 
-def _right_rollouts(folder: Path) -> Iterable[tuple[bool, tuple[int, int]]]:
+def _right_rollouts(folder: Path, facts: Mapping[str, Mapping[str, str]]) -> Iterable[tuple[bool, tuple[int, int]]]:
     """(injected, (statements, true statements)) of every right rollout of a run."""
-    from kepo.data.files import load_jsonl
-    from kepo.runs import open_run, read_rollouts
-
-    if not (folder / "rollouts").is_dir():
+    if not (folder / ROLLOUTS).is_dir():
         return
-    data = open_run(folder).manifest["config"]["data"]["data_path"]
-    facts = {question.id: question.metadata["facts"] for question in load_jsonl(data)}
     columns = ["id", "completion", "injected", "reward/choice_accuracy"]
     for row in read_rollouts(folder, columns).to_pylist():
         if row["reward/choice_accuracy"] == 1.0:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kepo.benchmark.arms import TRAINED_ON
-from kepo.benchmark.contrasts import DOMAINS, QUESTIONS, Answer, Question, answer, domain_tables, sentence
+from kepo.benchmark.contrasts import CONTRASTS, DOMAINS, Answer, Contrast, answer, domain_tables, sentence
 from kepo.benchmark.measures import (
     cost_section,
     injected_section,
@@ -20,6 +20,8 @@ from kepo.benchmark.measures import (
     reasoning_section,
     stability_section,
 )
+from kepo.benchmark.plan import DATA
+from kepo.data.files import load_jsonl
 from kepo.evaluation.accuracy import macro_accuracy, paired_scores, split_domains
 from kepo.evaluation.paired import paired_bootstrap
 from kepo.reports.load import load_study, same_questions
@@ -52,13 +54,14 @@ def show_results(folder: Path, console: Console) -> None:
 def write_results(folder: Path, file: Path) -> None:
     """Write the results of the study in `folder` as Markdown to `file`."""
     study = _load(folder)
+    facts = {question.id: question.metadata["facts"] for question in load_jsonl(folder / DATA / "train.jsonl")}
     sections = [
         _opening(study),
         _tuning(folder),
         _accuracies(study),
-        *(_answers(study, question) for question in QUESTIONS),
+        *(_answers(study, contrast) for contrast in CONTRASTS),
         reasoning_section(study),
-        injected_section(study),
+        injected_section(study, facts),
         stability_section(study),
         cost_section(study),
     ]
@@ -150,8 +153,8 @@ def _accuracy(arm: Arm, domain: str, tables: Mapping[tuple[str, str], pa.Table])
     return f"{100 * found.estimate:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
-def _answers(study: Study, question: Question) -> str:
-    answers = answer(study, question, domain_tables(study))
+def _answers(study: Study, contrast: Contrast) -> str:
+    answers = answer(study, contrast, domain_tables(study))
     if not answers:
         return ""
     labels = {arm.name: arm.label for arm in study.arms}
@@ -159,7 +162,7 @@ def _answers(study: Study, question: Question) -> str:
     words = [f"- {sentence([a for a in answers if (a.first, a.second) == pair], labels)}" for pair in pairs]
     rows = [[labels[a.first], labels[a.second], a.domain, *_numbers(a)] for a in answers]
     header = ["first", "second", "questions", "difference", "95 %", "p", "p (Holm)", "p (signs)"]
-    return f"## {question.title}\n\n" + "\n".join((*words, "", markdown_table(header, rows)))
+    return f"## {contrast.title}\n\n" + "\n".join((*words, "", markdown_table(header, rows)))
 
 
 def _numbers(one: Answer) -> list[str]:
