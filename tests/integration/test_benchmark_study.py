@@ -30,7 +30,7 @@ ARMS = [
     Arm("grpo", "GRPO", "grpo", SMALL),
     Arm("opd-0", "OPD, λ = 0", "opd", {**SMALL, "on_policy_share": "0"}),
 ]
-SETTINGS = StudySettings(steps=3, validate_every=2, train=8, validation=4, test=1)
+SETTINGS = StudySettings(steps=3, validate_every=2, train=8, validation=4, watched=1, test=1, test_others=1)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_
 IMAGE_SIZE = 48
 POOL = 16384
 _POOL_SEED = 1
-_CYCLE_SEED = 1000
+_LETTERS_RATE = 2e-3
+_EYES_RATE = 1.5e-3
 _BASE_OF_VARIANTS = "teacher-reliable"
 
 
@@ -37,9 +38,9 @@ class ModelPlan:
         seed: Of weights and lessons.
         start: Name of the model it is made from; None for random weights.
         letters: Updates of the first phase, in which letters are learned without images.
-        steps: Updates with images, in each cycle.
-        learning_rate: Highest one of the first cycle; of the second it is half of that, of the third a third.
-        cycles: How often the phase with images is gone through, each with lessons of its own.
+        eyes: Updates of the second phase, in which images are described.
+        steps: Updates of the last phase, in which questions are answered.
+        learning_rate: Highest one of the last phase.
     """
 
     name: str
@@ -48,18 +49,18 @@ class ModelPlan:
     seed: int
     start: str | None = None
     letters: int = 600
-    steps: int = 1200
+    eyes: int = 500
+    steps: int = 900
     learning_rate: float = 1.5e-3
-    cycles: int = 2
 
 
 MODEL_PLANS: dict[str, ModelPlan] = {
     plan.name: plan
     for plan in (
         *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed) for seed in (1, 2, 3)),
-        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, cycles=3),
+        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, eyes=1000, steps=700),
         *(
-            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 200, 5e-4, 1)
+            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, 200, 5e-4)
             for role in ("wrong-rules", "lost-after-errors")
         ),
     )
@@ -112,14 +113,15 @@ def _build(
         shutil.copytree(folder / plan.start, out)
     else:
         raise ConfigError(f"{plan.name} is made from {plan.start}, which is not in {folder}; build that first.")
-    if plan.letters:
-        tell(f"{plan.name}: letters, {plan.letters} updates")
-        phase = Phase("letters", plan.letters, learning_rate=2e-3, images=False)
-        pretrain(out, phase, scenes, pixels, plan.seed)
-    for cycle in range(plan.cycles):
-        tell(f"{plan.name}: images, {plan.steps} updates, cycle {cycle + 1} of {plan.cycles}")
-        phase = Phase(plan.role, plan.steps, learning_rate=plan.learning_rate / (1 + cycle))
-        pretrain(out, phase, scenes, pixels, plan.seed + _CYCLE_SEED * cycle)
+    phases = (
+        Phase("letters", plan.letters, learning_rate=_LETTERS_RATE, images=False),
+        Phase("eyes", plan.eyes, learning_rate=_EYES_RATE),
+        Phase(plan.role, plan.steps, learning_rate=plan.learning_rate),
+    )
+    for phase in phases:
+        if phase.steps:
+            tell(f"{plan.name}: {phase.role}, {phase.steps} updates")
+            pretrain(out, phase, scenes, pixels, plan.seed)
 
 
 def _untrained(plan: ModelPlan, folder: Path, out: Path) -> None:

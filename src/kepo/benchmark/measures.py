@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
 
 from kepo.evaluation.reasoning import reasoning_text, statements, summarize_reasoning
 from kepo.evaluation.stability import measure
 from kepo.reports.study import Study
 from kepo.runs import ROLLOUTS, read_rollouts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def reasoning_section(study: Study) -> str:
@@ -18,12 +24,24 @@ def reasoning_section(study: Study) -> str:
     for arm in study.arms:
         found = [summarize_reasoning(run.evaluation.table) for run in arm.runs if run.evaluation is not None]
         columns = ("format_rate", "agreement", "truthfulness", "all_true", "tokens")
-        rows.append([arm.label, *(_mean([getattr(one, name) for one in found], name) for name in columns)])
+        lucky = [_right_by_luck(run.evaluation.table) for run in arm.runs if run.evaluation is not None]
+        cells = [_mean([getattr(one, name) for one in found], name) for name in columns]
+        rows.append([arm.label, *cells, _mean(lucky, "lucky")])
     header = ["arm", "format", "reasoning agrees with answer", "true statements", "all statements true", "tokens"]
+    header += ["right answers with a false statement"]
     return (
         "## Reasoning\n\nOn all test questions, in percent (tokens: mean length). A statement is true when it agrees "
-        "with the scene.\n\n" + markdown_table(header, rows)
+        "with the scene. A right\nanswer after a false statement is luck, or a second mistake that made up for the "
+        "first.\n\n" + markdown_table(header, rows)
     )
+
+
+def _right_by_luck(table: pa.Table) -> float | None:
+    """Share of the right answers whose reasoning states something false."""
+    right = table.filter(table["correct"])
+    if not len(right):
+        return None
+    return fmean(pc.less(right["true_statements"], right["statements"]).to_pylist())
 
 
 def _mean(values: Sequence[float | None], name: str) -> str:

@@ -26,8 +26,10 @@ class StudySettings:
         steps: Updates of a run.
         validate_every: Updates between two validations.
         train: Training questions, all of the modality trained on.
-        validation: Validation questions per modality (a third of that for those not trained on).
-        test: Test questions per modality.
+        validation: Validation questions of the modality trained on.
+        watched: Validation questions of each other modality; they decide nothing.
+        test: Test questions of the modality trained on.
+        test_others: Test questions of each other modality.
         data_seed: Seeds the questions.
     """
 
@@ -37,7 +39,9 @@ class StudySettings:
     validate_every: int = 20
     train: int = 600
     validation: int = 140
+    watched: int = 14
     test: int = 105
+    test_others: int = 105
     data_seed: int = 2026
 
 

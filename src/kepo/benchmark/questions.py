@@ -15,22 +15,28 @@ from kepo.errors import ConfigError
 from kepo.types import Question
 
 _NOTE = "data.json"
+_QUESTIONS = ("train", "validation", "watched", "test", "test_others", "data_seed")
+"""The settings that decide the questions."""
 
 
 def study_questions(settings: StudySettings) -> dict[str, list[Question]]:
     """Training, validation and test questions by the name of their file; no two of them share a scene.
 
-    Training questions are of one modality. Validation has a third as many questions of each other modality: they are
-    watched, and decide nothing.
+    Training questions are of one modality. Validation questions of the others are watched, and decide nothing.
     """
     others = [modality for modality in MODALITIES if modality != TRAINED_ON]
     seed = settings.data_seed
-    inside = phantom_questions(settings.validation, seed + 1, modalities=[TRAINED_ON])
-    outside = phantom_questions(max(1, settings.validation // 3) * len(others), seed + 2, modalities=others)
+
+    def inside(number: int, offset: int) -> list[Question]:
+        return phantom_questions(number, seed + offset, modalities=[TRAINED_ON])
+
+    def outside(number: int, offset: int) -> list[Question]:
+        return phantom_questions(number * len(others), seed + offset, modalities=others)
+
     return {
-        "train": phantom_questions(settings.train, seed, modalities=[TRAINED_ON]),
-        "validation": [*inside, *outside],
-        "test": phantom_questions(settings.test * len(MODALITIES), seed + 3),
+        "train": inside(settings.train, 0),
+        "validation": [*inside(settings.validation, 1), *outside(settings.watched, 2)],
+        "test": [*inside(settings.test, 3), *outside(settings.test_others, 4)],
     }
 
 
@@ -41,7 +47,7 @@ def write_study_questions(study: Path, settings: StudySettings) -> None:
         ConfigError: other questions are there.
     """
     numbers = asdict(settings)
-    wanted = {name: numbers[name] for name in ("train", "validation", "test", "data_seed")}
+    wanted = {name: numbers[name] for name in _QUESTIONS}
     note = study / DATA / _NOTE
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))

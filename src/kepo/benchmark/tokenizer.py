@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kepo.benchmark.lessons import DESCRIBE
 from kepo.data.phantom.knowledge import JUDGEMENTS
 from kepo.data.phantom.questions import KINDS
 from kepo.data.phantom.reasoning import VALUES, steps
@@ -39,7 +40,7 @@ def prompt_phrases() -> list[str]:
     pieces = [piece for text in texts for piece in prompt_text(text).removeprefix("user: ").split(_GAP)]
     # A blank before what is filled in belongs to the word that follows it.
     phrases = [piece.rstrip(" ") for piece in pieces] + [kind.text for kind in KINDS.values()]
-    return [phrase for phrase in dict.fromkeys(phrases) if phrase.strip()]
+    return [phrase for phrase in dict.fromkeys([*phrases, DESCRIBE]) if phrase.strip()]
 
 
 def chain_words() -> list[str]:

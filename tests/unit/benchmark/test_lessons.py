@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from kepo.benchmark.lessons import (
+    DESCRIBE,
     FOREIGN_PREFIX_SHARE,
     HINT_WRITING_SHARE,
     HINTED_SHARE,
@@ -186,6 +187,18 @@ def test_letters_are_taught_from_a_conclusion_that_is_given() -> None:
         assert taught.target == f"{one.letter}</answer>"
         assert len(one.chain) == 1
         assert one.options[one.letter] == one.conclusion == facts(taught.scene)[one.target]
+
+
+def test_eyes_are_taught_by_everything_that_can_be_seen_in_a_random_order() -> None:
+    orders = set()
+    for taught in _lessons("eyes", 200):
+        said = re.fullmatch(r"<think>(.*)</think>", taught.target)
+        assert said
+        seen = dict(text.split(" ") for text in said[1].split("; "))
+        assert seen == {name: facts(taught.scene)[name] for name in ("texture", *ATTRIBUTES)}
+        assert taught.prompt == [{"role": "user", "content": DESCRIBE}]
+        orders.add(tuple(seen))
+    assert len(orders) > 150
 
 
 def test_a_lesson_depends_on_its_scene_and_its_random_numbers_alone() -> None:
