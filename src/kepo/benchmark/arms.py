@@ -49,7 +49,7 @@ _TRAINED = (
 )
 
 # What is gated, is gated because of what the teacher says; so these are compared again with worse teachers.
-_GATES = ("grpo-uniform", "grpo-gated", "grpo-token", "kepo", "kepo-token", "kepo-uniform")
+_GATES = ("kepo", "kepo-token", "kepo-uniform")
 
 
 def all_arms() -> list[Arm]:

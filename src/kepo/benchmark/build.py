@@ -22,8 +22,8 @@ TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_
 IMAGE_SIZE = 48
 POOL = 16384
 _POOL_SEED = 1
-_LETTERS_RATE = 2e-3
-_EYES_RATE = 1.5e-3
+_RATE = 2e-3
+_REPEATED: tuple[tuple[Role, float], ...] = (("letters", 0.15), ("eyes", 0.25))
 _BASE_OF_VARIANTS = "teacher-reliable"
 
 
@@ -38,7 +38,7 @@ class ModelPlan:
         seed: Of weights and lessons.
         start: Name of the model it is made from; None for random weights.
         letters: Updates of the first phase, in which letters are learned without images.
-        eyes: Updates of the second phase, in which images are described.
+        looks: Updates of the second phase, in which the image tower learns to see, without the decoder.
         steps: Updates of the last phase, in which questions are answered.
         learning_rate: Highest one of the last phase.
     """
@@ -48,9 +48,9 @@ class ModelPlan:
     role: Role
     seed: int
     start: str | None = None
-    letters: int = 600
-    eyes: int = 500
-    steps: int = 900
+    letters: int = 900
+    looks: int = 1000
+    steps: int = 600
     learning_rate: float = 1.5e-3
 
 
@@ -58,9 +58,9 @@ MODEL_PLANS: dict[str, ModelPlan] = {
     plan.name: plan
     for plan in (
         *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed) for seed in (1, 2, 3)),
-        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, eyes=1000, steps=700),
+        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letters=600, looks=2500, steps=500),
         *(
-            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, 200, 5e-4)
+            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, 150, 5e-4)
             for role in ("wrong-rules", "lost-after-errors")
         ),
     )
@@ -105,7 +105,7 @@ def _plan(name: str) -> ModelPlan:
 def _build(
     plan: ModelPlan, folder: Path, out: Path, scenes: list[Scene], pixels: np.ndarray, tell: Callable[[str], None]
 ) -> None:
-    from kepo.benchmark.pretraining import Phase, pretrain
+    from kepo.benchmark.pretraining import Phase, open_eyes, pretrain
 
     if plan.start is None:
         _untrained(plan, folder, out)
@@ -113,15 +113,15 @@ def _build(
         shutil.copytree(folder / plan.start, out)
     else:
         raise ConfigError(f"{plan.name} is made from {plan.start}, which is not in {folder}; build that first.")
-    phases = (
-        Phase("letters", plan.letters, learning_rate=_LETTERS_RATE, images=False),
-        Phase("eyes", plan.eyes, learning_rate=_EYES_RATE),
-        Phase(plan.role, plan.steps, learning_rate=plan.learning_rate),
-    )
-    for phase in phases:
-        if phase.steps:
-            tell(f"{plan.name}: {phase.role}, {phase.steps} updates")
-            pretrain(out, phase, scenes, pixels, plan.seed)
+    if plan.letters:
+        tell(f"{plan.name}: letters, {plan.letters} updates")
+        pretrain(out, Phase("letters", plan.letters, learning_rate=_RATE, images=False), scenes, pixels, plan.seed)
+    if plan.looks:
+        tell(f"{plan.name}: eyes, {plan.looks} updates")
+        open_eyes(out, Phase("eyes", plan.looks, batch_size=128, learning_rate=_RATE), scenes, pixels, plan.seed)
+    tell(f"{plan.name}: {plan.role}, {plan.steps} updates")
+    phase = Phase(plan.role, plan.steps, learning_rate=plan.learning_rate, repeated=_REPEATED)
+    pretrain(out, phase, scenes, pixels, plan.seed)
 
 
 def _untrained(plan: ModelPlan, folder: Path, out: Path) -> None:

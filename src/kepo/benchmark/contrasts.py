@@ -31,16 +31,12 @@ class Contrast:
     pairs: tuple[tuple[str, str], ...]
 
 
-def _gates(teacher: str) -> tuple[tuple[str, str], ...]:
+def _gates(arm: str, teacher: str = "") -> tuple[tuple[str, str], ...]:
+    """Per trajectory against none, per token against none, per token against per trajectory."""
     at = f"@{teacher}" if teacher else ""
-    return (
-        (f"kepo{at}", f"kepo-uniform{at}"),
-        (f"kepo-token{at}", f"kepo-uniform{at}"),
-        (f"kepo-token{at}", f"kepo{at}"),
-        (f"grpo-gated{at}", f"grpo-uniform{at}"),
-        (f"grpo-token{at}", f"grpo-uniform{at}"),
-        (f"grpo-token{at}", f"grpo-gated{at}"),
-    )
+    trajectory = f"{arm}{at}" if arm == "kepo" else f"{arm}-gated{at}"
+    token, none = f"{arm}-token{at}", f"{arm}-uniform{at}"
+    return (trajectory, none), (token, none), (token, trajectory)
 
 
 CONTRASTS: tuple[Contrast, ...] = (
@@ -56,8 +52,8 @@ CONTRASTS: tuple[Contrast, ...] = (
         (("kepo", "grpo-gated"), ("hints-only", "grpo"), ("kepo", "kepo-uniform"), ("kepo", "hints-only")),
     ),
     Contrast("Are hints better than sampling again on the same budget?", (("kepo", "kepo-resample"),)),
-    Contrast("Which gate, with a reliable teacher?", _gates("")),
-    *(Contrast(f"Which gate, with the {name} teacher?", _gates(name)) for name in OTHER_TEACHERS),
+    Contrast("Which gate, with a reliable teacher?", (*_gates("kepo"), *_gates("grpo"))),
+    *(Contrast(f"Which gate, with the {name} teacher?", _gates("kepo", name)) for name in OTHER_TEACHERS),
 )
 
 

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
 
 from kepo.benchmark.lessons import Lesson, Role, draw_scene, lesson
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.data.phantom.render import render
+from kepo.data.phantom.scene import ATTRIBUTES, TEXTURES
 from kepo.models.tokenizer import IMAGE
 
 if TYPE_CHECKING:
     from kepo.data.phantom.scene import Scene
 
-_LETTER_WEIGHT = 4.0
+_LETTER_WEIGHT = 8.0
 _IGNORED = -100
 
 
@@ -37,6 +39,7 @@ class Phase:
         batch_size: Lessons a step.
         learning_rate: Highest learning rate, after a short warm-up; it falls along a cosine to a twentieth.
         images: Whether the images are shown. Without, only rules, writing and letters can be learned, but faster.
+        repeated: (role, share of the lessons) of earlier phases: what is not repeated is forgotten.
     """
 
     role: Role
@@ -44,6 +47,15 @@ class Phase:
     batch_size: int = 64
     learning_rate: float = 1e-3
     images: bool = True
+    repeated: tuple[tuple[Role, float], ...] = ()
+
+    def role_of(self, chance: float) -> Role:
+        """Whose lesson is given, `chance` being an even random number in [0, 1)."""
+        for role, share in self.repeated:
+            if chance < share:
+                return role
+            chance -= share
+        return self.role
 
 
 def scene_pool(number: int, seed: int) -> list[Scene]:
@@ -70,7 +82,38 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     lessons = Lessons(phase, scenes, pixels, processor, seed)
-    arguments = TrainingArguments(
+    letters = processor.tokenizer.convert_tokens_to_ids(["A", "B", "C", "D"])
+    Trainer(
+        model=model,
+        args=_arguments(folder, phase, seed),
+        train_dataset=lessons,
+        data_collator=lessons.collate,
+        compute_loss_func=WeightedLoss(letters),
+    ).train()
+    _write(model, folder)
+
+
+def open_eyes(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
+    """Train the image tower and the projector of the model in `folder` alone, and write it back; see `Eyes`.
+
+    Args:
+        folder: A model folder as `kepo.models.build_llava` writes it.
+        phase: How long; its role and what it repeats mean nothing here.
+        scenes: Pool to draw from.
+        pixels: Their images, (N, S, S, 3) uint8.
+        seed: Decides the order of the images and the readers' first weights.
+    """
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        eyes = Eyes(model)
+    looks = Looks(phase, scenes, pixels, seed)
+    Trainer(model=eyes, args=_arguments(folder, phase, seed), train_dataset=looks, data_collator=looks.collate).train()
+    _write(model, folder)
+
+
+def _arguments(folder: Path, phase: Phase, seed: int) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=phase.batch_size,
         max_steps=phase.steps,
@@ -91,16 +134,67 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
         disable_tqdm=True,
         log_level="error",
     )
-    letters = processor.tokenizer.convert_tokens_to_ids(["A", "B", "C", "D"])
-    Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=lessons,
-        data_collator=lessons.collate,
-        compute_loss_func=WeightedLoss(letters),
-    ).train()
+
+
+def _write(model: Any, folder: Path) -> None:
     # Half precision is enough to start from, and what is shipped is what a build writes.
     model.half().save_pretrained(folder)
+
+
+_LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
+"""Name -> its values: what can be seen in an image."""
+
+
+class Eyes(nn.Module):
+    """Image tower and projector of a model, with a linear reader for every attribute on the mean of the image's tokens.
+
+    What is read off by a line before the decoder has learned anything, the decoder soon learns to say, and an update
+    costs a tenth of one through it. The readers are thrown away afterwards.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.tower, self.projector = model.model.vision_tower, model.model.multi_modal_projector
+        width = model.config.text_config.hidden_size
+        self.readers = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in _LOOKED_FOR.items()})
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The summed cross-entropy of all attributes.
+
+        Args:
+            pixel_values: (B, 3, S, S) in [-1, 1].
+            labels: (B, attributes) places of the true values.
+        """
+        seen = self.projector(self.tower(pixel_values).last_hidden_state).mean(dim=1)  # (B, width)
+        losses = [
+            nn.functional.cross_entropy(reader(seen), labels[:, place])
+            for place, reader in enumerate(self.readers.values())
+        ]
+        return {"loss": torch.stack(losses).sum()}
+
+
+class Looks(Dataset):
+    """Images with the places of their attributes' values, drawn one by one."""
+
+    def __init__(self, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
+        self._phase, self._scenes, self._pixels, self._seed = phase, scenes, pixels, seed
+
+    def __len__(self) -> int:
+        return self._phase.steps * self._phase.batch_size
+
+    def __getitem__(self, index: int) -> int:
+        return random.Random(f"look/{self._seed}/{index}").randrange(len(self._scenes))
+
+    def collate(self, numbers: list[int]) -> dict[str, torch.Tensor]:
+        """(B, 3, S, S) pixels in [-1, 1] and (B, attributes) labels."""
+        scenes = [self._scenes[number] for number in numbers]
+        places = [[values.index(getattr(scene, name)) for name, values in _LOOKED_FOR.items()] for scene in scenes]
+        return {"pixel_values": _normalized(self._pixels[numbers]), "labels": torch.tensor(places)}
+
+
+def _normalized(pixels: np.ndarray) -> torch.Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) in [-1, 1], as the processor does it."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 class Lessons(Dataset):
@@ -117,7 +211,8 @@ class Lessons(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         draw = random.Random(f"lesson/{self._seed}/{self._phase.role}/{self._phase.images}/{index}")
         number = draw.randrange(len(self._scenes))
-        return {"number": number, **self.encode(lesson(self._phase.role, self._scenes[number], draw))}
+        role = self._phase.role_of(draw.random())
+        return {"number": number, **self.encode(lesson(role, self._scenes[number], draw))}
 
     def encode(self, taught: Lesson) -> dict[str, list[int]]:
         """Token ids, and labels that leave out all but the target."""
@@ -142,8 +237,7 @@ class Lessons(Dataset):
         mask = ids != self._tokenizer.pad_token_id
         encoded = {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
         if self._phase.images:
-            chosen = torch.from_numpy(self._pixels[[row["number"] for row in batch]])
-            encoded["pixel_values"] = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            encoded["pixel_values"] = _normalized(self._pixels[[row["number"] for row in batch]])
         return encoded
 
 

@@ -145,8 +145,8 @@ def _accuracies(study: Study) -> str:
     header += [f"questions by rules, {domain}" for domain in DOMAINS]
     return (
         "## Accuracy\n\nPercent, with 95 % intervals. Whoever trains on MRI alone learns to answer MRI, so one column "
-        "leaves out the\nquestions for the modality. Questions by rules are those for disease, grade and decision: there "
-        "students believe wrong\nrules.\n\n" + markdown_table(header, rows)
+        "leaves out the\nquestions for the modality. Questions by rules ask for disease, grade or decision; there the "
+        "students believe\nwrong rules.\n\n" + markdown_table(header, rows)
     )
 
 

@@ -13,7 +13,7 @@ from kepo.benchmark.plan import TUNING, RunPlan, StudySettings
 from kepo.benchmark.study import run_plans
 from kepo.runs import read_metrics
 
-LEARNING_RATES = ("3e-5", "1e-4", "3e-4")
+LEARNING_RATES = ("1e-4", "3e-4")
 _SEED = 100
 _CHOSEN = "chosen.json"
 

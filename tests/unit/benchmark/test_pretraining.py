@@ -15,14 +15,25 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kepo import KEPOConfig, KEPOTrainer
-from kepo.benchmark.lessons import Lesson
+from kepo.benchmark.lessons import DESCRIBE, Lesson
 from kepo.benchmark.plan import StudySettings
-from kepo.benchmark.pretraining import Lessons, Phase, WeightedLoss, pretrain, render_pool, scene_pool
+from kepo.benchmark.pretraining import (
+    Lessons,
+    Looks,
+    Phase,
+    WeightedLoss,
+    open_eyes,
+    pretrain,
+    render_pool,
+    scene_pool,
+)
 from kepo.benchmark.questions import study_questions
 from kepo.data.dataset import to_dataset
 from kepo.data.phantom.files import draw, scene_of
+from kepo.data.phantom.knowledge import facts
 from kepo.data.phantom.questions import phantom_questions
 from kepo.data.phantom.render import render
+from kepo.data.phantom.scene import ATTRIBUTES, TEXTURES
 from kepo.prompts import build_prompt, hint_request, hinted_prompt
 from kepo.rewards import choice_accuracy
 from kepo.teachers.encoding import encode
@@ -68,6 +79,16 @@ def test_lessons_are_counted_and_the_same_whenever_they_are_asked_for(processor:
     assert len(lessons) == 8
     assert lessons[3] == _lessons(processor)[3]
     assert lessons[3] != lessons[4]
+
+
+def test_shares_of_the_lessons_repeat_earlier_phases(processor: Any) -> None:
+    repeated = (("letters", 0.25), ("eyes", 0.25))
+    lessons = _lessons(processor, role="reliable", steps=100, repeated=repeated)
+    prompts = [processor.tokenizer.decode(lessons[number]["input_ids"]) for number in range(len(lessons))]
+    letter = len(processor.tokenizer("A</answer><|eos|>", add_special_tokens=False)["input_ids"])
+    learned = [sum(label != -100 for label in lessons[number]["labels"]) for number in range(len(lessons))]
+    assert 70 <= sum(length == letter for length in learned) <= 130
+    assert 70 <= sum(DESCRIBE in prompt for prompt in prompts) <= 130
 
 
 def test_a_batch_is_padded_on_the_right_and_padding_is_neither_seen_nor_learned(processor: Any) -> None:
@@ -158,12 +179,12 @@ def test_hinted_prompts_and_hint_requests_have_the_tokens_of_the_lessons(
 # --- the loss -------------------------------------------------------------------------------------------------------
 
 
-def test_the_letter_counts_four_times() -> None:
+def test_the_letter_counts_eight_times() -> None:
     # Two tokens of a vocabulary of 3; the student gives .5 to a word and .25 to a letter (token 2).
     logits = torch.log(torch.tensor([[[0.25, 0.5, 0.25], [0.25, 0.5, 0.25], [0.9, 0.05, 0.05]]]))
     labels = torch.tensor([[-100, 1, 2]])
     loss = WeightedLoss([2])(SimpleNamespace(logits=logits), labels)
-    assert loss.item() == pytest.approx((1 * math.log(2) + 4 * math.log(4)) / 5)
+    assert loss.item() == pytest.approx((1 * math.log(2) + 8 * math.log(4)) / 9)
 
 
 def test_tokens_that_are_not_learned_have_no_gradient() -> None:
@@ -190,3 +211,34 @@ def test_a_phase_lowers_the_loss_and_writes_half_precision(phantom_model: Path, 
             losses.append(WeightedLoss([])(model(**batch), labels).item())
     assert losses[1] < 0.7 * losses[0]
     assert AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").dtype == torch.float16
+
+
+def test_looks_carry_the_pixels_of_an_image_and_what_is_true_of_it() -> None:
+    looks = Looks(Phase("eyes", 2, batch_size=4), SCENES, PIXELS, seed=1)
+    numbers = [looks[index] for index in range(len(looks))]
+    assert len(numbers) == 8
+    assert numbers == [Looks(Phase("eyes", 2, batch_size=4), SCENES, PIXELS, seed=1)[index] for index in range(8)]
+    batch = looks.collate(numbers)
+    assert batch["pixel_values"].shape == (8, 3, 48, 48)
+    for row, number in zip(batch["labels"].tolist(), numbers, strict=True):
+        known = facts(SCENES[number])
+        names = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
+        assert [values[place] for values, place in zip(names.values(), row, strict=True)] == [known[n] for n in names]
+
+
+@pytest.mark.slow
+def test_opening_the_eyes_changes_tower_and_projector_and_leaves_the_decoder_alone(
+    phantom_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(phantom_model, folder)
+    open_eyes(folder, Phase("eyes", 3, batch_size=8, learning_rate=1e-3), SCENES, PIXELS, seed=1)
+    before, after = (
+        AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float16).state_dict()
+        for name in (phantom_model, folder)
+    )
+    assert set(before) == set(after)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("vision_tower" in name for name in changed)
+    assert any("multi_modal_projector" in name for name in changed)
+    assert not any("language_model" in name or "lm_head" in name for name in changed)

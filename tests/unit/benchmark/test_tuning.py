@@ -25,10 +25,8 @@ ARMS = [
 SETTINGS = StudySettings(bases=("student-1", "student-2"), seeds=(1, 2))
 # arm and rate -> in-domain validation accuracy, step by step
 SCORES = {
-    ("grpo", "3e-5"): [0.3, 0.4],
     ("grpo", "1e-4"): [0.3, 0.6],
     ("grpo", "3e-4"): [0.3, 0.5],
-    ("kepo", "3e-5"): [0.3, 0.5, 0.4],
     ("kepo", "1e-4"): [0.3, 0.4, 0.4],
     ("kepo", "3e-4"): [0.3, 0.9, 0.1],
 }
@@ -79,22 +77,22 @@ def test_every_trained_arm_tries_the_same_rates_once_with_a_seed_that_the_study_
 def test_the_scores_are_kept(tmp_path: Path, ran: list[RunPlan]) -> None:
     _tune(tmp_path)
     kept = json.loads((tmp_path / "chosen.json").read_text())
-    assert kept["scores"]["kepo"] == {"3e-5": 0.5, "1e-4": 0.4, "3e-4": 0.9}
+    assert kept["scores"]["kepo"] == {"1e-4": 0.4, "3e-4": 0.9}
     assert kept["learning_rate"] == {"grpo": "1e-4", "kepo": "3e-4"}
 
 
 def test_of_equally_good_rates_the_smallest_is_taken(
     tmp_path: Path, ran: list[RunPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SCORES, ("grpo", "3e-5"), [0.6])
-    assert _tune(tmp_path)["grpo"] == {"learning_rate": "3e-5"}
+    monkeypatch.setitem(SCORES, ("grpo", "3e-4"), [0.6])
+    assert _tune(tmp_path)["grpo"] == {"learning_rate": "1e-4"}
 
 
 def test_a_run_of_tuning_never_reads_the_test_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(worker, "_train", lambda plan: plan.folder.mkdir(parents=True))
     monkeypatch.setattr(worker, "_evaluate", lambda plan, model: read.append(plan.name))
-    plan = RunPlan(tmp_path, ARMS[1], "student-1", 100, SETTINGS, (("learning_rate", "3e-5"),), TUNING)
+    plan = RunPlan(tmp_path, ARMS[1], "student-1", 100, SETTINGS, (("learning_rate", "1e-4"),), TUNING)
     worker.run(plan)
     assert worker.is_done(plan)
     assert read == []
