@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kepo.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,15 +22,6 @@ app = typer.Typer(
     help="Split a data set, draw samples, resize images, and write a data set folder with a data card.",
     no_args_is_help=True,
 )
-
-
-def _count(text: str) -> int:
-    """A number of questions per modality; "all" is -1, because typer has no other whole number for it."""
-    if text.strip().lower() == "all":
-        return -1
-    if not text.strip().isdigit():
-        raise typer.BadParameter(f"{text!r} is neither a number of questions nor 'all'")
-    return int(text)
 
 
 # What every command has; the defaults stand at the commands, because typer takes them from there.
@@ -48,11 +41,10 @@ ImageDisjoint = Annotated[
         help="Keep all questions about one picture on one side.  [default: yes, except for --split paper]",
     ),
 ]
-Train = Annotated[int, typer.Option("--train", parser=_count, metavar="N|all", help="Questions per modality.")]
-Test = Annotated[int, typer.Option("--test", parser=_count, metavar="N|all", help="Questions per modality.")]
+Train = Annotated[str, typer.Option("--train", metavar="N|all", help="Questions per modality.")]
+Test = Annotated[str, typer.Option("--test", metavar="N|all", help="Questions per modality.")]
 Validation = Annotated[
-    int,
-    typer.Option("--validation", parser=_count, metavar="N|all", help="The same, out of the training side; 0: none."),
+    str, typer.Option("--validation", metavar="N|all", help="The same, out of the training side; 0: none.")
 ]
 Size = Annotated[int | None, typer.Option("--size", help="Images become N x N pixels.  [default: 384]")]
 LongestSide = Annotated[
@@ -71,20 +63,28 @@ def settings_from(options: Mapping[str, Any]) -> PrepareSettings:
     """
     from kepo.data.prepare import PrepareSettings
 
-    def count(name: str) -> int | None:
-        return None if options[name] < 0 else options[name]
-
     size, longest = options["size"], options["longest_side"]
     return PrepareSettings(
         split=options["split"],
         image_disjoint=options["image_disjoint"],
-        train=count("train"),
-        validation=count("validation"),
-        test=count("test"),
+        train=_count(options, "train"),
+        validation=_count(options, "validation"),
+        test=_count(options, "test"),
         size=384 if size is None and longest is None else size,
         longest_side=longest,
         seed=options["seed"],
     )
+
+
+def _count(options: Mapping[str, Any], name: str) -> int | None:
+    text = options[name].strip().lower()
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise ConfigError(
+            f"--{name} {options[name]!r} is no whole number of questions per modality; give one, or 'all'"
+        )
+    return int(text)
 
 
 def run(source: Source, options: Mapping[str, Any]) -> None:
@@ -122,13 +122,12 @@ def _show(console: Console, prepared: Prepared) -> None:
     table.add_section()
     table.add_row("all", *(f"{split['questions']} ({split['available']})" for split in splits.values()))
     console.print(table)
-    for short in prepared.card["shortfalls"]:
-        console.print(
-            f"{short['split']}: {short['modality']} has {short['taken']} of the {short['asked']} questions asked for; "
-            "all were taken.",
-            style="yellow",
-            highlight=False,
-        )
+    for split in splits:
+        few = [short for short in prepared.card["shortfalls"] if short["split"] == split]
+        if few:
+            listed = ", ".join(f"{short['modality']} {short['taken']}" for short in few)
+            text = f"{split}: fewer than the {few[0]['asked']} questions asked for, so all were taken: {listed}"
+            console.print(text, style="yellow", highlight=False, soft_wrap=True)
     console.print(
         f"{rows['total']} rows: {rows['usable']} usable, {rows['unusable']} not (unusable.jsonl)", highlight=False
     )
@@ -148,14 +147,12 @@ def omnimedvqa(
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Leave images out: split files alone, for the text.")
     ] = True,
-    modality: Annotated[
-        str | None, typer.Option(help="Of split files whose names do not tell it.")
-    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Of split files whose names do not tell it.")] = None,
     split: Split = None,
     image_disjoint: ImageDisjoint = None,
-    train: Train = 600,
-    test: Test = 300,
-    validation: Validation = 100,
+    train: Train = "600",
+    test: Test = "300",
+    validation: Validation = "100",
     size: Size = None,
     longest_side: LongestSide = None,
     seed: Seed = 42,
@@ -169,7 +166,6 @@ def omnimedvqa(
     options = locals()
     from kepo.data.omnimedvqa import omnimedvqa_source
     from kepo.data.split_files import split_file_source
-    from kepo.errors import ConfigError
 
     if split_file:
         run(split_file_source(split_file, root, images=images, modality=modality), options)

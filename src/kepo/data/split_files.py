@@ -188,7 +188,7 @@ def parse_problem(problem: str, place: Place) -> tuple[str, tuple[str, ...]]:
 
 def _split_at_letters(problem: str, before: str) -> list[str]:
     """The text before `A)`, and what follows each letter."""
-    parts = []
+    parts: list[str] = []
     rest = problem
     for letter in ascii_uppercase:
         mark = before if parts else r"(?:^|\s)"
@@ -205,7 +205,9 @@ def _answer(solution: str, options: tuple[str, ...], place: Place) -> str:
     answer = (found.group(1) if found else solution).strip()
     letter = re.fullmatch(r"\(?([A-Za-z])[).]?", answer)
     # In these files a single letter is always meant as one, also where an option's text is a letter.
-    return resolve_answer(f"({letter.group(1)})" if letter else answer, options, place, "solution", letters=bool(letter))
+    return resolve_answer(
+        f"({letter.group(1)})" if letter else answer, options, place, "solution", letters=bool(letter)
+    )
 
 
 def _collection(image: str) -> str:

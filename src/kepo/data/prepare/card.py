@@ -102,7 +102,11 @@ def _by_kind(splits: Mapping[str, Any], kind: str) -> list[tuple[Any, ...]]:
         for value in part[kind]
     }
     return [
-        (modality, value, *(splits[name]["modalities"].get(modality, {}).get(kind, {}).get(value, 0) for name in SPLITS))
+        (
+            modality,
+            value,
+            *(splits[name]["modalities"].get(modality, {}).get(kind, {}).get(value, 0) for name in SPLITS),
+        )
         for modality, value in sorted(found)
     ]
 
@@ -130,8 +134,8 @@ def _rows(card: Mapping[str, Any]) -> list[str]:
     rows = card["rows"]
     parts = [
         "## Rows",
-        f"{rows['total']} rows were read: {rows['usable']} usable, {rows['unusable']} not; `unusable.jsonl` lists these "
-        "with file, row, field, reason and value."
+        f"{rows['total']} rows were read: {rows['usable']} usable, {rows['unusable']} not; `unusable.jsonl` lists "
+        "these with file, row, field, reason and value."
         + (
             f" {rows['left_out']} usable ones are listed there too: they are left out, because their image is on "
             "another side of the given split."

@@ -83,9 +83,13 @@ def workplace(out: Path, resized_to: str) -> Iterator[Workplace]:
             if not place.result.exists():
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout as error:
-        raise ConfigError(f"{out} is being prepared by another process; wait for it, or choose another --out") from error
+        raise ConfigError(
+            f"{out} is being prepared by another process; wait for it, or choose another --out"
+        ) from error
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}. What is done is kept; the same command goes on.") from error
+        raise DataError(
+            f"{folder} cannot be written: {error}. What is done is kept; the same command goes on."
+        ) from error
 
 
 def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
@@ -109,8 +113,8 @@ def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[st
     differing = [key for key, value in identity.items() if card["identity"].get(key) != value]
     if differing:
         raise ConfigError(
-            f"{out} was prepared otherwise ({', '.join(_changes(card['identity'], identity))}); choose another --out, or "
-            "replace it with --overwrite"
+            f"{out} was prepared otherwise ({', '.join(_changes(card['identity'], identity))}); choose another --out, "
+            "or replace it with --overwrite"
         )
     return card
 

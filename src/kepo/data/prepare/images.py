@@ -175,9 +175,7 @@ def write_images(
             raise DataError(problem)
 
 
-def _write_some(
-    jobs: Sequence[tuple[str, AnyImage]], folder: Path, settings: PrepareSettings
-) -> list[str | None]:
+def _write_some(jobs: Sequence[tuple[str, AnyImage]], folder: Path, settings: PrepareSettings) -> list[str | None]:
     return [_write(content, image, folder, settings) for content, image in jobs]
 
 

@@ -97,7 +97,9 @@ def prepare(
             raise DataError(f"{source.name}: not one row can be used. {_most_frequent(unusable)}")
         sides = split_sides(items, settings)
         drawn = {
-            split: [items[index] for index in draw(items, sides.side(split), settings.count(split), settings.seed, split)]
+            split: [
+                items[index] for index in draw(items, sides.side(split), settings.count(split), settings.seed, split)
+            ]
             for split in SPLITS
         }
         _write_images(drawn, place, settings, workers, bar)
