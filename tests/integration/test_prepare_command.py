@@ -124,7 +124,8 @@ from kepo.types import Question
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 rows = (
-    Question(str(n), f"{n}?", "A", ("x", "y"), (folder / f"{n}.png",), "CT", "t", {"dataset": "d"}) for n in range(count)
+    Question(str(n), f"{n}?", "A", ("x", "y"), (folder / f"{n}.png",), "CT", "t", {"dataset": "d"})
+    for n in range(count)
 )
 settings = PrepareSettings(train=None, test=None, validation=0, size=32)
 prepare(Source("x", rows, (), {}), settings, folder / f"out-{count}", workers=1)

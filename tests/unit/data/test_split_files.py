@@ -1,4 +1,4 @@
-"""Split files of `image, problem, solution`: options inside the text, a letter in tags, the modality in the file's name."""
+"""Split files of `image, problem, solution`: options inside the text, a letter in tags, modality in the name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.omnimedvqa_folder import row, write_rows
 
 from kepo.data.omnimedvqa import omnimedvqa_source
 from kepo.data.schema import Place, RowError
@@ -15,7 +16,6 @@ from kepo.data.sources import Source, Unusable
 from kepo.data.split_files import parse_problem, split_file_source
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
-from omnimedvqa_folder import row, write_rows
 
 PLACE = Place("CT.json", 1)
 ROW = {
