@@ -33,9 +33,30 @@ class Place:
     source: str
     row: int
 
-    def refuse(self, field: str, problem: str) -> NoReturn:
-        """Raises the DataError of this row: `source, row N, field 'x': problem`."""
-        raise DataError(f"{self.source}, row {self.row}, field {field!r}: {problem}")
+    def refuse(self, field: str, problem: str, reason: str | None = None) -> NoReturn:
+        """Raises the RowError of this row: `source, row N, field 'x': problem`.
+
+        Args:
+            field: The column.
+            problem: What is wrong with which value, and what to do.
+            reason: What is wrong, without the value; None: as `problem`, up to what to do.
+        """
+        raise RowError(self, field, problem, reason or problem.partition(";")[0])
+
+
+class RowError(DataError):
+    """A row that cannot be used.
+
+    Attributes:
+        source: The file or folder.
+        row: Row number, from 1.
+        field: The column that is wrong.
+        reason: What is wrong, without the value, so that rows can be counted by it.
+    """
+
+    def __init__(self, place: Place, field: str, problem: str, reason: str) -> None:
+        super().__init__(f"{place.source}, row {place.row}, field {field!r}: {problem}")
+        self.source, self.row, self.field, self.reason = place.source, place.row, field, reason
 
 
 def questions_from_rows(
