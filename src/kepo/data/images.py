@@ -35,8 +35,17 @@ class ImageRoot:
         """The absolute path of the image `name`, links followed.
 
         Raises:
-            DataError: it lies outside the folder: `..`, an absolute path, or a link that leads out.
+            DataError: it lies outside the folder (`..`, an absolute path, or a link that leads out), or is no path.
         """
+        try:
+            return self._located(name)
+        except (ValueError, OSError) as error:
+            if isinstance(error, DataError):
+                raise
+            # A name with a null character, one that is too long, or a link that leads to itself.
+            raise DataError(f"the image {name[:80]!r} is no path that a file can have ({error}); mend it") from error
+
+    def _located(self, name: str) -> Path:
         path = self._resolved / name
         # A data set has many images in few folders, so only those are remembered.
         parent = self._folders.get(path.parent)

@@ -22,8 +22,8 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
     """Questions about the images of MedMNIST's 2-D sets, one per image, in the sets' own splits.
 
     A question has the right label and up to `max_options - 1` others of the set, in an order of its own; both depend on
-    `seed` and the question's id alone. Of several findings in one image (ChestMNIST) one is asked for, the others are no
-    options; where there is none, "no finding" is right. All present labels stand in `metadata["labels"]`.
+    `seed` and the question's id alone. Of several findings in one image (ChestMNIST) one is asked for and the others
+    are no options; where there is none, "no finding" is right. All present labels stand in `metadata["labels"]`.
 
     Args:
         files: `.npz` files by their published names, `pathmnist.npz` or `pathmnist_224.npz`; each set once.
@@ -144,9 +144,7 @@ def _single_label(entry: MedMnistSet, label: int) -> tuple[str, list[str], list[
     return right, [text for text in entry.labels if text != right], [right]
 
 
-def _multi_label(
-    entry: MedMnistSet, flags: list[int], rng: random.Random
-) -> tuple[str, list[str], list[str]] | None:
+def _multi_label(entry: MedMnistSet, flags: list[int], rng: random.Random) -> tuple[str, list[str], list[str]] | None:
     """As `_single_label`; one of the present labels is drawn as the right one."""
     if not set(flags) <= {0, 1}:
         return None

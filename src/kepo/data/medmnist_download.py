@@ -6,6 +6,7 @@ scikit-image, which nothing here needs.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,14 +54,12 @@ def published() -> dict[str, dict[str, Any]]:
     if found is None or not found.submodule_search_locations:
         # Its other requirements are a CUDA build of torchvision among others, for a table of addresses.
         raise MissingExtraError("medmnist", "pip install --no-deps 'medmnist>=3,<4'", _PURPOSE)
-    # Loaded by its file: the package's own __init__ imports torchvision, and prints when there is none.
+    # Read, not imported: the package imports torchvision, prints when there is none, and makes a folder at home.
     file = Path(found.submodule_search_locations[0]) / "info.py"
-    spec = importlib.util.spec_from_file_location("medmnist_info", file)
-    if spec is None or spec.loader is None:
-        raise MissingExtraError("medmnist", "pip install --no-deps 'medmnist>=3,<4'", _PURPOSE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.INFO
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "INFO":
+            return ast.literal_eval(statement.value)
+    raise DataError(f"{file}: there is no table INFO in it; install another version: pip install --no-deps medmnist==3.0.2")
 
 
 def _fetch(name: str, info: dict[str, Any], folder: Path, size: int) -> Path:
@@ -83,7 +82,7 @@ def _fetch(name: str, info: dict[str, Any], folder: Path, size: int) -> Path:
     # pooch raises ValueError when what came is not the file with this checksum.
     except (RequestException, ValueError, OSError) as error:
         raise DataError(
-            f"{file}: it could not be fetched from {url} ({error}); fetch it by hand, check that its MD5 is {checksum}, "
-            "and give it with --npz"
+            f"{file}: it could not be fetched from {url} ({error}); fetch it by hand, check that its MD5 is "
+            f"{checksum}, and give it with --npz"
         ) from error
     return folder / file

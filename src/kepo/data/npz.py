@@ -1,8 +1,8 @@
 """Images inside NumPy archives (`.npz`): unpacked to disk once, then read one at a time.
 
 The member of a compressed archive can only be read from its start, and the largest published ones hold more than ten
-gigabytes. So a member is unpacked to a file of its own and mapped into memory: any image can be read at any time, by any
-process, and what is in memory is that image alone. The price is disk space of the array's plain size.
+gigabytes. So a member is unpacked to a file of its own and mapped into memory: any image can be read at any time, by
+any process, and what is in memory is that image alone. The price is disk space of the array's plain size.
 """
 
 from __future__ import annotations
