@@ -29,7 +29,7 @@ class Unusable:
     Attributes:
         source: The file.
         row: Row number in it, from 1.
-        field: The column that is wrong.
+        field: The column that is wrong; empty where it is the whole row.
         reason: What is wrong, without the value, so that rows can be counted by it.
         value: The value, shortened.
     """
@@ -89,7 +89,7 @@ class Source:
 
 def unusable(error: RowError, row: Any) -> Unusable:
     """The record of a row that `kepo.data.schema` refused with `error`."""
-    value = row.get(error.field) if isinstance(row, Mapping) else row
+    value = row.get(error.field, "") if isinstance(row, Mapping) else row
     return Unusable(error.source, error.row, error.field, error.reason, shortened(value))
 
 
