@@ -53,12 +53,14 @@ class ImageRoot:
         Raises:
             DataError: it lies outside the folder (`..`, an absolute path, or a link that leads out), or is no path.
         """
+        if "\0" in name:
+            raise DataError(f"the image {name[:80]!r} is no path that a file can have (a null character); mend it")
         try:
             return self._located(name)
         except (ValueError, OSError) as error:
             if isinstance(error, DataError):
                 raise
-            # A name with a null character, one that is too long, or a link that leads to itself.
+            # A name that is too long, or a link that leads to itself.
             raise DataError(f"the image {name[:80]!r} is no path that a file can have ({error}); mend it") from error
 
     def _located(self, name: str) -> Path:

@@ -120,7 +120,7 @@ def _question(
     choice = _multi_label(entry, label, rng) if entry.multi_label else _single_label(entry, label[0])
     if choice is None:
         allowed = "flags are 0 or 1" if entry.multi_label else f"labels are 0 to {len(entry.labels) - 1}"
-        return Unusable(str(file), index + 1, f"{split}_labels", f"not a label of {entry.title}: {allowed}", str(label))
+        return Unusable(file.name, index + 1, f"{split}_labels", f"not a label of {entry.title}: {allowed}", str(label))
     right, wrong, present = choice
     options = [right, *rng.sample(wrong, min(len(wrong), max_options - 1))]
     rng.shuffle(options)

@@ -59,7 +59,9 @@ def published() -> dict[str, dict[str, Any]]:
     for statement in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "INFO":
             return ast.literal_eval(statement.value)
-    raise DataError(f"{file}: there is no table INFO in it; install another version: pip install --no-deps medmnist==3.0.2")
+    raise DataError(
+        f"{file}: there is no table INFO in it; install another version: pip install --no-deps medmnist==3.0.2"
+    )
 
 
 def _fetch(name: str, info: dict[str, Any], folder: Path, size: int) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kepo.data.omnimedvqa import list_of_rows
 from kepo.data.sources import Unusable, shortened
 from kepo.errors import ConfigError, DataError
 
@@ -115,7 +116,7 @@ class TableFile:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield number, Unusable(str(self.path), number, "", f"not a row of CSV: {error}", "")
+                    yield number, Unusable(self.path.name, number, "", f"not a row of CSV: {error}", "")
                     continue
                 except UnicodeDecodeError as error:
                     raise DataError(
@@ -127,7 +128,7 @@ class TableFile:
     def _record(self, cells: list[str], header: tuple[str, ...], number: int) -> Record | Unusable:
         if len(cells) != len(header):
             reason = f"{len(cells)} cells, where the header has {len(header)} columns"
-            return Unusable(str(self.path), number, "", reason, shortened(cells))
+            return Unusable(self.path.name, number, "", reason, shortened(cells))
         return dict(zip(header, cells, strict=True))
 
 
@@ -140,9 +141,9 @@ def jsonl_rows(file: Path) -> Iterator[tuple[int, Record | Unusable]]:
                 if text:
                     yield number, _record(json.loads(text), file, number)
             except (json.JSONDecodeError, RecursionError) as error:
-                yield number, Unusable(str(file), number, "", f"the line is not JSON: {error}", shortened(text))
+                yield number, Unusable(file.name, number, "", f"the line is not JSON: {error}", shortened(text))
             except UnicodeDecodeError as error:
-                yield number, Unusable(str(file), number, "", f"the line is not UTF-8: {error.reason}", shortened(line))
+                yield number, Unusable(file.name, number, "", f"the line is not UTF-8: {error.reason}", shortened(line))
 
 
 def json_rows(file: Path) -> Iterator[tuple[int, Record | Unusable]]:
@@ -151,20 +152,14 @@ def json_rows(file: Path) -> Iterator[tuple[int, Record | Unusable]]:
     Raises:
         DataError: the file is not JSON, or no list.
     """
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); fetch or write the file again") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{file}: a list of records was expected, not {type(rows).__name__}; check the file")
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(list_of_rows(file), start=1):
         yield number, _record(row, file, number)
 
 
 def _record(row: Any, file: Path, number: int) -> Record | Unusable:
     if isinstance(row, Mapping):
         return row
-    return Unusable(str(file), number, "", "not a record with columns", shortened(row))
+    return Unusable(file.name, number, "", "not a record with columns", shortened(row))
 
 
 def _parquet(file: Path) -> Any:

@@ -205,7 +205,9 @@ def _answer(solution: str, options: tuple[str, ...], place: Place) -> str:
     answer = (found.group(1) if found else solution).strip()
     letter = re.fullmatch(r"\(?([A-Za-z])[).]?", answer)
     # In these files a single letter is always meant as one, also where an option's text is a letter.
-    return resolve_answer(f"({letter.group(1)})" if letter else answer, options, place, "solution", letters=bool(letter))
+    return resolve_answer(
+        f"({letter.group(1)})" if letter else answer, options, place, "solution", letters=bool(letter)
+    )
 
 
 def _collection(image: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from kepo.data.images import ImageRoot
 from kepo.data.omnimedvqa import canonical_modality
 from kepo.data.records import Record, TableFile
-from kepo.data.schema import Place, RowError, options_of, question_from_row, resolve_answer
+from kepo.data.schema import Place, RowError, claim_id, options_of, question_from_row, resolve_answer
 from kepo.data.sources import Source, Unusable, shortened
 from kepo.data.stored_images import keep_image
 from kepo.errors import ConfigError, DataError
@@ -133,8 +133,9 @@ class _Reader:
     keep_images_in: Path
 
     def rows(self) -> Iterator[Question | Unusable]:
+        seen: dict[str, int] = {}
         for number, record in self.table.rows(tuple(dict.fromkeys(self.map.columns.values()))):
-            yield record if isinstance(record, Unusable) else self._row(record, number)
+            yield record if isinstance(record, Unusable) else self._row(record, number, seen)
 
     def datasets(self) -> list[str]:
         """The names of all data sets in the table."""
@@ -144,10 +145,12 @@ class _Reader:
         values = (record.get(column) for _, record in self.table.rows((column,)) if not isinstance(record, Unusable))
         return list(dict.fromkeys(str(value).strip() for value in values if not _empty(value)))
 
-    def _row(self, record: Record, number: int) -> Question | Unusable:
-        place = Place(str(self.table.path), number)
+    def _row(self, record: Record, number: int, seen: dict[str, int]) -> Question | Unusable:
+        place = Place(self.table.path.name, number)
         try:
-            return self._question(record, place)
+            question = self._question(record, place)
+            claim_id(question.id, seen, place, "id")
+            return question
         except RowError as error:
             column = self.map.columns.get(error.field, error.field)
             value = record.get(column, self.map.constants.get(error.field))
@@ -180,6 +183,8 @@ class _Reader:
         known = "dataset" in self.map.columns
         dataset = _given(cells, "dataset", place) if known else cells.get("dataset", self.table.path.stem)
         metadata = {"dataset": dataset, "file": place.source, "row": place.row}
+        if isinstance(cells.get("image"), str):
+            metadata["image"] = cells["image"]
         if "split" in cells:
             given = _given(cells, "split", place)
             if given.lower() not in _SPLIT_NAMES:

@@ -6,14 +6,14 @@ Closed questions with a yes or a no become multiple choice; all others stay open
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kepo.data.images import ImageRoot
-from kepo.data.omnimedvqa import canonical_modality
+from kepo.data.omnimedvqa import canonical_modality, image_at
 from kepo.data.records import Record, json_rows
-from kepo.data.schema import Place, RowError, question_from_row
+from kepo.data.schema import Place, RowError, claim_id, question_from_row
 from kepo.data.sources import Source, Unusable, unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
@@ -107,6 +107,9 @@ def slake_source(root: Path, choice: VqaChoice, questions: Sequence[Path] = (), 
     Raises:
         DataError: the folder is not laid out so; while rows are read: a file that is no JSON list.
     """
+    for file in questions:
+        if file.stem.lower() not in _SPLIT_OF_FILE:
+            raise DataError(f"{file}: its name is not train, validate or test, so its split is not known; rename it")
     return _source(_SLAKE, root, choice, questions, images)
 
 
@@ -151,32 +154,40 @@ def _image_folder(layout: _Layout, root: Path) -> Path:
 def _rows(
     layout: _Layout, files: tuple[Path, ...], images: ImageRoot, choice: VqaChoice
 ) -> Iterator[Question | Unusable]:
+    seen: dict[str, int] = {}
     for file in files:
         for number, row in json_rows(file):
-            yield row if isinstance(row, Unusable) else _question(layout, row, Place(str(file), number), images, choice)
+            if isinstance(row, Unusable):
+                yield row
+                continue
+            place = Place(file.name, number)
+            try:
+                question = _question(layout, row, place, images, choice)
+                claim_id(question.id, seen, place, "qid")
+                yield question
+            except RowError as error:
+                yield unusable(error, row)
 
 
-def _question(layout: _Layout, row: Record, place: Place, images: ImageRoot, choice: VqaChoice) -> Question | Unusable:
-    try:
-        _check_chosen(row, place, choice)
-        known = layout.read(row, place)
-        if row.get(layout.image_column) in (None, ""):
-            place.refuse(layout.image_column, "is missing or empty")
-        qid = _cell(row, "qid", place)
-        mapped = {
-            "id": f"{layout.title.lower()}-{qid}",
+def _question(layout: _Layout, row: Record, place: Place, images: ImageRoot, choice: VqaChoice) -> Question:
+    _check_chosen(row, place, choice)
+    known = layout.read(row, place)
+    name = _cell(row, layout.image_column, place)
+    described = {"dataset": layout.title, "image": name, "file": place.source, "row": place.row}
+    question = question_from_row(
+        {
+            "id": f"{layout.title.lower()}-{_cell(row, 'qid', place)}",
             "question": row.get("question"),
             "answer": row.get("answer"),
             "options": YES_NO if _is_yes_no(row) else None,
-            "image": row[layout.image_column],
             **known,
-        }
-        mapped["metadata"] |= {"dataset": layout.title, "file": place.source, "row": place.row}
-        return question_from_row(mapped, source=place.source, index=place.row, image_root=images)
-    except RowError as error:
-        if error.field == "image":
-            error.field = layout.image_column
-        return unusable(error, row)
+            "metadata": {**known["metadata"], **described},
+        },
+        source=place.source,
+        index=place.row,
+        image_root=None,
+    )
+    return replace(question, images=image_at(name, images, place, layout.image_column))
 
 
 def _check_chosen(row: Record, place: Place, choice: VqaChoice) -> None:
@@ -232,11 +243,7 @@ def _read_slake(row: Record, place: Place) -> dict[str, Any]:
     modality = canonical_modality(_cell(row, "modality", place))
     if modality is None:
         place.refuse("modality", "is no known modality")
-    split = _SPLIT_OF_FILE.get(Path(place.source).stem.lower())
-    if split is None:
-        raise DataError(
-            f"{place.source}: its name is not train, validate or test, so its split is not known; rename it"
-        )
+    split = _SPLIT_OF_FILE[Path(place.source).stem.lower()]
     kept = _kept(row, ("answer_type", "content_type", "location", "base_type", "q_lang"))
     return {"task": _cell(row, "content_type", place), "modality": modality, "metadata": {**kept, "split": split}}
 
