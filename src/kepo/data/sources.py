@@ -69,10 +69,10 @@ class Source:
     Attributes:
         name: Names the data set in its card.
         rows: A question or an unusable row for every row, in the order of the files. Images are paths that are already
-            resolved below their root, or `LazyImage`s; nothing else. Every question has a `modality`, a `task` where it is
-            known, and `metadata["dataset"]`, the collection that its image comes from. Optional in `metadata`: `file` and
-            `row`, which name the row should its image turn out to be unusable (else the place in `rows` does), and
-            `image`, the name of the image, by which questions without images are kept on one side of a split.
+            resolved below their root, or `LazyImage`s; nothing else. Every question has a `modality`, a `task` where
+            it is known, and `metadata["dataset"]`, the collection that its image comes from. Optional in `metadata`:
+            `file` and `row`, which name the row should its image turn out to be unusable (else the place in `rows`
+            does), and `image`, the name of the image, by which questions without images are kept on one side.
         files: The files that `rows` come from; with the settings they say whether a prepared folder is up to date.
         licences: Dataset -> licence of its images, "unknown" where it is not known.
         notes: Sentences for the data card.

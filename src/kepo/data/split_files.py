@@ -188,7 +188,7 @@ def parse_problem(problem: str, place: Place) -> tuple[str, tuple[str, ...]]:
 
 def _split_at_letters(problem: str, before: str) -> list[str]:
     """The text before `A)`, and what follows each letter."""
-    parts = []
+    parts: list[str] = []
     rest = problem
     for letter in ascii_uppercase:
         mark = before if parts else r"(?:^|\s)"
