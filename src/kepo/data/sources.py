@@ -7,7 +7,7 @@ silently; what it does not know, such as whether an image decodes, is found out 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -77,6 +77,8 @@ class Source:
         licences: Dataset -> licence of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.
+        settings: What its reader was told, as far as it changes what comes out; must survive JSON. With `files` it says
+            whether a prepared folder is up to date.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Source:
     licences: Mapping[str, str]
     notes: tuple[str, ...] = ()
     split_given: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unusable(error: RowError, row: Any) -> Unusable:

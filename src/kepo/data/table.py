@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, TypeAlias, get_args
@@ -121,6 +121,7 @@ def table_source(
         rows=reader.rows(),
         files=(table.path,),
         licences=dict.fromkeys(reader.datasets(), licence),
+        settings={**asdict(resolved), "encoding": table.encoding, "delimiter": table.delimiter, "licence": licence},
         split_given="split" in resolved.columns or "split" in resolved.constants,
     )
 

@@ -6,7 +6,7 @@ Closed questions with a yes or a no become multiple choice; all others stay open
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ def _source(layout: _Layout, root: Path, choice: VqaChoice, questions: Sequence[
         licences={layout.title: layout.licence},
         notes=tuple(notes),
         split_given=True,
+        settings=asdict(choice),
     )
 
 

@@ -309,7 +309,7 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
         ("t.csv", "question,answer,modality\nGröße,x,CT\n".encode("cp1252"), "check delimiter and encoding"),
         (
             "t.csv",
-            b"question,answer,modality\n" + b"What?,x,CT\n" * 9999 + "Gr\xf6\xdfe,x,CT".encode("cp1252"),
+            b"question,answer,modality\n" + b"What?,x,CT\n" * 9999 + b"Gr\xf6\xdfe,x,CT",
             "not utf-8",
         ),
         ("t.parquet", "no", "not a Parquet file"),

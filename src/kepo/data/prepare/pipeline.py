@@ -82,6 +82,7 @@ def prepare(
     out = Path(out).absolute()
     identity = {
         "source": source.name,
+        "reader": dict(source.settings),
         "settings": settings.as_record(),
         "files": [_described(file) for file in source.files],
     }
