@@ -74,9 +74,9 @@ def medmnist(
     if not npz and not download:
         raise ConfigError("no data was named: give files with --npz FILE, or sets to fetch with --download NAME")
     names = list(MEDMNIST_SETS) if download == ["all"] else download or []
-    files = [*(npz or []), *download_medmnist(names, download_to, pixels)]
+    fetched = download_medmnist(names, download_to, pixels) if names else []
     with _kept_until_done(out, unpack_to) as folder:
-        run(medmnist_source(files, folder, seed, options_per_question), options)
+        run(medmnist_source([*(npz or []), *fetched], folder, seed, options_per_question), options)
 
 
 def vqa_rad(
@@ -192,7 +192,7 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
 
 @contextmanager
 def _kept_until_done(out: Path, chosen: Path | None) -> Iterator[Path]:
-    """A folder for what is unpacked: `chosen`, which is kept, or one beside `out` that outlives an interruption only."""
+    """A folder for what is unpacked: `chosen`, which is kept, or one beside `out` that only a failure leaves there."""
     if chosen is not None:
         yield chosen
         return

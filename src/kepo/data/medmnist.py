@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, TypeAlias
 
 from kepo.data.medmnist_sets import MEDMNIST_SETS, NO_FINDING, MedMnistSet
 from kepo.data.npz import ArrayImage, mapped, unpack_array
 from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
+
+# The right option, wrong ones that every question has, those to draw from, and all labels that are present.
+_Choice: TypeAlias = tuple[str, list[str], list[str], list[str]]
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -23,7 +26,8 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
 
     A question has the right label and up to `max_options - 1` others of the set, in an order of its own; both depend on
     `seed` and the question's id alone. Of several findings in one image (ChestMNIST) one is asked for and the others
-    are no options; where there is none, "no finding" is right. All present labels stand in `metadata["labels"]`.
+    are no options; where there is none, "no finding" is right, and it is an option of every question, so that its
+    presence tells nothing. All present labels stand in `metadata["labels"]`.
 
     Args:
         files: `.npz` files by their published names, `pathmnist.npz` or `pathmnist_224.npz`; each set once.
@@ -48,7 +52,7 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
             raise ConfigError(f"{name} is given twice, as {by_name[name]} and as {file}; give one of them")
         by_name[name] = file
     return Source(
-        name="medmnist",
+        name="MedMNIST",
         rows=_rows(by_name, unpack_to, seed, max_options),
         files=tuple(by_name.values()),
         licences={MEDMNIST_SETS[name].title: MEDMNIST_SETS[name].licence for name in by_name},
@@ -122,8 +126,9 @@ def _question(
     if choice is None:
         allowed = "flags are 0 or 1" if entry.multi_label else f"labels are 0 to {len(entry.labels) - 1}"
         return Unusable(file.name, index + 1, f"{split}_labels", f"not a label of {entry.title}: {allowed}", str(label))
-    right, wrong, present = choice
-    options = [right, *rng.sample(wrong, min(len(wrong), max_options - 1))]
+    right, always, others, present = choice
+    options = [right, *always]
+    options += rng.sample(others, min(len(others), max_options - len(options)))
     rng.shuffle(options)
     return Question(
         id=question_id,
@@ -137,20 +142,20 @@ def _question(
     )
 
 
-def _single_label(entry: MedMnistSet, label: int) -> tuple[str, list[str], list[str]] | None:
-    """(right label, wrong ones, all present); None if there is no such label."""
+def _single_label(entry: MedMnistSet, label: int) -> _Choice | None:
+    """None if there is no such label."""
     if not 0 <= label < len(entry.labels):
         return None
     right = entry.labels[label]
-    return right, [text for text in entry.labels if text != right], [right]
+    return right, [], [text for text in entry.labels if text != right], [right]
 
 
-def _multi_label(entry: MedMnistSet, flags: list[int], rng: random.Random) -> tuple[str, list[str], list[str]] | None:
-    """As `_single_label`; one of the present labels is drawn as the right one."""
+def _multi_label(entry: MedMnistSet, flags: list[int], rng: random.Random) -> _Choice | None:
+    """One of the present labels is drawn as the right one; None if a flag is no flag."""
     if not set(flags) <= {0, 1}:
         return None
     present = [text for text, flag in zip(entry.labels, flags, strict=True) if flag]
     absent = [text for text, flag in zip(entry.labels, flags, strict=True) if not flag]
     if not present:
-        return NO_FINDING, absent, []
-    return rng.choice(present), [*absent, NO_FINDING], present
+        return NO_FINDING, [], absent, []
+    return rng.choice(present), [NO_FINDING], absent, present

@@ -49,6 +49,8 @@ def test_every_set_keeps_labels_images_and_splits(name: str, tmp_path: Path) -> 
                 # The right option is the only one of the options that is present.
                 assert present & set(question.options) == ({question.answer_text} if present else set())
                 assert present or question.answer_text == NO_FINDING
+                # An option that is there only where it is right would give the answer away without the image.
+                assert NO_FINDING in question.options
             else:
                 assert question.answer_text == entry.labels[label[0]]
     assert {q.modality for q in found} <= set(MODALITIES)
