@@ -101,14 +101,11 @@ def _by_kind(splits: Mapping[str, Any], kind: str) -> list[tuple[Any, ...]]:
         for modality, part in split["modalities"].items()
         for value in part[kind]
     }
-    return [
-        (
-            modality,
-            value,
-            *(splits[name]["modalities"].get(modality, {}).get(kind, {}).get(value, 0) for name in SPLITS),
-        )
-        for modality, value in sorted(found)
-    ]
+
+    def count(split: str, modality: str, value: str) -> int:
+        return splits[split]["modalities"].get(modality, {}).get(kind, {}).get(value, 0)
+
+    return [(*pair, *(count(split, *pair) for split in SPLITS)) for pair in sorted(found)]
 
 
 def _images(card: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def prepare(
     if card is not None:
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
-        rows, unusable = _read(source)
+        rows, unusable = _read(source, settings)
         looks = _look(rows, place, identity, workers, bar)
         items, without_image = _usable(rows, looks)
         unusable = [*unusable, *without_image]
@@ -120,7 +120,7 @@ def _described(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _read(source: Source) -> tuple[dict[str, _Row], list[Unusable]]:
+def _read(source: Source, settings: PrepareSettings) -> tuple[dict[str, _Row], list[Unusable]]:
     """Questions by their ids, and the rows that are none."""
     rows: dict[str, _Row] = {}
     unusable: list[Unusable] = []
@@ -131,7 +131,7 @@ def _read(source: Source) -> tuple[dict[str, _Row], list[Unusable]]:
         file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
         if row.id in rows:
             unusable.append(Unusable(file, place, "id", "is already the id of another row", shortened(row.id)))
-        elif source.split_given and row.metadata.get("split") not in SPLITS:
+        elif settings.split == "given" and row.metadata.get("split") not in SPLITS:
             value = shortened(row.metadata.get("split"))
             unusable.append(Unusable(file, place, "split", f"is none of {', '.join(SPLITS)}", value))
         else:

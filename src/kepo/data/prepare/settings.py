@@ -50,6 +50,8 @@ class PrepareSettings:
             count = getattr(self, name)
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")
+        if not any(count != 0 for count in (self.train, self.validation, self.test)):
+            raise ConfigError("train, validation and test are all 0, so there is nothing to prepare; ask for some")
         for name in ("test_share", "validation_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number between 0 and 1")

@@ -96,15 +96,26 @@ def _taken_from(
         units = [[pool[place] for place in unit] for unit in places]
     else:
         units = [[index] for index in pool]
+    ranked = sorted(units, key=lambda unit: _rank(items, unit, settings.seed, purpose))
     part: set[int] = set()
-    for unit in sorted(units, key=lambda unit: _rank(items, unit, settings.seed, purpose)):
-        needs = Counter(strata[index] for index in unit)
-        gain = sum(abs(missing[stratum]) - abs(missing[stratum] - count) for stratum, count in needs.items())
-        if gain > 0:
-            part.update(unit)
-            for stratum, count in needs.items():
-                missing[stratum] -= count
+    # First what fits; what is still missing then is filled by units that come closer on the whole.
+    for accepts in (_fits, _comes_closer):
+        for unit in ranked:
+            counts = Counter(strata[index] for index in unit)
+            if part.isdisjoint(unit) and accepts(counts, missing):
+                part.update(unit)
+                for stratum, count in counts.items():
+                    missing[stratum] -= count
     return [index for index in pool if index not in part], [index for index in pool if index in part]
+
+
+def _fits(counts: Mapping[tuple[str, str], int], missing: Mapping[tuple[str, str], int]) -> bool:
+    return all(count <= missing[stratum] for stratum, count in counts.items())
+
+
+def _comes_closer(counts: Mapping[tuple[str, str], int], missing: Mapping[tuple[str, str], int]) -> bool:
+    after = sum(abs(missing[stratum] - count) for stratum, count in counts.items())
+    return after < sum(abs(missing[stratum]) for stratum in counts)
 
 
 def _stratum(question: Question, settings: PrepareSettings) -> tuple[str, str]:
