@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any, TypeAlias
 
 from kepo.data.medmnist_sets import MEDMNIST_SETS, NO_FINDING, MedMnistSet
-from kepo.data.npz import ArrayImage, mapped, unpack_array
+from kepo.data.npz import ImageArray, image_array, mapped, unpack_array
 from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
@@ -95,16 +95,11 @@ def _rows(by_name: dict[str, Path], unpack_to: Path, seed: int, max_options: int
                 yield _question(name, split, index, label.tolist(), file, images, seed, max_options)
 
 
-def _arrays(file: Path, name: str, split: str, unpack_to: Path) -> tuple[Path, Any]:
-    """(file of the images, labels [N,L]) of one split, checked against each other."""
-    images = unpack_array(file, f"{split}_images", unpack_to)
+def _arrays(file: Path, name: str, split: str, unpack_to: Path) -> tuple[ImageArray, Any]:
+    """(images, labels [N,L]) of one split, checked against each other."""
+    images = image_array(unpack_array(file, f"{split}_images", unpack_to), f"{file}, array '{split}_images'")
     labels = mapped(unpack_array(file, f"{split}_labels", unpack_to))
-    shape, kind = mapped(images).shape, mapped(images).dtype
-    if kind != "uint8" or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-        raise DataError(
-            f"{file}, array '{split}_images': {kind} of shape {shape}; 2-D images are uint8 of shape [N,H,W] or "
-            "[N,H,W,3]; fetch the file again"
-        )
+    shape = images.shape
     columns = len(MEDMNIST_SETS[name].labels) if MEDMNIST_SETS[name].multi_label else 1
     labels = labels.reshape(-1, 1) if labels.ndim == 1 else labels
     if labels.dtype.kind not in "ui" or labels.shape != (shape[0], columns):
@@ -116,7 +111,7 @@ def _arrays(file: Path, name: str, split: str, unpack_to: Path) -> tuple[Path, A
 
 
 def _question(
-    name: str, split: str, index: int, label: list[int], file: Path, images: Path, seed: int, max_options: int
+    name: str, split: str, index: int, label: list[int], file: Path, images: ImageArray, seed: int, max_options: int
 ) -> Question | Unusable:
     entry = MEDMNIST_SETS[name]
     question_id = f"{name}-{split}-{index}"
@@ -135,7 +130,7 @@ def _question(
         text=entry.question,
         answer=ascii_uppercase[options.index(right)],
         options=tuple(options),
-        images=(ArrayImage(f"{name}/{split}/{index:06d}", images, index),),
+        images=(images.image(f"{name}/{split}/{index:06d}", index),),
         modality=entry.modality,
         task=entry.task,
         metadata={"dataset": entry.title, "split": _SPLITS[split], "labels": present},

@@ -7,6 +7,7 @@ any process, and what is in memory is that image alone. The price is disk space 
 
 from __future__ import annotations
 
+import math
 import shutil
 import zipfile
 import zlib
@@ -28,20 +29,72 @@ class ArrayImage:
 
     Attributes:
         name: Unique in its source.
-        file: The unpacked `.npy` file, uint8 [N,H,W] or [N,H,W,3].
-        index: Which image, 0..N-1.
+        file: The unpacked `.npy` file.
+        offset: Where the image begins in it, in bytes.
+        shape: (H, W) for a grey image, (H, W, 3) for RGB; one byte per value.
     """
 
     name: str
     file: Path
-    index: int
+    offset: int
+    shape: tuple[int, ...]
 
     def load(self) -> Image:
-        """The image, grey or RGB."""
-        import numpy as np
+        """The image, grey or RGB.
+
+        Raises:
+            OSError: the file is gone, or ends before the image does.
+        """
         from PIL import Image
 
-        return Image.fromarray(np.array(mapped(self.file)[self.index]))
+        size = math.prod(self.shape)
+        with self.file.open("rb") as content:
+            content.seek(self.offset)
+            values = content.read(size)
+        if len(values) != size:
+            raise OSError(f"{self.file} ends before the image {self.name}")
+        height, width, *colours = self.shape
+        return Image.frombytes("RGB" if colours else "L", (width, height), values)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArray:
+    """An unpacked array of images, as far as one image needs to know.
+
+    Attributes:
+        file: The `.npy` file.
+        start: Where the first image begins in it, in bytes.
+        shape: [N,H,W] or [N,H,W,3].
+    """
+
+    file: Path
+    start: int
+    shape: tuple[int, ...]
+
+    def image(self, name: str, index: int) -> ArrayImage:
+        """The image `index`, 0..N-1."""
+        return ArrayImage(name, self.file, self.start + index * math.prod(self.shape[1:]), self.shape[1:])
+
+
+def image_array(file: Path, shown: str) -> ImageArray:
+    """The images in a `.npy` file, which is not read.
+
+    Args:
+        file: The file.
+        shown: Names the array in messages.
+
+    Raises:
+        DataError: no array, or none of 2-D images.
+    """
+    array = mapped(file)
+    shape = tuple(array.shape)
+    two_dimensional = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    if array.dtype != "uint8" or not two_dimensional or not array.flags.c_contiguous:
+        raise DataError(
+            f"{shown}: {array.dtype} of shape {shape}; 2-D images are uint8 of shape [N,H,W] or [N,H,W,3], one after "
+            "the other; fetch the file again"
+        )
+    return ImageArray(file, array.offset, shape)
 
 
 def mapped(file: Path) -> Any:

@@ -15,7 +15,7 @@ from tests.medmnist_files import COUNTS, archive, arrays
 from kepo.data import MODALITIES
 from kepo.data.medmnist import medmnist_source
 from kepo.data.medmnist_sets import MEDMNIST_SETS, NO_FINDING
-from kepo.data.npz import ArrayImage, unpack_array
+from kepo.data.npz import ArrayImage, image_array, unpack_array
 from kepo.data.sources import LazyImage, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
@@ -82,6 +82,10 @@ def test_images_are_small_to_send_and_read_by_other_processes(tmp_path: Path) ->
     sent = pickle.dumps(image)
     assert len(sent) < 1000
     assert pickle.loads(sent).load().mode == "RGB"  # noqa: S301
+    assert isinstance(image, ArrayImage)
+    image.file.write_bytes(image.file.read_bytes()[:1000])
+    with pytest.raises(OSError, match="ends before the image pathmnist/train/000003"):
+        image.load()
 
 
 def test_unpacking_again_touches_nothing_and_another_archive_is_kept_apart(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def test_unpacking_again_touches_nothing_and_another_archive_is_kept_apart(tmp_p
     other = archive(tmp_path, "breastmnist", train_images=np.zeros((12, 28, 28), np.uint8))
     again = unpack_array(other, "train_images", out)
     assert again != first
-    assert ArrayImage("x", again, 0).load().getextrema() == (0, 0)
+    assert image_array(again, "x").image("x", 0).load().getextrema() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,7 @@ def test_a_label_that_does_not_exist_is_a_row_that_cannot_be_used(
         ({"train_labels": np.zeros((12, 1), np.float32)}, "'train_labels': float32"),
         ({"train_images": np.zeros((12, 28, 28, 28), np.uint8)}, "2-D images"),
         ({"train_images": np.zeros((12, 28, 28), np.uint16)}, "uint16"),
+        ({"train_images": np.zeros((12, 28, 28), np.uint8, order="F")}, "one after the other"),
         ({"train_images": np.array([{"a": 1}] * 12, dtype=object)}, "not an array that can be used"),
     ],
 )
