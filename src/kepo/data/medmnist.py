@@ -58,7 +58,7 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
         licences={MEDMNIST_SETS[name].title: MEDMNIST_SETS[name].licence for name in by_name},
         notes=_notes(by_name),
         split_given=True,
-        settings={"seed": seed, "max_options": max_options},
+        options={"seed": seed, "max_options": max_options},
     )
 
 

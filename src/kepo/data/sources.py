@@ -77,8 +77,7 @@ class Source:
         licences: Dataset -> licence of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.
-        settings: What its reader was told, as far as it changes what comes out; must survive JSON. With `files` it says
-            whether a prepared folder is up to date.
+        options: What besides `files` decides the rows, such as settings of the reader; must survive JSON.
     """
 
     name: str
@@ -87,7 +86,7 @@ class Source:
     licences: Mapping[str, str]
     notes: tuple[str, ...] = ()
     split_given: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unusable(error: RowError, row: Any) -> Unusable:
@@ -97,6 +96,7 @@ def unusable(error: RowError, row: Any) -> Unusable:
 
 
 def shortened(value: Any, length: int = 80) -> str:
-    """`value` as text of at most `length` characters."""
+    """`value` as text of at most `length` characters that can be written as UTF-8."""
     text = value if isinstance(value, str) else repr(value)
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else f"{text[: length - 3]}..."

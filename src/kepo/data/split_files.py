@@ -96,7 +96,8 @@ def split_file_source(
     datasets = sorted({row.metadata["dataset"] for row in rows if isinstance(row, Question)})
     licences = {dataset: licence_of(dataset) for dataset in datasets}
     paths = (*(file.path for file in described), *published)
-    return Source("OmniMedVQA split files", rows, paths, licences, NOTES, given)
+    options = {"images": images, "modality": known, "names": [file.shown for file in described]}
+    return Source("OmniMedVQA split files", rows, paths, licences, NOTES, given, options)
 
 
 def _described(paths: Sequence[Path], modality: str | None) -> list[_File]:

@@ -121,7 +121,7 @@ def table_source(
         rows=reader.rows(),
         files=(table.path,),
         licences=dict.fromkeys(reader.datasets(), licence),
-        settings={**asdict(resolved), "encoding": table.encoding, "delimiter": table.delimiter, "licence": licence},
+        options={**asdict(resolved), "encoding": table.encoding, "delimiter": table.delimiter, "licence": licence},
         split_given="split" in resolved.columns or "split" in resolved.constants,
     )
 

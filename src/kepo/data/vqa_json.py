@@ -131,7 +131,7 @@ def _source(layout: _Layout, root: Path, choice: VqaChoice, questions: Sequence[
         licences={layout.title: layout.licence},
         notes=tuple(notes),
         split_given=True,
-        settings=asdict(choice),
+        options=asdict(choice),
     )
 
 

@@ -104,6 +104,10 @@ def test_every_row_is_usable_or_listed(tmp_path: Path) -> None:
         (row(0), "question_id", "is already the id of a row in another file"),
         (row(108, modality_type="Endoscopy"), "modality_type", "is none of MRI, CT, X-Ray, Ultrasound"),
         ("text", "", "is not a record with columns"),
+        (row(110, image_path="Images/" + "a" * 300), "image_path", "is no name that a file can have"),
+        (row(111, image_path="Images\0/a.png"), "image_path", "is no name that a file can have"),
+        (row(112, image_path="\ud800/a.png"), "image_path", "is no name that a file can have"),
+        (row(113, image_path="Images/Scans/1.png", question="\ud800"), "question", "holds characters that are no text"),
     ]
     write_rows(root, [one for one, _, _ in bad], "Zoo")
     prepared = prepare(omnimedvqa_source(root), ALL, tmp_path / "out")
@@ -114,9 +118,9 @@ def test_every_row_is_usable_or_listed(tmp_path: Path) -> None:
         assert one.reason.startswith(reason)
     assert listed[3].value == "Images/none.png"
     assert listed[5].value == "Fracture"
-    assert prepared.card["rows"] == {"total": 50, "usable": 40, "unusable": 10, "left_out": 0}
+    assert prepared.card["rows"] == {"total": 54, "usable": 40, "unusable": 14, "left_out": 0}
     assert {"field": "image_path", "reason": "lies outside the image root", "rows": 3} in prepared.card["unusable"]
-    assert sum(one["rows"] for one in prepared.card["unusable"]) == 10
+    assert sum(one["rows"] for one in prepared.card["unusable"]) == 14
 
 
 def test_the_same_picture_under_two_names_is_on_one_side(tmp_path: Path) -> None:
@@ -197,6 +201,13 @@ def test_a_partial_folder_goes_on_with_other_settings_and_keeps_nothing_of_the_o
             prepare(source, FEW, tmp_path / "out")
     prepare(omnimedvqa_source(root), PrepareSettings(train=2, validation=1, test=1, size=16), tmp_path / "out")
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_other_options_of_the_reader_are_another_folder(tmp_path: Path) -> None:
+    rows = [question(number, picture(tmp_path / f"{number}.png", number)) for number in range(9)]
+    prepare(Source("X", rows, (), {}, options={"images": True}), ALL, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"images was True, is now False"):
+        prepare(Source("X", rows, (), {}, options={"images": False}), ALL, tmp_path / "out")
 
 
 def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def prepare(
     out = Path(out).absolute()
     identity = {
         "source": source.name,
-        "reader": dict(source.settings),
+        "options": dict(source.options),
         "settings": settings.as_record(),
         "files": [_described(file) for file in source.files],
     }
@@ -129,7 +129,10 @@ def _read(source: Source, settings: PrepareSettings) -> tuple[dict[str, _Row], l
             unusable.append(row)
             continue
         file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
-        if row.id in rows:
+        if not _is_text(row):
+            reason = "holds characters that are no text (half of a surrogate pair)"
+            unusable.append(Unusable(file, place, "question", reason, shortened(row.text)))
+        elif row.id in rows:
             unusable.append(Unusable(file, place, "id", "is already the id of another row", shortened(row.id)))
         elif settings.split == "given" and row.metadata.get("split") not in SPLITS:
             value = shortened(row.metadata.get("split"))
@@ -138,6 +141,16 @@ def _read(source: Source, settings: PrepareSettings) -> tuple[dict[str, _Row], l
             images = tuple(Path(image) if isinstance(image, str) else image for image in row.images)
             rows[row.id] = _Row(replace(row, images=images), file, place)
     return rows, unusable
+
+
+def _is_text(question: Question) -> bool:
+    """JSON can spell halves of characters, which no file can hold as UTF-8."""
+    texts = (question.id, question.text, question.answer, *question.options, question.modality, question.task)
+    try:
+        json.dumps([*texts, dict(question.metadata)], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _look(
