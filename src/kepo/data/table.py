@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.images import ImageRoot
-from kepo.data.omnimedvqa import canonical_modality
+from kepo.data.omnimedvqa import canonical_modality, image_at
 from kepo.data.records import Record, TableFile
 from kepo.data.schema import Place, RowError, claim_id, options_of, question_from_row, resolve_answer
 from kepo.data.sources import Source, Unusable, shortened
@@ -208,10 +208,8 @@ class _Reader:
         name = value.get("path") if isinstance(value, Mapping) else value
         if not isinstance(name, str) or not name.strip():
             place.refuse("image", "is missing, empty or neither a path nor an image")
-        try:
-            return self.root.locate(name.strip())
-        except DataError as error:
-            place.refuse("image", str(error), reason="lies outside the image root, or is no path")
+        (image,) = image_at(name.strip(), self.root, place, "image")
+        return image
 
 
 def _empty(value: Any) -> bool:

@@ -186,7 +186,7 @@ def test_lettered_columns_of_their_own_names_need_no_map(tmp_path: Path) -> None
         ({"image": "../a.png"}, "image", "outside the image root"),
         ({"image": ["a.png", "/etc/passwd"]}, "image", "outside the image root"),
         ({"image": {"path": "../../x.png", "bytes": None}}, "image", "outside the image root"),
-        ({"image": "a\0.png"}, "image", "no path"),
+        ({"image": "a\0.png"}, "image", "no name that a file can have"),
     ],
 )
 def test_cells_that_cannot_be_used_are_listed(cells: dict[str, Any], field: str, reason: str, tmp_path: Path) -> None:
