@@ -16,6 +16,7 @@ from kepo.cli.fields import fields
 from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
 from kepo.cli.prepare import app as prepare_app
+from kepo.cli.prepare_sources import medmnist, slake, table, vqa_rad
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
 from kepo.cli.train import train
@@ -35,6 +36,8 @@ app.command()(recipes)
 app.command()(fields)
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(models_app, name="models")
+for prepare_source in (medmnist, vqa_rad, slake, table):
+    prepare_app.command()(prepare_source)
 app.add_typer(prepare_app, name="prepare")
 
 
