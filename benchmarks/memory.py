@@ -5,8 +5,8 @@
     python -m benchmarks.memory --device cuda --model Qwen/Qwen3-VL-2B-Instruct --rows 4 --tokens 1424
 
 Weights are random; with `--model` only a config is read. On the CPU the tensors that autograd saves are counted by
-hooks, and peaks by torch's memory tracker; on a GPU the allocator is asked (`torch.cuda.max_memory_allocated`). Ratios are
-predicted / measured.
+hooks, and peaks by torch's memory tracker; on a GPU the allocator is asked (`torch.cuda.max_memory_allocated`).
+Ratios are predicted / measured.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ def static_rows(name: str, model: Any) -> Iterator[Row]:
     optimizer.zero_grad(set_to_none=True)
 
 
-def activation_rows(name: str, model: Any, rows: int, tokens: int, image_size: int, device: torch.device) -> Iterator[Row]:
+def activation_rows(
+    name: str, model: Any, rows: int, tokens: int, image_size: int, device: torch.device
+) -> Iterator[Row]:
     """What a forward pass keeps, in each arithmetic, with and without checkpointing."""
     sizes = measure_architecture(model, name, "")
     for mode, (dtype, precision) in MODES.items():
@@ -237,7 +239,12 @@ def cache_rows(name: str, model: Any, rows: int, tokens: int, image_size: int, d
             cache = DynamicCache(config=model.config.get_text_config())
             model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
         measured = _bytes(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
-        yield Row(name, f"key-value cache, {mode}", activations.kv_cache_bytes(sizes.decoder, rows, tokens, precision), measured)
+        yield Row(
+            name,
+            f"key-value cache, {mode}",
+            activations.kv_cache_bytes(sizes.decoder, rows, tokens, precision),
+            measured,
+        )
 
 
 def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.device) -> Iterator[Row]:
@@ -253,7 +260,12 @@ def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.de
 
     label = f"{tokens} tokens, vocabulary {vocab}"
     predicted = head.divergence_bytes(chunk, tokens, hidden, vocab, weight=4)
-    yield Row(label, f"divergence, chunks of {chunk}", predicted, peak_of(divergence, device, [weight, other, student, teacher]))
+    yield Row(
+        label,
+        f"divergence, chunks of {chunk}",
+        predicted,
+        peak_of(divergence, device, [weight, other, student, teacher]),
+    )
     if device.type != "cuda":
         return  # TRL's kernel of the log-probabilities is Triton's; its stand-in on a CPU holds other tensors
     model = _HeadOnly(weight)
@@ -290,7 +302,9 @@ class _HeadOnly(torch.nn.Module):
         return self.lm_head
 
 
-def training_rows(name: str, model: Any, rows: int, tokens: int, image_size: int, device: torch.device) -> Iterator[Row]:
+def training_rows(
+    name: str, model: Any, rows: int, tokens: int, image_size: int, device: torch.device
+) -> Iterator[Row]:
     """A GPU's peak of one bfloat16 forward and backward pass with checkpointing, as an update has it."""
     sizes = measure_architecture(model, name, "")
     model = model.to(device, torch.bfloat16).train()

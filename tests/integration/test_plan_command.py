@@ -14,7 +14,14 @@ runner = CliRunner(env={"COLUMNS": "140"})
 def test_the_papers_setting_fits_and_says_so() -> None:
     result = runner.invoke(app, ["plan", "paper/kepo-tau1", "--accelerate-config", "zero3-8gpu"])
     assert result.exit_code == 0, result.output
-    for words in ("8 GPUs, zero3", "teacher weights", "during the update", "16 questions an update", "185 updates", "fits"):
+    for words in (
+        "8 GPUs, zero3",
+        "teacher weights",
+        "during the update",
+        "16 questions an update",
+        "185 updates",
+        "fits",
+    ):
         assert words in result.output
 
 

@@ -26,8 +26,8 @@ def plan(
 ) -> None:
     """Memory per GPU that a recipe needs, whether it fits, and what would make it fit; `--field value` as in `train`.
 
-    Nothing is loaded or downloaded but configs. The sizes of Qwen3-VL (2B, 4B, 8B, 32B, 30B-A3B, 235B-A22B) come with the
-    package. Exit code 1 when it does not fit.
+    Nothing is loaded or downloaded but configs. The sizes of Qwen3-VL (2B, 4B, 8B, 32B, 30B-A3B, 235B-A22B) come with
+    the package. Exit code 1 when it does not fit.
     """
     from rich.console import Console
 
@@ -57,7 +57,9 @@ def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
     from rich.table import Table
 
     settings, memory = planned.settings, planned.memory
-    table = Table("when", "part", "GiB", "how", title=f"{recipe}: one GPU of {settings.gpu_memory:g} GiB, {settings.launch}")
+    table = Table(
+        "when", "part", "GiB", "how", title=f"{recipe}: one GPU of {settings.gpu_memory:g} GiB, {settings.launch}"
+    )
     for phase in ("always", *memory.phases):
         for part in memory.parts:
             if part.phase == phase:
@@ -65,7 +67,9 @@ def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
         table.add_row("", f"[bold]{_TOTALS[phase]}[/bold]", f"[bold]{_gib(memory.total(phase))}[/bold]", "")
         table.add_section()
     console.print(table)
-    console.print(f"student {settings.student.name}: {settings.student.parameters:,} parameters ({settings.student.source})")
+    console.print(
+        f"student {settings.student.name}: {settings.student.parameters:,} parameters ({settings.student.source})"
+    )
     if settings.teacher is not None:
         model = settings.teacher.model
         console.print(f"teacher {model.name}: {model.parameters:,} parameters ({model.source})")
@@ -90,8 +94,8 @@ _TOTALS = {
 def _verdict(memory: MemoryPlan) -> str:
     verb = "fits" if memory.fits else "does not fit"
     return (
-        f"{verb}: at most {_gib(memory.peak)} GiB ({_TOTALS[memory.largest_phase]}) of {_gib(memory.usable)} usable GiB "
-        f"({_gib(memory.gpu_bytes)} less what fragments)"
+        f"{verb}: at most {_gib(memory.peak)} GiB ({_TOTALS[memory.largest_phase]}) of {_gib(memory.usable)} usable "
+        f"GiB ({_gib(memory.gpu_bytes)} less what fragments)"
     )
 
 

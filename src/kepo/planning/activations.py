@@ -1,7 +1,7 @@
 """Bytes that a forward pass keeps for its backward pass, and bytes of a key-value cache.
 
-Counted from what the layers of transformers save: RMS-normalized decoders with gated MLPs (Qwen, Llama), and towers with
-LayerNorm (SigLIP, Qwen-VL). benchmarks/memory.py compares every formula with the tensors that autograd really keeps.
+Counted from what the layers of transformers save: RMS-normalized decoders with gated MLPs (Qwen, Llama), and towers
+with LayerNorm (SigLIP, Qwen-VL). benchmarks/memory.py compares every formula with what autograd really keeps.
 
 Legend, all per token: H width, A heads x head width, K the same of keys, I width of the MLP; c bytes of a product's
 input, r bytes of the residual stream.

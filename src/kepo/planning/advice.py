@@ -80,7 +80,10 @@ def _teacher(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
     if teacher.bits != 4:
         yield "teacher_load_in_4bit: true", replace(s, teacher=replace(teacher, bits=4))
     if teacher.batch > 1:
-        yield f"teacher_batch_size: {teacher.batch // 2}", replace(s, teacher=replace(teacher, batch=teacher.batch // 2))
+        yield (
+            f"teacher_batch_size: {teacher.batch // 2}",
+            replace(s, teacher=replace(teacher, batch=teacher.batch // 2)),
+        )
     if s.launch.gpus == 1:
         words = "teacher_device: a second GPU, as cuda:1 (its own memory is not planned here)"
         yield words, replace(s, teacher=replace(teacher, own_device=True))

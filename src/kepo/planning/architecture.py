@@ -84,7 +84,7 @@ class Architecture:
         source: Where the sizes are from, in words.
         parameters: All of them; shared ones once.
         linear_parameters: Weights of linear layers apart from the output head: what 4 and 8 bit quantization shrinks.
-        linear_widths: Sum of inputs and outputs of these layers: an adapter of rank r on all has r times as many parameters.
+        linear_widths: Inputs plus outputs of these layers: an adapter of rank r on all has r times as many parameters.
         largest_block: Parameters of the largest transformer block.
         tied: Whether embedding and output head are one matrix.
         decoder: The language model.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 # TRL's tiles (trl/kernels/chunked_logprob.py and trl/trainer/utils.py): tokens x vocabulary entries.
 TILE_TOKENS, TILE_VOCAB = 4096, 32768
-# Vocabulary-wide tensors of a chunk that the Jensen-Shannon divergence holds at once in its backward pass, as measured by
-# `python -m benchmarks.memory`.
+# Vocabulary-wide tensors of a chunk that the Jensen-Shannon divergence holds at once in its backward pass, as measured
+# by `python -m benchmarks.memory`.
 DIVERGENCE_TENSORS = 9.6
 
 

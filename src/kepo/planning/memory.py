@@ -23,6 +23,8 @@ CONTEXT_BYTES = int(1.5 * GIB)
 FRAGMENTS = 0.06
 # ZeRO-3 keeps up to this many gathered parameters (DeepSpeed's stage3_max_live_parameters).
 LIVE_PARAMETERS = 1_000_000_000
+# Tokens of the request for a hint beside the prompt.
+TEXT_OF_REQUEST = 128
 # Bytes per weight in bitsandbytes: the value, and a float32 scale per 64 weights, or per row in 8 bit.
 _QUANTIZED = {4: 0.5 + 4 / 64, 8: 1.0}
 
@@ -178,10 +180,6 @@ def _teaching(s: PlanSettings) -> Iterable[Part]:
             kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
             for phase in (SCORING, UPDATE):
                 yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
-
-
-TEXT_OF_REQUEST = 128
-"""Tokens of the request for a hint beside the prompt."""
 
 
 def _update(s: PlanSettings) -> Iterable[Part]:

@@ -120,9 +120,7 @@ def test_a_colocated_vllm_takes_its_share_instead_of_a_cache() -> None:
 
 
 def test_a_teacher_of_its_own_device_takes_nothing_here() -> None:
-    planned = plan_recipe(
-        load_for_gpu("paper/kepo-tau1", ["--teacher_device", "cuda:1"]), Launch("single", 1), 80.0
-    )
+    planned = plan_recipe(load_for_gpu("paper/kepo-tau1", ["--teacher_device", "cuda:1"]), Launch("single", 1), 80.0)
     assert not [name for name in parts(planned.memory) if "teacher" in name]
 
 
