@@ -41,7 +41,7 @@ def test_fields_and_memory_of_the_command_line_count() -> None:
 
 
 def test_a_small_gpu_gets_changes_that_work_together() -> None:
-    result = runner.invoke(app, ["plan", "paper/kepo-tau1", "--gpu-memory", "16"])
+    result = runner.invoke(app, ["plan", "paper/kepo-tau1", "--gpu-memory", "20"])
     assert result.exit_code == 1
     assert "together" in result.output
 

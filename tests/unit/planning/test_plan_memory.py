@@ -146,7 +146,7 @@ def test_advice_that_is_given_makes_it_fit() -> None:
 
 
 def test_changes_are_combined_where_none_is_enough() -> None:
-    small = replace(settings(strategy="single", gpus=1), gpu_memory=16.0)
+    small = replace(settings(strategy="single", gpus=1), gpu_memory=20.0)
     assert single_changes(small) == []
     steps = combined_changes(small)
     assert len(steps) > 1
