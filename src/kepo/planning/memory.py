@@ -141,7 +141,7 @@ def _rollouts(s: PlanSettings) -> Iterable[Part]:
     if not s.rollouts:
         return
     if s.vllm is not None:
-        yield Part("weights on their way to vLLM", s.student.largest_block * 2, ROLLOUTS, "one block at a time")
+        yield Part("weights on their way to vLLM", _handed_over(s), ROLLOUTS, "gathered")
         return
     decoder, prompt = s.student.decoder, s.prompt(s.student)
     length = prompt + s.completion
@@ -282,6 +282,13 @@ def _live(s: PlanSettings, model: Architecture, quantized: int, gather: bool) ->
         whole = model.parameters if gather else min(model.parameters, LIVE_PARAMETERS)
         return whole * 2 * (s.launch.gpus - 1) // s.launch.gpus
     return (model.embedding + 2 * model.largest_block) * 2
+
+
+def _handed_over(s: PlanSettings) -> int:
+    """Weights that TRL gathers at once for vLLM: one parameter, or all where an adapter is merged into them."""
+    if s.launch.parameter_shards == 1:
+        return 0
+    return (s.student.parameters if s.adapter is not None else s.student.decoder.vocab * s.student.decoder.hidden) * 2
 
 
 def _live_note(s: PlanSettings, gather: bool) -> str:
