@@ -10,6 +10,7 @@ from trl.experimental.gold import GOLDConfig
 from trl.trainer.utils import RepeatSampler
 
 from kepo.planning.settings import schedule_of
+from kepo.rewards import get_rewards
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.recipe import Recipe, find_recipe, load_recipe, read_recipe, shipped_recipes
 
@@ -101,6 +102,7 @@ def test_an_arm_holds_the_published_values(arm: str) -> None:
         if _value(recipe, name) != value
     }
     assert wrong == {}
+    assert len(get_rewards(recipe.run.reward_funcs)) == 2
     assert recipe.training.output_dir == f"runs/paper-{arm}"
     assert recipe.data.data_path == "data/omnimedvqa/train"
 
