@@ -82,7 +82,7 @@ def _adapter(name: str, config: Any, trust_remote_code: bool) -> Adapter | None:
     from peft import get_peft_model
 
     try:
-        model = get_peft_model(load_meta_model(name, trust_remote_code), config, low_cpu_mem_usage=True)  # type: ignore[arg-type]
+        model = get_peft_model(load_meta_model(name, trust_remote_code), config, low_cpu_mem_usage=True)
     except ValueError as error:
         raise ConfigError(f"PEFT cannot put this adapter on {name}: {error}") from error
     trained = [(path, p.numel()) for path, p in model.named_parameters() if p.requires_grad]
