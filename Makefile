@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.memory
 
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md

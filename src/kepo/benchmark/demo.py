@@ -15,7 +15,7 @@ from kepo.benchmark.study import describe_study, run_plans
 from kepo.benchmark.tuning import tune
 
 DEMO = StudySettings(bases=("student-1", "student-2"), seeds=(1,), steps=60, test=210)
-FULL = StudySettings(bases=("student-1", "student-2", "student-3"), seeds=(1, 2), steps=60, test=315)
+FULL = StudySettings(bases=("student-1", "student-2", "student-3"), seeds=(1, 2), steps=40, test=315)
 
 
 def run_demo(study: Path, workers: int, console: Console) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
+from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
@@ -44,6 +44,10 @@ class Recipe:
     model: ModelConfig
     data: DataArguments
     teacher: TeacherArguments
+
+    def peft_config(self) -> Any:
+        """The adapter's settings as PEFT takes them; None when all weights are trained."""
+        return get_peft_config(self.model)
 
 
 def shipped_recipes() -> list[str]:
