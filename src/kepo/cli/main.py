@@ -15,9 +15,9 @@ from kepo.cli.eval import evaluate
 from kepo.cli.fields import fields
 from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
+from kepo.cli.plan import plan
 from kepo.cli.prepare import app as prepare_app
 from kepo.cli.prepare_sources import medmnist, slake, table, vqa_rad
-from kepo.cli.plan import plan
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
 from kepo.cli.train import train
