@@ -64,7 +64,7 @@ def build(
     out: Out,
     name: Annotated[list[str] | None, typer.Argument(help="Which models; default: all.")] = None,
 ) -> None:
-    """Make the base models from their seeds (all of them: some 75 minutes of one CPU core)."""
+    """Make the base models from their seeds (all of them: some 45 minutes of one CPU core)."""
     from rich.console import Console
 
     from kepo.benchmark.build import MODEL_PLANS, build_models
