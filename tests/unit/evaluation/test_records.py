@@ -60,6 +60,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "teacher_logp": None,
         "images": [],
         "metadata": '{"level": 1, "facts": {"shape": "round"}}',
+        "content": content_of("What is 1?", []),
     }
 
 
