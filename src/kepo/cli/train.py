@@ -36,7 +36,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`kepo recipes`).")],
     accelerate_config: Annotated[
         str | None,
-        typer.Option(help="Launch with accelerate: a config file, or one of TRL's (multi_gpu, fsdp2, zero2, zero3)."),
+        typer.Option(
+            help="Launch with accelerate: one of TRL's configs (multi_gpu, fsdp2, zero2, zero3), one of ours "
+            "(zero3-8gpu, fsdp2-4gpu, ... see docs/distributed.md), or a file."
+        ),
     ] = None,
 ) -> None:
     """Train with a recipe; `--field value` sets any field of it (`kepo fields` lists those that are not TRL's)."""
@@ -55,7 +58,7 @@ def train(
 
 
 def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:
-    """Start this command again under accelerate, with a config of TRL's or the user's own."""
+    """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     from kepo.trainer.seams import accelerate_config_file

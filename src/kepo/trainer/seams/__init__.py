@@ -7,7 +7,12 @@ what is expected of them, are gathered in this package, so that a new TRL releas
 
 from kepo.trainer.seams.expected import moved_seams
 from kepo.trainer.seams.forward import DistillationTarget, DistilledOutput, ForwardWithTarget, add_divergence
-from kepo.trainer.seams.processes import accelerate_config_file, max_over_processes, teacher_sharding
+from kepo.trainer.seams.processes import (
+    accelerate_config_file,
+    accelerate_config_names,
+    max_over_processes,
+    teacher_sharding,
+)
 from kepo.trainer.seams.rollouts import (
     as_completion,
     call_reward,
@@ -22,6 +27,7 @@ __all__ = [
     "DistilledOutput",
     "ForwardWithTarget",
     "accelerate_config_file",
+    "accelerate_config_names",
     "add_divergence",
     "as_completion",
     "call_reward",

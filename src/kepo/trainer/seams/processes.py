@@ -1,4 +1,4 @@
-"""Several processes: agreeing on a number, sharding a teacher, the accelerate configs that TRL ships."""
+"""Several processes: agreeing on a number, sharding a teacher, the accelerate configs that TRL and we ship."""
 
 from __future__ import annotations
 
@@ -32,17 +32,25 @@ def teacher_sharding(trainer: KEPOTrainer) -> Callable[[Any], Any] | None:
     return None
 
 
+def accelerate_config_names() -> list[str]:
+    """Names of the accelerate configs at hand: those that TRL ships, then ours."""
+    return [path.stem for folder in _config_folders() for path in sorted(folder.glob("*.yaml"))]
+
+
 def accelerate_config_file(name: str) -> str:
-    """The file of an accelerate config: a path, or the name of one that TRL ships.
+    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order.
 
     Raises:
-        ConfigError: There is neither.
+        ConfigError: There is none.
     """
-    if Path(name).is_file():
-        return name
-    folder = Path(str(files("trl.accelerate_configs")))
-    shipped = folder / f"{name}.yaml"
-    if not shipped.is_file():
-        names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of TRL's: {names}.")
-    return str(shipped)
+    shipped = (folder / f"{name}.yaml" for folder in _config_folders())
+    found = next((path for path in (*shipped, Path(name)) if path.is_file()), None)
+    if found is None:
+        names = ", ".join(accelerate_config_names())
+        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {names}.")
+    return str(found)
+
+
+def _config_folders() -> tuple[Path, ...]:
+    # From the packages above, because a folder without Python files is no path to importlib.resources.
+    return tuple(Path(str(files(package))) / "accelerate_configs" for package in ("trl", "kepo.trainer"))
