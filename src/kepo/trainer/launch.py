@@ -69,7 +69,8 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
         trainer = _build(recipe, train_set, eval_set, rewards)
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
-        run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
+        manifest = run_folder.describe(_parts(recipe), recipe.training.seed, device)
+        run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
     for make in callbacks:
