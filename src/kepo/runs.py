@@ -29,6 +29,8 @@ MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
 ROLLOUTS = "rollouts"
 EVALUATIONS = "evaluation"
+STUDY = "study.json"
+RUNS = "runs"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _CHECKPOINT_END = "trainer_state.json"
 

@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "reports",
     },
+    "studies": {"errors", "runs", "data", "trainer"},
     "cli": {
         "types",
         "prompts",
@@ -54,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "reports",
         "benchmark",
+        "studies",
     },
     "recipes": set(),
     "__init__": {"types", "teachers", "trainer"},

@@ -17,6 +17,7 @@ from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
+from kepo.cli.study import study
 from kepo.cli.train import train
 from kepo.errors import KepoError
 
@@ -29,6 +30,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(demo)
 app.command(name="eval")(evaluate)
 app.command()(report)
+app.command()(study)
 app.command()(inspect)
 app.command()(recipes)
 app.command()(fields)
