@@ -15,6 +15,7 @@ from kepo.cli.eval import evaluate
 from kepo.cli.fields import fields
 from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
+from kepo.cli.prepare import app as prepare_app
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
 from kepo.cli.study import study
@@ -36,6 +37,7 @@ app.command()(recipes)
 app.command()(fields)
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(models_app, name="models")
+app.add_typer(prepare_app, name="prepare")
 
 
 @app.callback(invoke_without_command=True)

@@ -67,9 +67,9 @@ def load_dataset_folder(path: str | Path, split: str | None = None, image_root: 
     """Questions of a folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
 
     Args:
-        path: The folder.
+        path: The folder; also the folder of one data set inside that of a `DatasetDict`.
         split: Which data set of a `DatasetDict`; may be left out if it has only one.
-        image_root: The folder that image paths are relative to; None: the folder itself.
+        image_root: The folder that image paths are relative to; None: the folder itself, or that of the `DatasetDict`.
 
     Raises:
         DataError: not such a folder, no such split, or a row cannot be used.
@@ -83,7 +83,13 @@ def load_dataset_folder(path: str | Path, split: str | None = None, image_root: 
     if isinstance(loaded, DatasetDict):
         loaded = loaded[_split_name(list(loaded), split, folder)]
     rows = enumerate(_undecoded(loaded), start=1)
-    return questions_from_rows(rows, source=str(folder), image_root=image_root or folder)
+    return questions_from_rows(rows, source=str(folder), image_root=image_root or _home(folder))
+
+
+def _home(folder: Path) -> Path:
+    """The folder of the `DatasetDict`, where `folder` is one of its data sets."""
+    parent = folder.absolute().parent
+    return parent if (parent / "dataset_dict.json").is_file() else folder
 
 
 def _split_name(names: list[str], split: str | None, folder: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,13 +17,27 @@ from kepo.types import Question
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Refuse: TypeAlias = Callable[[str, str], NoReturn]
-"""Called with field and problem; raises the DataError of the row."""
+Refuse: TypeAlias = Callable[[str, str, str], NoReturn]
+"""Called with field, problem, and the problem without its value; raises the DataError of the row."""
 
 # Pillow clips these to 0..255 when it converts to RGB, which turns most of a 12- or 16-bit scan white.
 _MORE_THAN_8_BIT = ("I", "F")
+# What Pillow's decoders raise on damaged files, besides what it documents.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
 _SHOWN_FAILURES = 5
 _BAR_FROM = 300
+
+
+class ImageError(DataError):
+    """An image that cannot be used; the text is the end of a sentence that begins with its name.
+
+    Attributes:
+        reason: What is wrong, without details, so that images can be counted by it.
+    """
+
+    def __init__(self, reason: str, details: str) -> None:
+        super().__init__(reason + details)
+        self.reason = reason
 
 
 class ImageRoot:
@@ -62,7 +78,7 @@ def read_images(row: Mapping[str, Any], root: Path | ImageRoot | None, refuse: R
     if not fields:
         return ()
     if len(fields) == 2:
-        refuse("image", "there is an 'images' column too; keep one of them")
+        refuse("image", "there is an 'images' column too; keep one of them", "there is an 'images' column too")
     field = fields[0]
     given = row[field]
     is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
@@ -79,20 +95,28 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse) 
         value = value.get("path")
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
-            refuse(field, f"{str(value)!r} is a path, but no image root was given to look it up in; set image_root")
+            refuse(
+                field,
+                f"{str(value)!r} is a path, but no image root was given to look it up in; set image_root",
+                "is a path, but no image root was given",
+            )
         try:
             return root.locate(str(value))
         except DataError as error:
-            refuse(field, str(error))
+            refuse(field, str(error), "lies outside the image root")
     if not (hasattr(value, "convert") and hasattr(value, "size")):
-        refuse(field, f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path")
+        refuse(
+            field,
+            f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path",
+            "is not an image",
+        )
     return value
 
 
 def _from_bytes(data: bytes, field: str, refuse: Refuse) -> Any:
     problem = _problem(io.BytesIO(data))
     if problem:
-        refuse(field, f"the stored image {problem}")
+        refuse(field, f"the stored image {problem}", "the stored image cannot be decoded")
     from PIL import Image
 
     # Opened anew, and decoded only when it is used.
@@ -137,25 +161,50 @@ def _with_bar(results: Iterable[str | None], total: int) -> Iterable[str | None]
 
 def _problem(file: Path | io.BytesIO) -> str | None:
     """What is wrong with an image, as the end of a sentence; None if it decodes."""
-    from PIL import Image, UnidentifiedImageError
+    try:
+        decoded(file)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def decoded(file: Path | io.BytesIO) -> Image:
+    """The first frame of an image file, decoded whole, and upright where its EXIF data says that it lies.
+
+    Raises:
+        ImageError: it is missing, no image, too large, damaged, or has more than 8 bits per channel.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(file, Path) and not file.is_file():
-        return "does not exist; put the file there or mend the path"
+        raise ImageError("does not exist", "; put the file there or mend the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 image.load()
-                mode = image.mode
-    except UnidentifiedImageError:
-        return "is not an image that Pillow can read; replace it"
+                ImageOps.exif_transpose(image, in_place=True)
+    except UnidentifiedImageError as error:
+        raise ImageError("is not an image that Pillow can read", "; replace it") from error
     except Image.DecompressionBombError as error:
-        return f"is too large: {error}"
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"is truncated or damaged ({error}); fetch it again"
-    if mode.startswith(_MORE_THAN_8_BIT):
-        return f"has more than 8 bits per channel (mode {mode}); scale it to 8 bits first, so that nothing is clipped"
-    return None
+        raise ImageError("is too large", f": {error}") from error
+    except _DAMAGED as error:
+        raise ImageError("is truncated or damaged", f" ({error}); fetch it again") from error
+    return shallow(image)
+
+
+def shallow(image: Image) -> Image:
+    """`image` itself, if it has at most 8 bits per channel.
+
+    Raises:
+        ImageError: it has more.
+    """
+    if image.mode.startswith(_MORE_THAN_8_BIT):
+        raise ImageError(
+            "has more than 8 bits per channel",
+            f" (mode {image.mode}); scale it to 8 bits first, so that nothing is clipped",
+        )
+    return image
 
 
 def as_rgb(image: Image, size: int | None = None) -> Image:

@@ -33,9 +33,31 @@ class Place:
     source: str
     row: int
 
-    def refuse(self, field: str, problem: str) -> NoReturn:
-        """Raises the DataError of this row: `source, row N, field 'x': problem`."""
-        raise DataError(f"{self.source}, row {self.row}, field {field!r}: {problem}")
+    def refuse(self, field: str, problem: str, reason: str | None = None) -> NoReturn:
+        """Raises the RowError of this row: `source, row N, field 'x': problem`.
+
+        Args:
+            field: The column; empty where it is the whole row.
+            problem: What is wrong with which value, and what to do.
+            reason: What is wrong, without the value; None: as `problem`, up to what to do.
+        """
+        raise RowError(self, field, problem, reason or problem.partition(";")[0])
+
+
+class RowError(DataError):
+    """A row that cannot be used.
+
+    Attributes:
+        source: The file or folder.
+        row: Row number, from 1.
+        field: The column that is wrong; empty where it is the whole row.
+        reason: What is wrong, without the value, so that rows can be counted by it.
+    """
+
+    def __init__(self, place: Place, field: str, problem: str, reason: str) -> None:
+        where = f", field {field!r}" if field else ""
+        super().__init__(f"{place.source}, row {place.row}{where}: {problem}")
+        self.source, self.row, self.field, self.reason = place.source, place.row, field, reason
 
 
 def questions_from_rows(
@@ -68,7 +90,11 @@ def claim_id(question_id: str, seen: dict[str, int], place: Place, field: str) -
         DataError: another row of the file has it already.
     """
     if question_id in seen:
-        place.refuse(field, f"{question_id!r} is already the id of row {seen[question_id]}; ids must be unique")
+        place.refuse(
+            field,
+            f"{question_id!r} is already the id of row {seen[question_id]}; ids must be unique",
+            "is already the id of another row",
+        )
     seen[question_id] = place.row
 
 
@@ -88,7 +114,7 @@ def question_from_row(
     """
     place = Place(source, index)
     if not isinstance(row, Mapping):
-        raise DataError(f"{source}, row {index}: it is {_shown(row)}, not a record with columns")
+        place.refuse("", f"it is {_shown(row)}, not a record with columns", "is not a record with columns")
     text_field = "question" if row.get("question") is not None else "text"
     text = _text(row.get(text_field), text_field if text_field in row else "question", place)
     options = options_of(row, place)
@@ -117,13 +143,17 @@ def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
     if listed is None:
         field, texts = _lettered_options(row, place)
     elif isinstance(listed, str | Mapping) or not isinstance(listed, Iterable):
-        place.refuse("options", f"{_shown(listed)} is not a list of texts")
+        place.refuse("options", f"{_shown(listed)} is not a list of texts", "is not a list of texts")
     else:
         field, texts = "options", tuple(_text(text, "options", place) for text in listed)
     if len(texts) == 1:
-        place.refuse(field, f"only one option ({texts[0]!r}); give at least 2, or none for an open question")
+        place.refuse(
+            field, f"only one option ({texts[0]!r}); give at least 2, or none for an open question", "only one option"
+        )
     if len(texts) > len(ascii_uppercase):
-        place.refuse(field, f"{len(texts)} options; there are letters for {len(ascii_uppercase)}")
+        place.refuse(
+            field, f"{len(texts)} options; there are letters for {len(ascii_uppercase)}", "more options than letters"
+        )
     return texts
 
 
@@ -132,7 +162,9 @@ def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[
     for expected, letter in zip(ascii_uppercase, given, strict=False):
         if letter != expected:
             place.refuse(
-                f"option_{expected}", f"is missing, but there is an option_{letter}; fill the letters in order"
+                f"option_{expected}",
+                f"is missing, but there is an option_{letter}; fill the letters in order",
+                "is missing, but there is one of a later letter",
             )
     texts = tuple(_text(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
     return f"option_{given[-1]}" if given else "options", texts
@@ -164,13 +196,22 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, field: s
                 field,
                 f"{answer!r} is the letter of option {upper} ({options[names.index(upper)]!r}) and the text of option "
                 f"{by_text[0]}; write ({upper}) for the letter or ({by_text[0]}) for the text",
+                "is the letter of one option and the text of another",
             )
         return upper
     if len(by_text) > 1:
-        place.refuse(field, f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead")
+        place.refuse(
+            field,
+            f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead",
+            "fits more than one option",
+        )
     if not by_text:
         listed = ", ".join(f"{name}) {text!r}" for name, text in zip(names, options, strict=True))
-        place.refuse(field, f"{answer!r} is not among the options {listed}; give a letter or the text of an option")
+        place.refuse(
+            field,
+            f"{answer!r} is not among the options {listed}; give a letter or the text of an option",
+            "is not among the options",
+        )
     return by_text[0]
 
 
@@ -194,7 +235,7 @@ def _text(value: Any, field: str, place: Place) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         place.refuse(field, "is missing or empty")
     if not isinstance(value, str):
-        place.refuse(field, f"{_shown(value)} is not text")
+        place.refuse(field, f"{_shown(value)} is not text", "is not text")
     return value.strip()
 
 
@@ -210,9 +251,9 @@ def _metadata(value: Any, place: Place) -> dict[str, Any]:
     try:
         record = json.loads(value) if isinstance(value, str) else json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
-        place.refuse("metadata", f"{_shown(value)} cannot be kept as JSON: {error}")
+        place.refuse("metadata", f"{_shown(value)} cannot be kept as JSON: {error}", "cannot be kept as JSON")
     if not isinstance(record, dict):
-        place.refuse("metadata", f"{_shown(value)} is not a record; write it as {{name: value}}")
+        place.refuse("metadata", f"{_shown(value)} is not a record; write it as {{name: value}}", "is not a record")
     return record
 
 

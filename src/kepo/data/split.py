@@ -58,8 +58,16 @@ def split_disjoint(
 
 
 def _groups(questions: Sequence[Question]) -> list[list[int]]:
-    """Indices of questions that must stay together, in order of their first question."""
-    parent = list(range(len(questions)))
+    return groups_sharing([_contents(question) for question in questions])
+
+
+def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """Indices of what must stay together, in order of their first one.
+
+    Args:
+        contents: What each one holds; two that hold the same, directly or through others, are in one group.
+    """
+    parent = list(range(len(contents)))
 
     def find(index: int) -> int:
         while parent[index] != index:
@@ -68,12 +76,12 @@ def _groups(questions: Sequence[Question]) -> list[list[int]]:
         return index
 
     first_with: dict[Hashable, int] = {}
-    for index, question in enumerate(questions):
-        for content in _contents(question):
+    for index, held in enumerate(contents):
+        for content in held:
             one, other = find(index), find(first_with.setdefault(content, index))
             parent[max(one, other)] = min(one, other)
     groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(questions)):
+    for index in range(len(contents)):
         groups[find(index)].append(index)
     return list(groups.values())
 

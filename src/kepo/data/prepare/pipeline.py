@@ -1,0 +1,256 @@
+"""The one pipeline of every source: read, look at the images, split, draw, resize, write, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kepo.data.prepare import statistics
+from kepo.data.prepare.card import render
+from kepo.data.prepare.dataset import save_splits
+from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
+from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_images
+from kepo.data.prepare.settings import PrepareSettings
+from kepo.data.prepare.splitting import Item, Sides, draw, split_sides
+from kepo.data.sources import SPLITS, Source, Unusable, shortened
+from kepo.errors import DataError
+from kepo.types import Question
+
+UNUSABLE = "unusable.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared folder.
+
+    Attributes:
+        folder: Where it lies.
+        card: The content of its `card.json`.
+        made: False where it was there already and nothing was touched.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A question, and where it comes from."""
+
+    question: Question
+    file: str
+    row: int
+
+
+def prepare(
+    source: Source,
+    settings: PrepareSettings,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    bar: bool = False,
+) -> Prepared:
+    """Makes a folder of train, validation and test questions with their resized images and a data card.
+
+    The folder appears whole or not at all. An interrupted call leaves what is done beside `out`; the same call goes on
+    there and ends with the same bytes. If `out` was made from the same files with the same settings, nothing happens.
+
+    Args:
+        source: The questions; `source.rows` is read once, unless there is nothing to do.
+        settings: Split, sample and image size.
+        out: The folder to make.
+        workers: Processes that decode images; None: one per core. They change nothing but the time it takes.
+        overwrite: Replace a folder that was prepared otherwise.
+        command: Stands in the data card.
+        bar: Show progress.
+
+    Returns:
+        The folder and its card.
+
+    Raises:
+        ConfigError: settings that cannot work, or an `out` that may not be replaced.
+        DataError: no row can be used, a file cannot be read, or the disk refuses.
+    """
+    settings = settings.resolved(source)
+    out = Path(out).absolute()
+    identity = {
+        "source": source.name,
+        "settings": settings.as_record(),
+        "files": [_described(file) for file in source.files],
+    }
+    card = finished(out, identity, overwrite)
+    if card is not None:
+        return Prepared(out, card, made=False)
+    with workplace(out, settings.resized_to) as place:
+        rows, unusable = _read(source, settings)
+        looks = _look(rows, place, identity, workers, bar)
+        items, without_image = _usable(rows, looks)
+        unusable = [*unusable, *without_image]
+        if not items:
+            raise DataError(f"{source.name}: not one row can be used. {_most_frequent(unusable)}")
+        sides = split_sides(items, settings)
+        drawn = {
+            split: [
+                items[index] for index in draw(items, sides.side(split), settings.count(split), settings.seed, split)
+            ]
+            for split in SPLITS
+        }
+        _write_images(drawn, place, settings, workers, bar)
+        left_out = [_left_out(rows, items[index]) for index in sides.left_out]
+        card = _card(source, settings, identity, items, sides, drawn, looks, unusable, command)
+        _write(place, drawn, card, [*unusable, *left_out])
+        place.publish()
+    return Prepared(out, card, made=True)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            return {"name": file.name, "bytes": content.tell(), "sha256": digest}
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def _read(source: Source, settings: PrepareSettings) -> tuple[dict[str, _Row], list[Unusable]]:
+    """Questions by their ids, and the rows that are none."""
+    rows: dict[str, _Row] = {}
+    unusable: list[Unusable] = []
+    for number, row in enumerate(source.rows, start=1):
+        if isinstance(row, Unusable):
+            unusable.append(row)
+            continue
+        file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
+        if row.id in rows:
+            unusable.append(Unusable(file, place, "id", "is already the id of another row", shortened(row.id)))
+        elif settings.split == "given" and row.metadata.get("split") not in SPLITS:
+            value = shortened(row.metadata.get("split"))
+            unusable.append(Unusable(file, place, "split", f"is none of {', '.join(SPLITS)}", value))
+        else:
+            images = tuple(Path(image) if isinstance(image, str) else image for image in row.images)
+            rows[row.id] = _Row(replace(row, images=images), file, place)
+    return rows, unusable
+
+
+def _look(
+    rows: Mapping[str, _Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
+) -> dict[str, Look]:
+    images: dict[str, AnyImage] = {}
+    for row in rows.values():
+        for image in row.question.images:
+            images.setdefault(image_name(image), image)
+    state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
+    return look_at(images.values(), place.looks, state, workers=workers, bar=bar)
+
+
+def _usable(rows: Mapping[str, _Row], looks: Mapping[str, Look]) -> tuple[list[Item], list[Unusable]]:
+    items: list[Item] = []
+    unusable: list[Unusable] = []
+    for row in rows.values():
+        found = [looks[image_name(image)] for image in row.question.images]
+        failed = next((look for look in found if look.problem is not None), None)
+        if failed is not None:
+            name = str(row.question.metadata.get("image", failed.name))
+            unusable.append(Unusable(row.file, row.row, "image", failed.problem or "", shortened(name)))
+        elif found:
+            items.append(Item(row.question, tuple(look.content or "" for look in found)))
+        else:
+            items.append(Item(row.question, (_without_image(row.question),)))
+    return items, unusable
+
+
+def _without_image(question: Question) -> str:
+    """What stands for the image of a question that comes without one."""
+    image = question.metadata.get("image")
+    return f"name {image}" if image else json.dumps([question.text, question.options])
+
+
+def _left_out(rows: Mapping[str, _Row], item: Item) -> Unusable:
+    row = rows[item.question.id]
+    reason = "left out: its image is on another side of the given split"
+    return Unusable(row.file, row.row, "split", reason, str(item.question.metadata["split"]))
+
+
+def _write_images(
+    drawn: Mapping[str, Sequence[Item]], place: Workplace, settings: PrepareSettings, workers: int | None, bar: bool
+) -> None:
+    wanted: dict[str, AnyImage] = {}
+    for items in drawn.values():
+        for item in items:
+            for content, image in zip(item.contents, item.question.images, strict=False):
+                wanted.setdefault(content, image)
+    write_images(wanted, place.images, settings, workers=workers, bar=bar)
+
+
+def _card(
+    source: Source,
+    settings: PrepareSettings,
+    identity: Mapping[str, Any],
+    items: Sequence[Item],
+    sides: Sides,
+    drawn: Mapping[str, Sequence[Item]],
+    looks: Mapping[str, Look],
+    unusable: Sequence[Unusable],
+    command: str,
+) -> dict[str, Any]:
+    whole = {split: [items[index] for index in sides.side(split)] for split in SPLITS}
+    datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
+    contents = [look.content for look in looks.values() if look.content is not None]
+    modalities = {item.question.modality or "unknown" for item in items}
+    return {
+        "name": source.name,
+        "command": command,
+        "seed": settings.seed,
+        "settings": settings.as_record(),
+        "identity": {**identity, "images": bool(looks)},
+        "rows": {
+            "total": len(items) + len(unusable),
+            "usable": len(items),
+            "unusable": len(unusable),
+            "left_out": len(sides.left_out),
+        },
+        "unusable": statistics.unusable_counts(unusable),
+        "splits": {split: statistics.of_split(drawn[split], len(whole[split])) for split in SPLITS},
+        "shortfalls": statistics.shortfalls(drawn, {split: settings.count(split) for split in SPLITS}, modalities),
+        "images": {
+            "names": len(contents),
+            "contents": len(set(contents)),
+            "repeated": statistics.repeated(contents),
+            "shared_sides": statistics.shared_images(whole),
+            "shared_drawn": statistics.shared_images(drawn),
+        },
+        "licences": {dataset: source.licences.get(dataset, "unknown") for dataset in datasets},
+        "notes": list(source.notes),
+    }
+
+
+def _write(
+    place: Workplace, drawn: Mapping[str, Sequence[Item]], card: Mapping[str, Any], unusable: Sequence[Unusable]
+) -> None:
+    place.clear_all_but_images()
+    if not card["identity"]["images"]:
+        place.images.rmdir()
+    save_splits(drawn, place.result)
+    rows = sorted(unusable, key=lambda row: (row.source, row.row))
+    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
+    (place.result / UNUSABLE).write_text("".join(lines), encoding="utf-8")
+    (place.result / "README.md").write_text(render(card), encoding="utf-8")
+    (place.result / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _most_frequent(unusable: Sequence[Unusable]) -> str:
+    counts = statistics.unusable_counts(unusable)
+    if not counts:
+        return "The files hold no rows."
+    first = next(row for row in unusable if (row.field, row.reason) == (counts[0]["field"], counts[0]["reason"]))
+    return (
+        f"Most often the field {first.field!r} {first.reason} ({counts[0]['rows']} rows; the first is row {first.row} "
+        f"of {first.source}: {first.value})."
+    )
