@@ -154,17 +154,12 @@ def _arm(name: str, spec: Any, place: _Place, file: Path) -> ArmSpec:
     _known(content, ("recipe", "label", "baseline", "train", "fields"), place)
     if not content.get("recipe"):
         place.below("recipe").refuse("it is missing; name a recipe (`kepo recipes` lists those that are shipped)")
-    flags = {}
-    for key, default in (("baseline", False), ("train", True)):
-        flags[key] = content.get(key, default)
-        if not isinstance(flags[key], bool):
-            place.below(key).refuse(f"{flags[key]!r} is neither true nor false")
     return ArmSpec(
         name=name,
         recipe=_recipe(str(content["recipe"]), place.below("recipe"), file),
         label=str(content.get("label") or name),
-        baseline=flags["baseline"],
-        train=flags["train"],
+        baseline=_flag(content.get("baseline", False), place.below("baseline")),
+        train=_flag(content.get("train", True), place.below("train")),
         fields=_fields(content.get("fields"), place.below("fields")),
     )
 
@@ -267,6 +262,12 @@ def _slurm(value: Any, place: _Place) -> SlurmSpec:
     setup = content.get("setup") or []
     lines = [setup] if isinstance(setup, str) else _list(setup, place.below("setup"))
     return SlurmSpec({str(name): str(text) for name, text in options.items()}, tuple(map(str, lines)), at_once)
+
+
+def _flag(value: Any, place: _Place) -> bool:
+    if not isinstance(value, bool):
+        place.refuse(f"{value!r} is neither true nor false")
+    return value
 
 
 def _optional_text(value: Any, place: _Place) -> str | None:

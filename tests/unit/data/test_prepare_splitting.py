@@ -143,7 +143,9 @@ def test_a_draw_keeps_the_shares_of_types_and_collections() -> None:
     items += [item(n, f"d{n}", "CT", "Anatomy") for n in range(100, 105)]
     drawn = draw(items, range(len(items)), 10, seed=3, purpose="train")
     assert drawn == sorted(drawn)
-    counts = Counter((items[i].question.modality, items[i].question.task, items[i].question.metadata["dataset"]) for i in drawn)
+    counts = Counter(
+        (items[i].question.modality, items[i].question.task, items[i].question.metadata["dataset"]) for i in drawn
+    )
     assert counts == {
         ("MRI", "Diagnosis", "one"): 6,
         ("MRI", "Diagnosis", "two"): 3,
