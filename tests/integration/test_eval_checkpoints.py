@@ -21,6 +21,7 @@ from kepo.cli.eval import evaluate
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.records import read_evaluation
 from kepo.evaluation.workers import check_devices
+from kepo.runs import open_run
 from tests.tiny_models import build_text_model
 
 SHORT = ("--max-new-tokens", 4, "--quiet")
@@ -183,6 +184,14 @@ def test_a_choice_by_the_questions_of_the_test_is_refused(project: Path) -> None
     renamed.write_text((project / "validation.jsonl").read_text().replace('"id": "v', '"id": "w'))
     with pytest.raises(ConfigError, match="the same text and images"):
         _eval("run", "--best-by", "validation", "--data", renamed, *SHORT)
+
+
+def test_a_model_named_as_an_arm_is_reported_as_one_that_was_not_trained(project: Path) -> None:
+    _eval("run", "--data", "test.jsonl", "--out", "start", "--arm", "zero-shot", "--replicate", "small", *SHORT)
+    found = open_run("start")
+    assert (found.arm, found.replicate, found.setting("model", "model_name_or_path")) == ("zero-shot", "small", "run")
+    assert "training" not in found.manifest["config"]
+    assert read_evaluation("start").description["in_domain"] == ["MRI"]
 
 
 def test_devices_that_are_not_there() -> None:

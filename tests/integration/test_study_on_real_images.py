@@ -6,7 +6,6 @@ The study is killed on its way, with all that it started, and started again.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -36,9 +35,17 @@ STUDY = {
         "grpo": {"recipe": "medical/grpo", "label": "GRPO"},
     },
     "fields": {
-        **{"num_train": None, "num_eval": 0, "eval_strategy": "no", "eval_on_start": False, "image_size": 32},
-        **{"max_steps": 6, "save_steps": 2, "logging_steps": 1, "max_completion_length": 4},
-        **{"per_device_train_batch_size": 8, "num_generations": 4},
+        "num_train": None,
+        "num_eval": 0,
+        "eval_strategy": "no",
+        "eval_on_start": False,
+        "image_size": 32,
+        "max_steps": 6,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "max_completion_length": 4,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
     },
     "evaluation": {"batch_size": 64, "max_new_tokens": 4},
 }
@@ -110,7 +117,7 @@ def test_from_a_data_set_on_disk_to_the_table(
         assert tested.description["in_domain"] == ["MRI"]
         asked = tested.table["modality"].to_pylist()
         assert {name: asked.count(name) for name in MODALITIES} == dict.fromkeys(MODALITIES, 4)
-    rows = {row["arm"]: row for row in csv.DictReader(Path("out/paper/table.csv").open())}
+    rows = {row["arm"]: row for row in csv.DictReader(Path("out/paper/table.csv").read_text().splitlines())}
     assert list(rows) == ["zero-shot", "sft", "grpo"]
     right = read_evaluation(grpo, "test").table.to_pylist()
     assert float(rows["grpo"]["CT"]) == sum(row["correct"] for row in right if row["modality"] == "CT") / 4

@@ -213,7 +213,8 @@ def describe_home(folder: Path, model: str, job: Job, command: str, labels: Mapp
     data = {"data_path": job.data, "prompt_style": job.settings.prompt_style, "image_size": job.settings.image_size}
     config = dict(job.run_config) or {"model": {"model_name_or_path": model}, "data": data}
     if labels:
-        config["run"] = {**(config.get("run") or {}), **labels}
+        # Named as an arm of its own it is a model as it is, even where it was trained once: the start of others.
+        config = {"run": dict(labels), "model": {"model_name_or_path": model}, "data": data}
     manifest = {"status": "finished", "command": command, "seed": job.settings.seed, "config": config}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import paired_scores
-from kepo.evaluation.intervals import Interval
+from kepo.evaluation.intervals import Interval, wilson
 from kepo.evaluation.paired import paired_bootstrap
 from kepo.reports.document import line
 from kepo.reports.load import same_questions
@@ -148,11 +148,14 @@ def macro_interval(scores: np.ndarray, columns: np.ndarray, modalities: Sequence
 
     Returns:
         The mean over runs with its 95 % interval: both runs and questions are resampled (`paired_bootstrap`); with one
-        run questions alone.
+        run questions alone, and Wilson's interval for a single modality.
     """
     if not modalities:
         return Interval(nan, nan, nan, 0)
     kept = np.isin(columns, list(modalities))
+    if len(scores) == 1 and len(modalities) == 1 and np.isin(scores[:, kept], (0, 1)).all():
+        # A bootstrap of questions that are all right, or all wrong, would know no doubt.
+        return replace(wilson(float(scores[0, kept].sum()), int(kept.sum())), n=1)
     sizes = Counter(columns[kept].tolist())
     # Weights that make the plain mean over questions the mean over modalities.
     weights = np.array([kept.sum() / (len(sizes) * sizes[name]) for name in columns[kept].tolist()])
@@ -176,9 +179,9 @@ def _counts(table: pa.Table) -> Counter[str]:
 
 def _protocol(counts: Mapping[str, int], source: str, per_modality: int) -> Iterator[str]:
     """What of the paper's protocol is different here."""
-    for name in MODALITIES:
-        if counts.get(name, 0) != per_modality:
-            yield f"{name}: {counts.get(name, 0)} questions, where the protocol has {per_modality}."
+    others = [f"{name} {counts.get(name, 0)}" for name in MODALITIES if counts.get(name, 0) != per_modality]
+    if others:
+        yield f"The protocol has {per_modality} questions of each modality; here there are: {', '.join(others)}."
     for name in sorted(set(counts) - set(MODALITIES)):
         yield f"{line(name, 40)} is none of the protocol's eight modalities ({counts[name]} questions)."
     if not source:

@@ -119,7 +119,7 @@ def _markdown(title: str, tables: Sequence[PaperTable]) -> str:
             Row(_label(row), (Cell(str(len(row.runs))), *map(interval_cell, _intervals(table, row))), row.arm)
             for row in table.rows
         ]
-        made = Table(_caption(table), ("arm", "runs", *_columns(table)), tuple(rows), table.notes)
+        made = Table("Accuracy in percent", ("arm", "runs", *_columns(table)), tuple(rows), table.notes)
         sections.append(Section(table.source, _caption(table), (made,)))
     return as_markdown(Document(title, "", (), (), tuple(sections), ()))
 

@@ -76,15 +76,14 @@ def test_means_weigh_every_modality_alike(tmp_path: Path) -> None:
     assert row.mean_out.estimate == pytest.approx(0.375 / 7)
     assert row.cells["MRI"].low <= 0.75 <= row.cells["MRI"].high <= 1
     assert row.cells["MRI"].low < row.cells["MRI"].high
-    assert "CT: 8 questions, where the protocol has 4." in table.notes
-    assert not [note for note in table.notes if note.startswith("MRI")]
+    assert "The protocol has 4 questions of each modality; here there are: CT 8." in table.notes
 
 
 def test_a_modality_that_is_missing_is_said(tmp_path: Path) -> None:
     _run(tmp_path, "kepo", "m/seed-1", {"MRI": 3}, {"MRI": 4, "CT": 4})
     [table] = paper_tables(load_study([tmp_path]))
     assert table.modalities == ("MRI", "CT")
-    assert "OCT: 0 questions, where the protocol has 300." in table.notes
+    assert any("protocol has 300" in note and "MRI 4, CT 4, X-Ray 0" in note for note in table.notes)
     assert any(note.startswith("One seed, so its interval covers questions only") for note in table.notes)
 
 
@@ -117,6 +116,9 @@ def test_one_run_has_the_interval_of_its_questions() -> None:
     assert found.estimate == 0.75
     assert 0.55 < found.low < 0.68
     assert 0.82 < found.high < 0.95
+    none = macro_interval(np.zeros((1, 10)), np.array(["CT"] * 10), ["CT"])
+    assert (none.estimate, none.low) == (0, 0)
+    assert 0.2 < none.high < 0.35
     assert np.isnan(macro_interval(scores, np.array(["CT"] * 40), []).estimate)
 
 
@@ -136,10 +138,10 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
     markdown = (out / "table.md").read_text()
     assert "| arm | runs | MRI | CT | X-Ray | US | Derm | Fundus | OCT | Micro | mean 8 | mean OOD 7 |" in markdown
     assert "| KEPO, τ\\_1 = 1 | 2 | 75.0" in markdown
-    [kepo] = [row for row in csv.DictReader((out / "table.csv").open()) if row["arm"] == "kepo"]
+    [kepo] = [row for row in csv.DictReader((out / "table.csv").read_text().splitlines()) if row["arm"] == "kepo"]
     assert (kepo["trained on"], kepo["MRI"], kepo["CT"], kepo["runs"]) == ("MRI", "0.750000", "0.250000", "2")
     assert float(kepo["mean"]) == pytest.approx(1 / 8, abs=1e-6)
-    runs = list(csv.DictReader((out / "runs.csv").open()))
+    runs = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
     assert [(row["arm"], row["step"], row["MRI"]) for row in runs] == [
         ("zero-shot", "", "0.250000"),
         ("kepo", "20", "1.000000"),
