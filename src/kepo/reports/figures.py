@@ -136,6 +136,7 @@ def _draw_curves(
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel("update")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return drawn
 
 

@@ -20,8 +20,7 @@ from kepo.runs import EVALUATIONS, checkpoints_in
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INSIDE = "in domain"
-_OUTSIDE = "mean out of domain"
+_TITLES = ("Accuracy in domain, %", "Mean accuracy out of domain, %")
 
 
 def checkpoint_figures(
@@ -70,7 +69,7 @@ def _panels(study: Study, table: PaperTable, model: str, name: str) -> tuple[dic
         return {}, []
     drawn = drawn_arms(replace(study, arms=evaluated))
     panels: dict[str, dict[str, Curve]] = {}
-    for place, title in enumerate((_INSIDE, _OUTSIDE)):
+    for place, title in enumerate(_TITLES):
         curves = {}
         for arm in drawn:
             series = [
@@ -79,7 +78,7 @@ def _panels(study: Study, table: PaperTable, model: str, name: str) -> tuple[dic
             if any(series):
                 curves[arm] = over_replicates([one for one in series if one])
         if curves:
-            panels[f"Accuracy {title}, %"] = curves
+            panels[title] = curves
     return panels, drawn
 
 
