@@ -101,15 +101,18 @@ def _run(plans: Sequence[RunPlan], workers: int, places: Sequence[str], console:
 
     from kepo.studies.runner import is_done, run_plans
 
-    # A scheduler that stops the study ends its runs as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     done = sum(map(is_done, plans))
     console.print(f"{len(plans)} runs, {done} of them done; {workers} side by side", highlight=False)
 
     def say(sentence: str) -> None:
         console.print(sentence, style="yellow", highlight=False, markup=False)
 
-    failures = run_plans(plans, workers, places, say, quiet)
+    # A scheduler that stops the study ends its runs as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failures = run_plans(plans, workers, places, say, quiet)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if failures:
         table = Table("run", "failed in", "log", title=f"{len(failures)} of {len(plans)} runs failed")
         for failure in failures:

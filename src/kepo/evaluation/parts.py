@@ -58,19 +58,6 @@ class Parts:
         if not self.finished:
             self._open()
 
-    @classmethod
-    def answered(cls, out: str | Path, name: str) -> int:
-        """How many records the parts of an evaluation that runs hold so far, without reading them."""
-        import pyarrow.parquet as pq
-
-        files = (Path(out) / EVALUATIONS / f".{name}.parts").glob("part-*.parquet")
-        count = 0
-        for file in files:
-            # The parts may be joined, and so vanish, at any moment.
-            with suppress(FileNotFoundError):
-                count += pq.read_metadata(file).num_rows
-        return count
-
     def done(self) -> set[Unit]:
         """What the parts hold already.
 
@@ -153,6 +140,18 @@ class Parts:
     def _read_parts(self) -> list[tuple[Path, pa.Table]]:
         advice = "delete it, and the same command asks its questions again"
         return [(file, read_records(file, advice)) for file in self._files()]
+
+
+def answered(out: str | Path, name: str) -> int:
+    """How many records the parts of an evaluation that runs hold so far, without reading them."""
+    import pyarrow.parquet as pq
+
+    count = 0
+    for file in (Path(out) / EVALUATIONS / f".{name}.parts").glob("part-*.parquet"):
+        # The parts may be joined, and so vanish, at any moment.
+        with suppress(FileNotFoundError):
+            count += pq.read_metadata(file).num_rows
+    return count
 
 
 def check_name(name: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.job import Wanted
-from kepo.evaluation.parts import Parts
+from kepo.evaluation.parts import answered
 from kepo.evaluation.tasks import Loading, Planner, Task, carry_out, load_teacher
 
 _POLL = 0.5  # seconds between two looks at how far the workers are
@@ -177,7 +177,7 @@ def _progress(tasks: Sequence[Task], quiet: bool) -> Iterator[Callable[[Sequence
         bar = progress.add_task("models", total=len(tasks))
 
         def advance(busy: Sequence[Task], waiting: int) -> None:
-            written = sum(Parts.answered(task.home, task.name) for task in busy)
+            written = sum(answered(task.home, task.name) for task in busy)
             progress.update(
                 bar,
                 completed=len(tasks) - waiting - len(busy),

@@ -6,6 +6,7 @@ looked at again; for the others every command finds out by itself what is left t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -172,6 +173,10 @@ def _claimed(plan: RunPlan) -> Iterator[int | None]:
         except BlockingIOError:
             yield None
             return
+        except OSError as error:
+            # Some network file systems have no locks; then nobody can hold one either.
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
         yield lock.fileno()
 
 
