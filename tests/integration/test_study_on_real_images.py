@@ -97,7 +97,7 @@ def test_from_a_data_set_on_disk_to_the_table(
     prepared = _kepo("prepare", "omnimedvqa", "--root", mini_omnimedvqa, "--out", "data", *sizes)
     assert prepared.returncode == 0, prepared.stderr
     build_llava(Path("student"), load_omnimedvqa(mini_omnimedvqa))
-    Path("mine.yaml").write_text(yaml.safe_dump(STUDY))
+    Path("mine.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     sft, grpo = (Path("out") / "MRI" / "runs" / f"{arm}--tiny--seed-1" for arm in ("sft", "grpo"))
 
     _killed_after_the_first_checkpoint(sft)
@@ -128,7 +128,9 @@ def test_from_a_data_set_on_disk_to_the_table(
     again = _kepo("study", "mine.yaml", "--quiet", "--no-report")
     assert "3 runs, 3 of them done" in again.stderr
     assert {file: file.stat().st_mtime_ns for file in Path("out/MRI/runs").rglob("*") if file.is_file()} == before
-    Path("mine.yaml").write_text(yaml.safe_dump({**STUDY, "fields": {**STUDY["fields"], "learning_rate": 1e-6}}))
+    Path("mine.yaml").write_text(
+        yaml.safe_dump({**STUDY, "fields": {**STUDY["fields"], "learning_rate": 1e-6}}, sort_keys=False)
+    )
     other = _kepo("study", "mine.yaml", "--quiet", "--no-report", "--only", "grpo")
     assert other.returncode == 1
     assert "holds a run with other settings (learning_rate: 0.0002 there, 1e-06 now)" in " ".join(other.stderr.split())

@@ -23,6 +23,7 @@ from kepo.trainer import run_folder
 from kepo.trainer.arguments import TeacherArguments
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.recipe import Recipe
+from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.types import Question
 
@@ -73,6 +74,8 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
         run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
+    if checkpoint is not None:
+        trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     for make in callbacks:
         trainer.add_callback(make(trainer))
     _run(trainer, folder, checkpoint)

@@ -23,7 +23,8 @@ GOOD: dict[str, Any] = {
 
 def _write(folder: Path, **changed: Any) -> Path:
     file = folder / "mine.yaml"
-    file.write_text(yaml.safe_dump({key: value for key, value in {**GOOD, **changed}.items() if value is not None}))
+    content = {key: value for key, value in {**GOOD, **changed}.items() if value is not None}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file
 
 
