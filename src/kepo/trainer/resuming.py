@@ -1,7 +1,7 @@
 """The weights of a checkpoint, for models whose names on disk are not those in memory.
 
 transformers saves LLaVA and others under the names that older versions read, and its `from_pretrained` translates
-them; its Trainer loads a checkpoint by the names on disk, finds none of them, and goes on with the weights that training
+them; its Trainer loads a checkpoint by the names on disk, finds none of them, and goes on with the weights that it
 began with.
 """
 
