@@ -117,6 +117,8 @@ def _draw_curves(
     axes: Axes, curves: Mapping[str, Curve], styles: Mapping[str, ArmStyle], scale: float
 ) -> dict[str, Any]:
     """Draw a line with its band per arm; arm -> line."""
+    from matplotlib.ticker import MaxNLocator
+
     drawn = {}
     for arm, curve in sorted(curves.items(), key=lambda item: -styles[item[0]].color):
         style = styles[arm]
@@ -136,7 +138,7 @@ def _draw_curves(
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel("update")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return drawn
 
 
