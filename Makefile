@@ -40,6 +40,7 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.memory
 
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md

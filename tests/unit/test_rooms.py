@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"types", "prompts", "errors", "data"},
     "trainer": {"types", "prompts", "errors", "runs", "objective", "rewards", "teachers", "exploration", "data"},
     "evaluation": {"types", "prompts", "errors", "runs", "rewards", "teachers", "data"},
+    "planning": {"errors", "trainer"},
     "reports": {"types", "prompts", "errors", "runs", "data", "evaluation"},
     "benchmark": {
         "types",
@@ -55,13 +56,18 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "reports",
         "benchmark",
+        "planning",
         "studies",
     },
     "recipes": set(),
     "__init__": {"types", "teachers", "trainer"},
     "__main__": {"cli"},
 }
-ONLY_FOR = {"trl": {"trainer"}, "accelerate": {"trainer", "cli"}, "peft": {"trainer", "teachers"}}
+ONLY_FOR = {
+    "trl": {"trainer"},
+    "accelerate": {"trainer", "cli", "planning"},
+    "peft": {"trainer", "teachers", "planning"},
+}
 STANDARD_LIBRARY_ONLY = {"types", "errors", "prompts"}
 TORCH_ONLY = {"objective"}
 

@@ -15,6 +15,7 @@ from kepo.cli.eval import evaluate
 from kepo.cli.fields import fields
 from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
+from kepo.cli.plan import plan
 from kepo.cli.prepare import app as prepare_app
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
 app.command()(demo)
 app.command(name="eval")(evaluate)
 app.command()(report)

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
@@ -148,7 +148,7 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
         "args": args,
         "train_dataset": train_set,
         "eval_dataset": eval_set if args.eval_strategy != "no" else None,
-        "peft_config": get_peft_config(model),
+        "peft_config": recipe.peft_config(),
         "quantization_config": get_quantization_config(model),
     }
     if isinstance(args, SFTConfig):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
+from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
@@ -46,6 +46,10 @@ class Recipe:
     data: DataArguments
     teacher: TeacherArguments
     stated: Mapping[str, Any] = field(default_factory=dict)
+
+    def peft_config(self) -> Any:
+        """The adapter's settings as PEFT takes them; None when all weights are trained."""
+        return get_peft_config(self.model)
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

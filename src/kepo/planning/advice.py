@@ -1,0 +1,115 @@
+"""What would make a run fit: settings changed one after the other, the memory planned again each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from kepo.planning.launch import Launch
+from kepo.planning.memory import MemoryPlan, plan_memory
+from kepo.planning.settings import Adapter, PlanSettings
+
+_RANK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A change of settings.
+
+    Attributes:
+        change: In the words of a recipe or of the command line.
+        plan: The memory with this change, and with those before it in a combination.
+    """
+
+    change: str
+    plan: MemoryPlan
+
+
+def single_changes(settings: PlanSettings) -> list[Advice]:
+    """Every single change that makes the run fit, smallest memory last."""
+    advice = [Advice(words, plan_memory(changed)) for words, changed in _changes(settings)]
+    return sorted((a for a in advice if a.plan.fits), key=lambda a: -a.plan.peak)
+
+
+def combined_changes(settings: PlanSettings) -> list[Advice]:
+    """Changes that make the run fit together: always the one that saves most next; empty if nothing does.
+
+    The last one's plan is the plan with all of them.
+    """
+    steps: list[Advice] = []
+    peak = plan_memory(settings).peak
+    while True:
+        options = [(words, changed, plan_memory(changed)) for words, changed in _changes(settings)]
+        options = [option for option in options if option[2].peak < peak]
+        if not options:
+            return []
+        words, settings, plan = min(options, key=lambda option: option[2].peak)
+        steps.append(Advice(words, plan))
+        if plan.fits:
+            return steps
+        peak = plan.peak
+
+
+def _changes(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    for change in _CHANGES:
+        yield from change(s)
+
+
+def _spread(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    for gpus in (4, 8):
+        if gpus > s.launch.gpus or (gpus == s.launch.gpus and s.launch.parameter_shards == 1):
+            yield f"--accelerate-config zero3-{gpus}gpu", replace(s, launch=Launch("zero3", gpus))
+
+
+def _checkpointing(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    if not s.checkpointing:
+        yield "gradient_checkpointing: true", replace(s, checkpointing=True)
+
+
+def _micro_batch(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    if s.micro_batch > 1 and s.micro_batch % 2 == 0:
+        half, twice = s.micro_batch // 2, s.accumulation * 2
+        words = f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {twice}"
+        yield words, replace(s, micro_batch=half, accumulation=twice)
+
+
+def _teacher(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    teacher = s.teacher
+    if teacher is None or teacher.own_device:
+        return
+    if teacher.bits != 4:
+        yield "teacher_load_in_4bit: true", replace(s, teacher=replace(teacher, bits=4))
+    if teacher.batch > 1:
+        yield (
+            f"teacher_batch_size: {teacher.batch // 2}",
+            replace(s, teacher=replace(teacher, batch=teacher.batch // 2)),
+        )
+    if s.launch.gpus == 1:
+        words = "teacher_device: a second GPU, as cuda:1 (its own memory is not planned here)"
+        yield words, replace(s, teacher=replace(teacher, own_device=True))
+
+
+def _lora(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    if s.adapter is None:
+        adapter = Adapter(_RANK * s.student.linear_widths, tower=s.student.tower is not None)
+        words = f"use_peft: true, lora_r: {_RANK}, lora_target_modules: [all-linear], dtype: bfloat16"
+        yield words, replace(s, adapter=adapter, weight_bytes=2, reference=False)
+
+
+def _rollouts(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    if s.vllm is not None and not s.vllm_sleeps:
+        yield "vllm_enable_sleep_mode: true", replace(s, vllm_sleeps=True)
+    if s.vllm is not None and s.vllm > 0.2:
+        yield "vllm_gpu_memory_utilization: 0.2", replace(s, vllm=0.2)
+    if s.vllm is None and s.launch.strategy == "zero3" and s.gather:
+        yield "ds3_gather_for_generation: false (slower rollouts)", replace(s, gather=False)
+
+
+_CHANGES: tuple[Callable[[PlanSettings], Iterator[tuple[str, PlanSettings]]], ...] = (
+    _checkpointing,
+    _micro_batch,
+    _teacher,
+    _lora,
+    _rollouts,
+    _spread,
+)

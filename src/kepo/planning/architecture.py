@@ -1,0 +1,213 @@
+"""The sizes of a model that its memory depends on, read from its config; parameters counted on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.errors import ConfigError
+from kepo.planning.published import published_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """The language model.
+
+    Attributes:
+        layers: Transformer blocks.
+        hidden: Width of the residual stream.
+        heads: Attention heads.
+        kv_heads: Heads of keys and values.
+        head_dim: Width of a head.
+        mlp_width: Width of the MLP that one token goes through; of all its experts together.
+        vocab: Rows of the embedding.
+        qk_norm: Whether queries and keys are normalized.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    vocab: int
+    qk_norm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """The vision encoder.
+
+    Attributes:
+        layers: Transformer blocks.
+        hidden: Width.
+        heads: Attention heads.
+        mlp_width: Width of the MLP.
+        fused_qkv: Whether one projection makes queries, keys and values.
+        patch: Side of a patch in pixels.
+        merge: Patches that become one token are merge x merge.
+        mergers: Projections into the decoder (Qwen3-VL feeds several depths).
+        image_size: The only side of an image it takes, in pixels; None for any.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    mlp_width: int
+    fused_qkv: bool
+    patch: int
+    merge: int
+    mergers: int
+    image_size: int | None
+
+    def patches(self, image_size: int) -> int:
+        """Patches of a square image."""
+        per_merge = self.patch * self.merge
+        side = (self.image_size or max(round(image_size / per_merge), 1) * per_merge) // self.patch
+        return side * side
+
+    def tokens(self, image_size: int) -> int:
+        """Tokens of the prompt that a square image takes."""
+        return self.patches(image_size) // (self.merge * self.merge)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model.
+
+    Attributes:
+        name: Folder or hub name.
+        source: Where the sizes are from, in words.
+        parameters: All of them; shared ones once.
+        linear_parameters: Weights of linear layers apart from the output head: what 4 and 8 bit quantization shrinks.
+        linear_widths: Inputs plus outputs of these layers: an adapter of rank r on all has r times as many parameters.
+        largest_block: Parameters of the largest transformer block.
+        tied: Whether embedding and output head are one matrix.
+        decoder: The language model.
+        tower: The vision encoder; None for a language model.
+    """
+
+    name: str
+    source: str
+    parameters: int
+    linear_parameters: int
+    linear_widths: int
+    largest_block: int
+    tied: bool
+    decoder: Decoder
+    tower: Tower | None
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding, and of an output head of its own."""
+        return self.decoder.vocab * self.decoder.hidden * (1 if self.tied else 2)
+
+
+def load_architecture(name: str, trust_remote_code: bool = False) -> Architecture:
+    """The sizes of a model, without its weights.
+
+    Args:
+        name: A folder with a config.json, a model of the shipped table (`kepo.planning.published`), or a hub name.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ConfigError: There is no config, or not one of a model that can be sized.
+    """
+    config, source = _config(name, trust_remote_code)
+    return measure_architecture(meta_model(config), name, source)
+
+
+def meta_model(config: Any) -> nn.Module:
+    """A model of `config` without memory: every parameter has a shape and no values."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            model: nn.Module = auto.from_config(config)
+    except ValueError as error:
+        raise ConfigError(f"No model can be built from the config of type {config.model_type!r}: {error}") from error
+    return model
+
+
+def load_meta_model(name: str, trust_remote_code: bool = False) -> nn.Module:
+    """`meta_model` of a folder, a published model or a hub name; errors as `load_architecture`."""
+    return meta_model(_config(name, trust_remote_code)[0])
+
+
+def measure_architecture(model: Any, name: str, source: str) -> Architecture:
+    """The sizes of a model that is there, on any device, the meta device too."""
+    from torch import nn
+
+    config = model.config
+    head = model.get_output_embeddings()
+    modules = [(path, module) for path, module in model.named_modules() if not list(module.children())]
+    linear = [module for _, module in modules if isinstance(module, nn.Linear) and module is not head]
+    blocks = [block for layers in model.modules() if isinstance(layers, nn.ModuleList) for block in layers]
+    return Architecture(
+        name=name,
+        source=source,
+        parameters=sum(p.numel() for p in model.parameters()),
+        linear_parameters=sum(module.weight.numel() for module in linear),
+        linear_widths=sum(module.in_features + module.out_features for module in linear),
+        largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
+        tied=head.weight is model.get_input_embeddings().weight,
+        decoder=_decoder(config.get_text_config(), any(path.endswith("q_norm") for path, _ in modules)),
+        tower=_tower(config, any(path.endswith("attn.qkv") for path, _ in modules)),
+    )
+
+
+def _config(name: str, trust_remote_code: bool) -> tuple[Any, str]:
+    from transformers import AutoConfig
+
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ConfigError(f"{name} is a folder without config.json; it does not hold a model.")
+    published = None if folder.is_dir() else published_config(name)
+    if published is not None:
+        return published
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The config of {name!r} could not be read: {error} Give a folder with a config.json, a hub name that this "
+            "machine can reach, or one of the sizes that come with the package (`kepo plan --help`)."
+        ) from error
+    return config, "its config.json"
+
+
+def _decoder(config: Any, qk_norm: bool) -> Decoder:
+    heads = config.num_attention_heads
+    experts = getattr(config, "num_experts_per_tok", None)
+    return Decoder(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        mlp_width=experts * config.moe_intermediate_size if experts else config.intermediate_size,
+        vocab=config.vocab_size,
+        qk_norm=qk_norm,
+    )
+
+
+def _tower(config: Any, fused_qkv: bool) -> Tower | None:
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return None
+    return Tower(
+        layers=vision.num_hidden_layers,
+        hidden=vision.hidden_size,
+        heads=vision.num_attention_heads,
+        mlp_width=vision.intermediate_size,
+        fused_qkv=fused_qkv,
+        patch=vision.patch_size,
+        merge=getattr(vision, "spatial_merge_size", 1),
+        mergers=1 + len(getattr(vision, "deepstack_visual_indexes", None) or ()),
+        image_size=getattr(vision, "image_size", None),
+    )

@@ -1,0 +1,301 @@
+"""The memory of one GPU, part by part, and its largest moment.
+
+A run goes through phases; what lies in memory always is added to the largest of them: rollouts, hints, the teacher's
+scoring, the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kepo.planning import activations, head
+from kepo.planning.activations import BFLOAT16, FLOAT32, Precision
+from kepo.planning.architecture import Architecture
+from kepo.planning.settings import PlanSettings, TeacherSettings
+
+GIB = 1024**3
+ALWAYS, ROLLOUTS, HINTS, SCORING, UPDATE = "always", "rollouts", "hints", "scoring", "update"
+PHASES = (ROLLOUTS, HINTS, SCORING, UPDATE)
+
+# Assumed, not computed: CUDA context, cuBLAS and NCCL buffers, and what the allocator loses to fragments.
+CONTEXT_BYTES = int(1.5 * GIB)
+FRAGMENTS = 0.06
+# ZeRO-3 keeps up to this many gathered parameters (DeepSpeed's stage3_max_live_parameters).
+LIVE_PARAMETERS = 1_000_000_000
+# Tokens of the request for a hint beside the prompt.
+TEXT_OF_REQUEST = 128
+# Bytes per weight in bitsandbytes: the value, and a float32 scale per 64 weights, or per row in 8 bit.
+_QUANTIZED = {4: 0.5 + 4 / 64, 8: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the memory of one GPU.
+
+    Attributes:
+        name: What it is.
+        bytes: How much.
+        phase: `ALWAYS`, or the phase in which it is there.
+        note: How it comes about, in a few words.
+    """
+
+    name: str
+    bytes: int
+    phase: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """The memory of one GPU of a run.
+
+    Attributes:
+        parts: All parts above 0 bytes.
+        gpu_bytes: What the GPU has.
+    """
+
+    parts: tuple[Part, ...]
+    gpu_bytes: int
+
+    def total(self, phase: str) -> int:
+        """Bytes in a phase, with what is there always; for `ALWAYS` that alone."""
+        return sum(part.bytes for part in self.parts if part.phase in (ALWAYS, phase))
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases that the run has."""
+        return tuple(phase for phase in PHASES if any(part.phase == phase for part in self.parts))
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=self.total)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the largest moment."""
+        return self.total(self.largest_phase)
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a run may plan with; the rest is lost to fragments."""
+        return int(self.gpu_bytes * (1 - FRAGMENTS))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the largest moment fits the GPU."""
+        return self.peak <= self.usable
+
+
+def plan_memory(settings: PlanSettings) -> MemoryPlan:
+    """The memory of one GPU."""
+    parts = [*_resident(settings), *_rollouts(settings), *_teaching(settings), *_update(settings)]
+    return MemoryPlan(tuple(part for part in parts if part.bytes > 0), int(settings.gpu_memory * GIB))
+
+
+def weight_bytes(model: Architecture, per_weight: int, bits: int | None) -> int:
+    """Bytes of a model's weights; quantization leaves embeddings, norms and the output head as they are."""
+    if bits is None:
+        return model.parameters * per_weight
+    return int(model.linear_parameters * _QUANTIZED[bits]) + (model.parameters - model.linear_parameters) * per_weight
+
+
+def _resident(s: PlanSettings) -> Iterable[Part]:
+    launch, trainable = s.launch, _trainable(s)
+    on_gpu = 0 if launch.offload_parameters else 1
+    weights = weight_bytes(s.student, _student_weight(s), s.bits) // launch.parameter_shards * on_gpu
+    yield Part("student weights", weights, ALWAYS, _spread(s.student.parameters, launch.parameter_shards))
+    if s.adapter is not None:
+        shared = s.adapter.parameters * _adapter_weight(s) // launch.parameter_shards
+        yield Part("LoRA weights", shared, ALWAYS, f"{s.adapter.parameters:,} parameters")
+    if s.reference:
+        yield Part("reference weights", weights, ALWAYS, "beta > 0")
+    yield from _teacher_weights(s)
+    if not launch.offload_optimizer:
+        states = trainable * _optimizer_bytes(s) // launch.optimizer_shards
+        yield Part("optimizer states", states, ALWAYS, f"Adam, {_optimizer_bytes(s)} bytes a trained parameter")
+    if launch.deepspeed:
+        yield Part("gradients", trainable * 2 // launch.gradient_shards, ALWAYS, "bfloat16, kept by DeepSpeed")
+    if s.vllm is not None:
+        phase = ROLLOUTS if s.vllm_sleeps else ALWAYS
+        yield Part("vLLM", int(s.vllm * s.gpu_memory * GIB), phase, f"vllm_gpu_memory_utilization {s.vllm:g}")
+    yield Part("CUDA context, libraries", CONTEXT_BYTES, ALWAYS, "assumed")
+
+
+def _teacher_weights(s: PlanSettings) -> Iterable[Part]:
+    teacher = s.teacher
+    if teacher is None or teacher.own_device:
+        return
+    shards = _teacher_shards(s, teacher)
+    kind = f"{teacher.bits} bit" if teacher.bits else f"{8 * teacher.weight_bytes} bit"
+    size = weight_bytes(teacher.model, teacher.weight_bytes, teacher.bits) // shards
+    yield Part("teacher weights", size, ALWAYS, f"{kind}, {_spread(teacher.model.parameters, shards)}")
+    if shards > 1:
+        decoder = teacher.model.decoder
+        copy = decoder.vocab * decoder.hidden * teacher.weight_bytes
+        yield Part("teacher output head", copy, ALWAYS, "a whole copy on every GPU")
+
+
+def _rollouts(s: PlanSettings) -> Iterable[Part]:
+    if not s.rollouts:
+        return
+    if s.vllm is not None:
+        yield Part("weights on their way to vLLM", _handed_over(s), ROLLOUTS, "gathered")
+        return
+    decoder, prompt = s.student.decoder, s.prompt(s.student)
+    length = prompt + s.completion
+    cache = activations.kv_cache_bytes(decoder, s.rollouts, length, s.precision)
+    yield Part("key-value cache", cache, ROLLOUTS, f"{s.rollouts} rollouts x {length} tokens")
+    yield Part("whole weights", _live(s, s.student, 1, s.gather), ROLLOUTS, _live_note(s, s.gather))
+    prefill = activations.forward_bytes(decoder, s.rollouts * prompt, s.precision)
+    yield Part("prefill", prefill, ROLLOUTS, f"{s.rollouts} x {prompt} tokens at once")
+    yield Part("sampling", s.rollouts * decoder.vocab * 20, ROLLOUTS, "logits, sorted for top_p")
+
+
+def _teaching(s: PlanSettings) -> Iterable[Part]:
+    teacher = s.teacher
+    if teacher is None:
+        return
+    model, decoder = teacher.model, teacher.model.decoder
+    precision = FLOAT32 if teacher.weight_bytes == 4 else BFLOAT16
+    prompt = s.prompt(model)
+    live = 0 if teacher.own_device else _live(s, model, teacher.bits or 1, gather=False)
+    if teacher.hints and not teacher.own_device:
+        rows = min(teacher.batch, max(s.rollouts // s.group, 1))
+        length = prompt + TEXT_OF_REQUEST + teacher.hint_tokens
+        cache = activations.kv_cache_bytes(decoder, rows, length, precision)
+        yield Part("teacher's key-value cache", cache, HINTS, f"{rows} hints x {length} tokens")
+        yield Part("teacher's gathered weights", live, HINTS, _live_note(s, gather=False))
+        prefill = activations.forward_bytes(decoder, rows * (prompt + TEXT_OF_REQUEST), precision)
+        yield Part("teacher's prefill", prefill, HINTS)
+    if teacher.scores:
+        rows = min(teacher.batch, s.rollouts)
+        if not teacher.own_device:
+            tokens = rows * (prompt + s.completion)
+            forward = activations.forward_bytes(decoder, tokens, precision)
+            yield Part("teacher's activations", forward, SCORING, f"{rows} rows, no gradient")
+            yield Part("teacher's gathered weights", live, SCORING, _live_note(s, gather=False))
+            yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
+            kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
+            for phase in (SCORING, UPDATE):
+                yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
+
+
+def _update(s: PlanSettings) -> Iterable[Part]:
+    launch, precision, student = s.launch, s.precision, s.student
+    trainable, decoder = _trainable(s), student.decoder
+    if not launch.deepspeed:
+        per_gradient = _adapter_weight(s) if s.adapter else _student_weight(s)
+        copies = 2 if launch.strategy == "ddp" else 1
+        gradients = trainable * per_gradient * copies // launch.gradient_shards
+        yield Part("gradients", gradients, UPDATE, "and DDP's buckets" if copies == 2 else f"{8 * per_gradient} bit")
+    yield Part("gathered weights", _live(s, student, 1, gather=False), UPDATE, _live_note(s, gather=False))
+    tokens = s.micro_batch * (s.prompt(student) + s.completion)
+    kept = activations.decoder_bytes(decoder, tokens, precision, s.checkpointing) + _tower_kept(s, precision)
+    how = "inputs of layers" if s.checkpointing else "all layers"
+    yield Part("activations", kept, UPDATE, f"{s.micro_batch} rows x {tokens // s.micro_batch} tokens, {how}")
+    again = _recomputed(s, tokens, precision) if s.checkpointing else 0
+    yield Part("one layer computed again", again, UPDATE)
+    logits, note = _logits(s, precision)
+    yield Part("logits", logits, UPDATE, note)
+    if precision.casts:
+        # With checkpointing the copies of a forward pass are gone when the backward pass starts.
+        copies = student.parameters * 2 - (again + logits if s.checkpointing else 0)
+        yield Part("weights cast to bfloat16", copies, UPDATE, "autocast over float32 weights")
+
+
+def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
+    """The larger of the policy's and the teacher's part of the loss; both are backward passes of the same head."""
+    decoder = s.student.decoder
+    completions = s.micro_batch * s.completion
+    trained = s.adapter is None
+    policy = head.policy_head_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, trained)
+    if not s.divergence_chunk:
+        return policy, "tiles, gradient of the output head"
+    divergence = head.divergence_bytes(
+        s.divergence_chunk,
+        completions,
+        decoder.hidden,
+        decoder.vocab,
+        weight=_student_weight(s) if trained else 0,
+        copies=2 if precision.casts or s.launch.parameter_shards > 1 else 0,
+    )
+    return max(policy, divergence), f"divergence in chunks of {s.divergence_chunk} tokens"
+
+
+def _tower_kept(s: PlanSettings, precision: Precision) -> int:
+    tower = s.student.tower
+    patches = _patches(s)
+    if tower is None or not patches or (s.adapter is not None and not s.adapter.tower):
+        return 0
+    mergers = activations.mergers_bytes(tower, s.student.decoder, patches, precision)
+    return activations.tower_bytes(tower, patches, precision, s.checkpointing) + mergers
+
+
+def _recomputed(s: PlanSettings, tokens: int, precision: Precision) -> int:
+    layer = activations.decoder_layer_bytes(s.student.decoder, tokens, precision)
+    tower = s.student.tower
+    return max(layer, activations.tower_layer_bytes(tower, _patches(s), precision)) if tower else layer
+
+
+def _patches(s: PlanSettings) -> int:
+    tower = s.student.tower
+    return s.images_per_pass * tower.patches(s.image_size) if tower and s.image_size else 0
+
+
+def _trainable(s: PlanSettings) -> int:
+    return s.student.parameters if s.adapter is None else s.adapter.parameters
+
+
+def _student_weight(s: PlanSettings) -> int:
+    """Bytes of a weight as it lies in memory."""
+    if s.launch.deepspeed and s.mixed:
+        return 2
+    if s.launch.strategy == "fsdp" and s.mixed and s.adapter is None:
+        return 4  # accelerate keeps what is trained in float32
+    return s.weight_bytes
+
+
+def _adapter_weight(s: PlanSettings) -> int:
+    # PEFT trains adapters in float32; under ZeRO-3 TRL leaves them in the model's dtype.
+    return 2 if s.launch.deepspeed and s.mixed else 4
+
+
+def _optimizer_bytes(s: PlanSettings) -> int:
+    """Adam's two moments, and DeepSpeed's float32 copy of the weights."""
+    if s.launch.deepspeed:
+        return 12 if s.mixed else 8
+    return 2 * (_adapter_weight(s) if s.adapter else _student_weight(s))
+
+
+def _teacher_shards(s: PlanSettings, teacher: TeacherSettings) -> int:
+    # A quantized teacher is never moved, so it lies whole on every GPU.
+    return 1 if teacher.bits else s.launch.parameter_shards
+
+
+def _live(s: PlanSettings, model: Architecture, quantized: int, gather: bool) -> int:
+    """Weights that are gathered to be used, beyond a GPU's own share."""
+    if s.launch.parameter_shards == 1 or quantized != 1:
+        return 0
+    if s.launch.strategy == "zero3":
+        whole = model.parameters if gather else min(model.parameters, LIVE_PARAMETERS)
+        return whole * 2 * (s.launch.gpus - 1) // s.launch.gpus
+    return (model.embedding + 2 * model.largest_block) * 2
+
+
+def _handed_over(s: PlanSettings) -> int:
+    """Weights that TRL gathers at once for vLLM: one parameter, or all where an adapter is merged into them."""
+    if s.launch.parameter_shards == 1:
+        return 0
+    return (s.student.parameters if s.adapter is not None else s.student.decoder.vocab * s.student.decoder.hidden) * 2
+
+
+def _live_note(s: PlanSettings, gather: bool) -> str:
+    if s.launch.strategy != "zero3":
+        return "embedding, head and two blocks"
+    return "ds3_gather_for_generation" if gather else "at most 1e9 parameters"
+
+
+def _spread(parameters: int, shards: int) -> str:
+    return f"{parameters:,} parameters" + (f" over {shards} GPUs" if shards > 1 else "")
