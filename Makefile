@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.prepare
 
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md

@@ -111,7 +111,10 @@ def _show(console: Console, prepared: Prepared) -> None:
 
     splits, rows = prepared.card["splits"], prepared.card["rows"]
     if not prepared.made:
-        console.print("Nothing to do: it was prepared from the same files with the same settings already.")
+        text = "Nothing to do: it was prepared from the same files with the same settings already."
+        if rows["unusable"]:
+            text += " Images were not looked at again; --overwrite does, should missing ones be there by now."
+        console.print(text)
     table = Table("modality", *(f"{split} (of)" for split in splits))
     for column in table.columns[1:]:
         column.justify = "right"

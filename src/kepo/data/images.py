@@ -51,8 +51,17 @@ class ImageRoot:
         """The absolute path of the image `name`, links followed.
 
         Raises:
-            DataError: it lies outside the folder: `..`, an absolute path, or a link that leads out.
+            DataError: it lies outside the folder: `..`, an absolute path, or a link that leads out; or no file can have
+                that name.
         """
+        try:
+            return self._located(name)
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"the image {name!r:.80} cannot be looked up: {error}") from error
+
+    def _located(self, name: str) -> Path:
+        if "\0" in name:
+            raise OSError("the name holds a zero byte")
         path = self._resolved / name
         # A data set has many images in few folders, so only those are remembered.
         parent = self._folders.get(path.parent)
@@ -103,7 +112,8 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse) 
         try:
             return root.locate(str(value))
         except DataError as error:
-            refuse(field, str(error), "lies outside the image root")
+            outside = error.__cause__ is None
+            refuse(field, str(error), "lies outside the image root" if outside else "is no name that a file can have")
     if not (hasattr(value, "convert") and hasattr(value, "size")):
         refuse(
             field,
@@ -176,7 +186,7 @@ def decoded(file: Path | io.BytesIO) -> Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if isinstance(file, Path) and not file.is_file():
+    if isinstance(file, Path) and not _is_file(file):
         raise ImageError("does not exist", "; put the file there or mend the path")
     try:
         with warnings.catch_warnings():
@@ -188,9 +198,19 @@ def decoded(file: Path | io.BytesIO) -> Image:
         raise ImageError("is not an image that Pillow can read", "; replace it") from error
     except Image.DecompressionBombError as error:
         raise ImageError("is too large", f": {error}") from error
+    except PermissionError as error:
+        raise ImageError("may not be read", f" ({error}); change its permissions") from error
     except _DAMAGED as error:
         raise ImageError("is truncated or damaged", f" ({error}); fetch it again") from error
     return shallow(image)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A folder that may not be entered, or a name that is too long.
+        return False
 
 
 def shallow(image: Image) -> Image:

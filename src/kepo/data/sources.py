@@ -7,7 +7,7 @@ silently; what it does not know, such as whether an image decodes, is found out 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -77,6 +77,7 @@ class Source:
         licences: Dataset -> licence of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.
+        options: What besides `files` decides the rows, such as settings of the reader; must survive JSON.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Source:
     licences: Mapping[str, str]
     notes: tuple[str, ...] = ()
     split_given: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unusable(error: RowError, row: Any) -> Unusable:
@@ -94,6 +96,7 @@ def unusable(error: RowError, row: Any) -> Unusable:
 
 
 def shortened(value: Any, length: int = 80) -> str:
-    """`value` as text of at most `length` characters."""
+    """`value` as text of at most `length` characters that can be written as UTF-8."""
     text = value if isinstance(value, str) else repr(value)
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -96,7 +96,8 @@ def split_file_source(
     datasets = sorted({row.metadata["dataset"] for row in rows if isinstance(row, Question)})
     licences = {dataset: licence_of(dataset) for dataset in datasets}
     paths = (*(file.path for file in described), *published)
-    return Source("OmniMedVQA split files", rows, paths, licences, NOTES, given)
+    options = {"images": images, "modality": known, "names": [file.shown for file in described]}
+    return Source("OmniMedVQA split files", rows, paths, licences, NOTES, given, options)
 
 
 def _described(paths: Sequence[Path], modality: str | None) -> list[_File]:
@@ -171,7 +172,7 @@ def parse_problem(problem: str, place: Place) -> tuple[str, tuple[str, ...]]:
     Raises:
         RowError: there are not at least two options, or their letters are not in order.
     """
-    # Commas first: "(type B)" inside an option is no mark, but some files set options apart by spaces only.
+    # Commas first: "vitamin B)" inside an option is no mark, but some files set options apart by spaces only.
     for before in (r"[,\n]\s*", r"\s+"):
         parts = _split_at_letters(problem, before)
         if len(parts) > 2:
@@ -192,12 +193,18 @@ def _split_at_letters(problem: str, before: str) -> list[str]:
     rest = problem
     for letter in ascii_uppercase:
         mark = before if parts else r"(?:^|\s)"
-        found = re.search(rf"{mark}{letter}\)", rest)
-        if found is None:
+        marks = list(re.finditer(rf"{mark}{letter}\)", rest))
+        if not marks:
             break
+        # "(type A)" is no mark; a bracket that is never closed is a slip, and hides none.
+        found = next((one for one in marks if not _inside_brackets(rest[: one.start()])), marks[0])
         parts.append(rest[: found.start()])
         rest = rest[found.end() :]
     return [*parts, rest]
+
+
+def _inside_brackets(before: str) -> bool:
+    return before.count("(") > before.count(")")
 
 
 def _answer(solution: str, options: tuple[str, ...], place: Place) -> str:

@@ -134,7 +134,7 @@ def _rows(card: Mapping[str, Any]) -> list[str]:
         f"{rows['total']} rows were read: {rows['usable']} usable, {rows['unusable']} not; `unusable.jsonl` lists "
         "these with file, row, field, reason and value."
         + (
-            f" {rows['left_out']} usable ones are listed there too: they are left out, because their image is on "
+            f" Listed there too are {rows['left_out']} usable rows that were left out, because their image is on "
             "another side of the given split."
             if rows["left_out"]
             else ""

@@ -108,7 +108,7 @@ def _read_record(record: Path) -> dict[tuple[str, str], str]:
 def _file_state(file: Path) -> str:
     try:
         status = file.stat()
-    except OSError:
+    except (OSError, ValueError):
         return "missing"
     return f"{status.st_size}-{status.st_mtime_ns}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from kepo.data.prepare.card import render
 from kepo.data.prepare.dataset import save_splits
 from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
 from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_images
+from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import Item, Sides, draw, split_sides
-from kepo.data.sources import SPLITS, Source, Unusable, shortened
+from kepo.data.sources import SPLITS, Source, Unusable
 from kepo.errors import DataError
-from kepo.types import Question
 
 UNUSABLE = "unusable.jsonl"
 
@@ -36,15 +36,6 @@ class Prepared:
     folder: Path
     card: Mapping[str, Any]
     made: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A question, and where it comes from."""
-
-    question: Question
-    file: str
-    row: int
 
 
 def prepare(
@@ -82,6 +73,7 @@ def prepare(
     out = Path(out).absolute()
     identity = {
         "source": source.name,
+        "options": dict(source.options),
         "settings": settings.as_record(),
         "files": [_described(file) for file in source.files],
     }
@@ -89,25 +81,24 @@ def prepare(
     if card is not None:
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
-        rows, unusable = _read(source, settings)
+        rows, unusable = read_rows(source, settings)
         looks = _look(rows, place, identity, workers, bar)
-        items, without_image = _usable(rows, looks)
+        items, without_image = usable_items(rows, looks)
         unusable = [*unusable, *without_image]
         if not items:
-            raise DataError(f"{source.name}: not one row can be used. {_most_frequent(unusable)}")
+            raise DataError(f"{source.name}: not one row can be used. {most_frequent(unusable)}")
         sides = split_sides(items, settings)
-        drawn = {
-            split: [
-                items[index] for index in draw(items, sides.side(split), settings.count(split), settings.seed, split)
-            ]
-            for split in SPLITS
-        }
+        drawn = {split: _drawn(items, sides, split, settings) for split in SPLITS}
         _write_images(drawn, place, settings, workers, bar)
-        left_out = [_left_out(rows, items[index]) for index in sides.left_out]
         card = _card(source, settings, identity, items, sides, drawn, looks, unusable, command)
-        _write(place, drawn, card, [*unusable, *left_out])
+        _write(place, drawn, card, [*unusable, *(left_out_row(rows, items[index]) for index in sides.left_out)])
         place.publish()
     return Prepared(out, card, made=True)
+
+
+def _drawn(items: Sequence[Item], sides: Sides, split: str, settings: PrepareSettings) -> list[Item]:
+    drawn = draw(items, sides.side(split), settings.count(split), settings.seed, split)
+    return [items[index] for index in drawn]
 
 
 def _described(file: Path) -> dict[str, Any]:
@@ -119,28 +110,8 @@ def _described(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _read(source: Source, settings: PrepareSettings) -> tuple[dict[str, _Row], list[Unusable]]:
-    """Questions by their ids, and the rows that are none."""
-    rows: dict[str, _Row] = {}
-    unusable: list[Unusable] = []
-    for number, row in enumerate(source.rows, start=1):
-        if isinstance(row, Unusable):
-            unusable.append(row)
-            continue
-        file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
-        if row.id in rows:
-            unusable.append(Unusable(file, place, "id", "is already the id of another row", shortened(row.id)))
-        elif settings.split == "given" and row.metadata.get("split") not in SPLITS:
-            value = shortened(row.metadata.get("split"))
-            unusable.append(Unusable(file, place, "split", f"is none of {', '.join(SPLITS)}", value))
-        else:
-            images = tuple(Path(image) if isinstance(image, str) else image for image in row.images)
-            rows[row.id] = _Row(replace(row, images=images), file, place)
-    return rows, unusable
-
-
 def _look(
-    rows: Mapping[str, _Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
+    rows: Mapping[str, Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
 ) -> dict[str, Look]:
     images: dict[str, AnyImage] = {}
     for row in rows.values():
@@ -148,34 +119,6 @@ def _look(
             images.setdefault(image_name(image), image)
     state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
     return look_at(images.values(), place.looks, state, workers=workers, bar=bar)
-
-
-def _usable(rows: Mapping[str, _Row], looks: Mapping[str, Look]) -> tuple[list[Item], list[Unusable]]:
-    items: list[Item] = []
-    unusable: list[Unusable] = []
-    for row in rows.values():
-        found = [looks[image_name(image)] for image in row.question.images]
-        failed = next((look for look in found if look.problem is not None), None)
-        if failed is not None:
-            name = str(row.question.metadata.get("image", failed.name))
-            unusable.append(Unusable(row.file, row.row, "image", failed.problem or "", shortened(name)))
-        elif found:
-            items.append(Item(row.question, tuple(look.content or "" for look in found)))
-        else:
-            items.append(Item(row.question, (_without_image(row.question),)))
-    return items, unusable
-
-
-def _without_image(question: Question) -> str:
-    """What stands for the image of a question that comes without one."""
-    image = question.metadata.get("image")
-    return f"name {image}" if image else json.dumps([question.text, question.options])
-
-
-def _left_out(rows: Mapping[str, _Row], item: Item) -> Unusable:
-    row = rows[item.question.id]
-    reason = "left out: its image is on another side of the given split"
-    return Unusable(row.file, row.row, "split", reason, str(item.question.metadata["split"]))
 
 
 def _write_images(
@@ -243,14 +186,3 @@ def _write(
     (place.result / UNUSABLE).write_text("".join(lines), encoding="utf-8")
     (place.result / "README.md").write_text(render(card), encoding="utf-8")
     (place.result / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _most_frequent(unusable: Sequence[Unusable]) -> str:
-    counts = statistics.unusable_counts(unusable)
-    if not counts:
-        return "The files hold no rows."
-    first = next(row for row in unusable if (row.field, row.reason) == (counts[0]["field"], counts[0]["reason"]))
-    return (
-        f"Most often the field {first.field!r} {first.reason} ({counts[0]['rows']} rows; the first is row {first.row} "
-        f"of {first.source}: {first.value})."
-    )
