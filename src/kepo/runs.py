@@ -5,6 +5,7 @@ run.json                   resolved config, versions, seed, command, git state, 
 metrics.jsonl              every logged metric, a record per logging step
 rollouts/step-*.parquet    every rollout of training
 evaluation/NAME.parquet    the records of one evaluation, with NAME.json beside it
+checkpoint-N/              the model after N updates, with evaluations of its own
 ```
 
 Nothing here imports torch, so that reports and the terminal open a run at once.
@@ -13,6 +14,7 @@ Nothing here imports torch, so that reports and the terminal open a run at once.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
 ROLLOUTS = "rollouts"
 EVALUATIONS = "evaluation"
+STUDY = "study.json"
+RUNS = "runs"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT_END = "trainer_state.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,11 @@ class Run:
         """Name -> Parquet file of every evaluation in the folder, by name."""
         return {file.stem: file for file in sorted((self.folder / EVALUATIONS).glob("*.parquet"))}
 
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Step -> folder of every whole checkpoint, in the order of steps."""
+        return checkpoints_in(self.folder)
+
     def setting(self, part: str, name: str) -> Any:
         """A field of one part of the resolved config; None where there is none."""
         return (self.manifest.get("config", {}).get(part) or {}).get(name)
@@ -83,6 +94,19 @@ def open_run(folder: str | Path) -> Run:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("config", {}), dict):
         raise DataError(f"{file} does not describe a run: a record with a record 'config' was expected.")
     return Run(Path(folder), manifest)
+
+
+def checkpoints_in(folder: str | Path) -> dict[int, Path]:
+    """Step -> folder of every whole checkpoint of a run, in the order of steps.
+
+    What a checkpoint's trainer writes last is looked for: a run that was killed while it saved leaves half of one.
+    """
+    found = {
+        int(match[1]): path
+        for path in Path(folder).glob("checkpoint-*")
+        if (match := CHECKPOINT.fullmatch(path.name)) and (path / _CHECKPOINT_END).is_file()
+    }
+    return dict(sorted(found.items()))
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:

@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "reports",
     },
+    "studies": {"errors", "runs", "data", "trainer"},
     "cli": {
         "types",
         "prompts",
@@ -56,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "reports",
         "benchmark",
         "planning",
+        "studies",
     },
     "recipes": set(),
     "__init__": {"types", "teachers", "trainer"},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 
     from kepo.evaluation.generate import Backend
     from kepo.evaluation.job import Job
+    from kepo.evaluation.tasks import Loading, Planner, Task
+
+    Answering: TypeAlias = Callable[[Task, Job], Backend]
 
 
 def evaluate(
     models: Annotated[
         list[str], typer.Argument(help="Run folders, checkpoints, models, hub names; with --server, its models' names.")
     ],
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Evaluate all checkpoints of the runs; records go into each.")
+    ] = False,
+    best_by: Annotated[
+        str | None,
+        typer.Option(help="Of each run, the checkpoint that did best in-domain in this evaluation, and only that."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="File or folder of the questions; default: the run's own.")] = None,
     data_format: Annotated[str, typer.Option("--format", help="How the questions are stored.")] = "auto",
     split: Annotated[str, typer.Option(help="Of the run's own data: all, train or held-out.")] = "all",
@@ -50,13 +60,23 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
     teacher: Annotated[str | None, typer.Option(help="Model that rates the reasoning (log-probability).")] = None,
-    server: Annotated[str | None, typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Evaluate side by side, a process for each: cuda:0,cuda:1 or cpu,cpu.")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1; given several times: shared out."),
+    ] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the server's key.")] = None,
     api_key_file: Annotated[str | None, typer.Option(help="File with the server's key.")] = None,
     concurrency: Annotated[int, typer.Option(help="Most requests to the server at once.")] = 16,
     compare: Annotated[
         str | None, typer.Option(help="An evaluation of the same questions: a .parquet file, or a run folder.")
     ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Name in reports of a model that is no run; default: --out's.")
+    ] = None,
+    replicate: Annotated[str | None, typer.Option(help="Its repetition in reports, see `kepo report`.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of this name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no tables.")] = False,
 ) -> None:
@@ -66,10 +86,12 @@ def evaluate(
     """
     from rich.console import Console
 
-    from kepo.evaluation.job import Wanted, plan
-    from kepo.evaluation.openai_server import OpenAIBackend, read_api_key
+    from kepo.evaluation.job import Wanted
+    from kepo.evaluation.openai_server import read_api_key
     from kepo.evaluation.records import read_evaluation
+    from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
 
+    _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
     given = {
         "prompt_style": prompt_style,
         "image_size": image_size,
@@ -83,100 +105,139 @@ def evaluate(
     }
     settings = {field: value for field, value in given.items() if value is not None}
     wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, settings)  # type: ignore[arg-type]
+    loading = Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
     other = None if compare is None else read_evaluation(compare, name)
     # All is checked before the first model is loaded.
-    jobs = {model: plan(model, wanted) for model in models}
-    homes = _homes(jobs, out)
-    rater = _teacher(teacher, device, dtype, trust_remote_code)
-
-    def backend(model: str, job: Job) -> Backend:
-        if server is not None:
-            template = job.chat_template_kwargs
-            return OpenAIBackend(server, model, api_key=key, concurrency=concurrency, chat_template_kwargs=template)
-        from kepo.evaluation.loading import load_backend
-
-        return load_backend(
-            model,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            chat_template_kwargs=job.chat_template_kwargs,
-        )
-
+    planner = Planner(wanted)
+    if checkpoints:
+        tasks = checkpoint_tasks(models, name)
+    elif best_by is not None:
+        tasks = chosen_tasks(models, best_by, planner, name)
+    else:
+        labels = {field: value for field, value in (("arm", arm), ("replicate", replicate)) if value is not None}
+        tasks = model_tasks(models, planner, name, out, labels)
     console = Console(quiet=quiet)
-    for model, job in jobs.items():
-        file = _carry_out(console, job, backend(model, job), homes[model], name, rater, overwrite, quiet)
-        _show(console, file, model, None if compare is None or other is None else (other, compare))
+    _say(console, tasks, planner)
+
+    def show(task: Task) -> None:
+        against = None if compare is None or other is None else (other, compare)
+        _show(console, task, brief=checkpoints, against=against)
+
+    if devices is not None:
+        from kepo.evaluation.workers import carry_out_on
+
+        carry_out_on(_listed(devices), tasks, wanted, loading, shlex.join(sys.argv), quiet, show)
+    else:
+        answering = _served(server, key, concurrency, console) if server else None
+        _carry_out(tasks, planner, loading, answering, quiet, show)
 
 
-def _homes(jobs: dict[str, Job], out: Path | None) -> dict[str, Path]:
-    """Where the records of each model go."""
-    homes: dict[str, Path] = {}
-    for model, job in jobs.items():
-        below = Path(model).name or model
-        home = job.home if out is None else out if len(jobs) == 1 else out / below
-        if home is None:
-            raise ConfigError(f"{model} is no run folder, so its records have no place; name a folder with --out")
-        if home in homes.values():
-            raise ConfigError(
-                f"the records of two models would go to {home}; evaluate them one by one, each with --out"
+def _check_together(
+    *,
+    checkpoints: bool,
+    best_by: str | None,
+    out: Path | None,
+    server: list[str] | None,
+    devices: str | None,
+    device: str | None,
+) -> None:
+    """Refuse options that cannot stand together."""
+    if checkpoints and best_by is not None:
+        raise ConfigError("--checkpoints evaluates all of a run, --best-by one of them; give one of the two")
+    of_runs = "--checkpoints" if checkpoints else "--best-by" if best_by is not None else None
+    if of_runs and out is not None:
+        raise ConfigError(f"{of_runs} keeps the records in the run; leave out --out")
+    if of_runs and server:
+        raise ConfigError(f"{of_runs} loads the checkpoints of a run, which no server has; leave out --server")
+    if devices is not None and (server or device is not None):
+        raise ConfigError(f"--devices {devices} is a process for each device; leave out --device and --server")
+
+
+def _listed(devices: str) -> list[str]:
+    names = [name.strip() for name in devices.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--devices {devices!r} names none; write cpu,cpu or cuda:0,cuda:1")
+    return names
+
+
+def _served(servers: list[str], key: str | None, concurrency: int, console: Console) -> Answering:
+    from kepo.evaluation.openai_server import OpenAIBackend
+    from kepo.evaluation.servers import SeveralServers
+
+    def backend(task: Task, job: Job) -> Backend:
+        # With others to go to, a server that is away is not waited for as long.
+        several = {"attempts": 3} if len(servers) > 1 else {}
+        found = [
+            OpenAIBackend(
+                server,
+                task.model,
+                api_key=key,
+                concurrency=concurrency,
+                chat_template_kwargs=job.chat_template_kwargs,
+                **several,
             )
-        homes[model] = home
-    return homes
+            for server in servers
+        ]
+        return found[0] if len(found) == 1 else SeveralServers(found, lambda said: console.print(said, style="yellow"))
 
-
-def _teacher(name: str | None, device: str | None, dtype: str, trust_remote_code: bool) -> Any:
-    if name is None:
-        return None
-    import torch
-
-    from kepo.teachers.local import LocalTeacher
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return LocalTeacher(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return backend
 
 
 def _carry_out(
-    console: Console, job: Job, backend: Backend, home: Path, name: str, teacher: Any, overwrite: bool, quiet: bool
-) -> Path:
-    from kepo.evaluation.job import describe_home
-    from kepo.evaluation.run import evaluate as run
+    tasks: Sequence[Task],
+    planner: Planner,
+    loading: Loading,
+    answering: Answering | None,
+    quiet: bool,
+    show: Callable[[Task], None],
+) -> None:
+    """One task after the other, in this process."""
+    from kepo.evaluation.tasks import carry_out, load_teacher
 
-    if job.trained_on:
-        console.print(
-            f"{job.trained_on} of the {len(job.questions)} questions are among those that the run was trained on; "
-            "`--split held-out` asks only those that it has not seen.",
-            style="yellow",
-        )
-    describe_home(home, backend.model, job, shlex.join(sys.argv))
-    return run(
-        job.questions,
-        backend,
-        job.settings,
-        home,
-        name,
-        data=job.data,
-        split=job.split,
-        in_domain=job.in_domain,
-        teacher=teacher,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    rater = load_teacher(loading)
+    for task in tasks:
+        job, command = planner.job(task.source), shlex.join(sys.argv)
+        carry_out(task, job, loading, command, teacher=rater, backend=answering, quiet=quiet)
+        show(task)
 
 
-def _show(console: Console, file: Path, model: str, against: tuple[Any, str] | None) -> None:
+def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
+    """What a user should know before it starts: which checkpoint, and questions of the training."""
+    for source in dict.fromkeys(task.source for task in tasks):
+        job = planner.job(source)
+        if job.trained_on:
+            console.print(
+                f"{job.trained_on} of the {len(job.questions)} questions are among those that the run was trained on; "
+                "`--split held-out` asks only those that it has not seen.",
+                style="yellow",
+            )
+    for task in tasks:
+        chosen = task.facts.get("chosen")
+        if chosen:
+            console.print(
+                f"{task.source}: {chosen['checkpoint']} of {len(chosen['candidates'])} checkpoints, with "
+                f"{chosen['accuracy']:.1%} of {chosen['questions']} in-domain questions of {chosen['chosen_by']!r}",
+                highlight=False,
+                markup=False,
+            )
+
+
+def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str] | None) -> None:
     from kepo.evaluation.records import read_evaluation
-    from kepo.evaluation.summary import accuracy_table, compare, comparison_table, measures_table
+    from kepo.evaluation.summary import accuracy_table, compare, comparison_table, in_one_line, measures_table
 
-    evaluation = read_evaluation(file)
-    console.print(accuracy_table(evaluation, model))
-    console.print(measures_table(evaluation))
+    evaluation = read_evaluation(task.file)
+    if brief:
+        console.print(f"{task.model}: {in_one_line(evaluation)}", highlight=False, markup=False)
+    else:
+        console.print(accuracy_table(evaluation, task.model))
+        console.print(measures_table(evaluation))
     if against is not None:
         other, label = against
-        console.print(comparison_table(compare(evaluation, other), *_labels(model, label)))
-    console.print(f"records: {file}", highlight=False, soft_wrap=True, markup=False)
+        console.print(comparison_table(compare(evaluation, other), *_labels(task.model, label)))
+    if not brief:
+        console.print(f"records: {task.file}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _labels(model: str, other: str) -> Sequence[str]:

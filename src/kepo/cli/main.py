@@ -20,6 +20,7 @@ from kepo.cli.prepare import app as prepare_app
 from kepo.cli.prepare_sources import medmnist, slake, table, vqa_rad
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
+from kepo.cli.study import study
 from kepo.cli.train import train
 from kepo.errors import KepoError
 
@@ -33,6 +34,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(demo)
 app.command(name="eval")(evaluate)
 app.command()(report)
+app.command()(study)
 app.command()(inspect)
 app.command()(recipes)
 app.command()(fields)

@@ -10,9 +10,16 @@ import typer
 
 def report(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
-    out: Annotated[Path | None, typer.Option(help="File to write; default: report.html or report.md.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: report.html or report.md. Of paper: a folder, paper.")
+    ] = None,
     file_format: Annotated[
-        Literal["html", "md"] | None, typer.Option("--format", help="Default: by the name of --out, else html.")
+        Literal["html", "md", "paper"] | None,
+        typer.Option(
+            "--format",
+            help="paper: the table of arms and modalities as Markdown, LaTeX and CSV, and the figure of checkpoints. "
+            "Default: by the name of --out, else html.",
+        ),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Also write the figures as PNG and SVG into this folder.")
@@ -23,6 +30,8 @@ def report(
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title; default: the study's, else the folder's name.")] = None,
     max_rollouts: Annotated[int, typer.Option(min=0, help="Most rollouts to show.")] = 400,
+    checkpoints: Annotated[str, typer.Option(help="Of paper: the evaluation of checkpoints to draw.")] = "validation",
+    per_modality: Annotated[int, typer.Option(min=1, help="Of paper: questions each modality should have.")] = 300,
 ) -> None:
     """Compare runs in one HTML file that can be sent to others: accuracy, curves, reasoning, costs, rollouts."""
     from rich.console import Console
@@ -30,6 +39,23 @@ def report(
     from kepo.reports.report import html, make_report, markdown, write_figures, write_text
 
     console = Console(stderr=True)
+    if file_format == "paper":
+        from kepo.reports.paper_files import write_paper
+
+        with console.status("reading runs") as status:
+            output = write_paper(
+                paths,
+                out or Path("paper"),
+                evaluation=evaluation,
+                checkpoints=checkpoints,
+                per_modality=per_modality,
+                title=title,
+                progress=lambda doing: status.update(doing),
+            )
+        for note in output.notes:
+            typer.echo(note)
+        typer.echo(f"written: {len(output.files)} files in {out or 'paper'}, beginning with {output.files[0].name}")
+        return
     if file_format is None:
         file_format = "md" if out is not None and out.suffix.lower() in (".md", ".markdown") else "html"
     with console.status("reading runs") as status:

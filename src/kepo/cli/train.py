@@ -41,17 +41,34 @@ def train(
             "(zero3-8gpu, fsdp2-4gpu, ... see docs/distributed.md), or a file."
         ),
     ] = None,
+    go_on: Annotated[
+        bool,
+        typer.Option(
+            "--continue",
+            help="Go on with the run in output_dir: from its last checkpoint, or not at all if it is finished.",
+        ),
+    ] = False,
 ) -> None:
     """Train with a recipe; `--field value` sets any field of it (`kepo fields` lists those that are not TRL's)."""
+    overrides = list(context.args)
+    if go_on:
+        from kepo.trainer.continuing import how_to_continue, run_folder_of
+        from kepo.trainer.recipe_files import find_recipe
+
+        more = how_to_continue(recipe, overrides)
+        if more is None:
+            typer.echo(f"{run_folder_of(find_recipe(recipe), overrides)} is finished with these settings.")
+            return
+        overrides += more
     if accelerate_config is not None:
-        _launch(accelerate_config, recipe, context.args)
+        _launch(accelerate_config, recipe, overrides)
         return
     from accelerate import PartialState
 
     from kepo.trainer.launch import train as run
     from kepo.trainer.recipe import load_recipe
 
-    result = run(load_recipe(recipe, context.args))
+    result = run(load_recipe(recipe, overrides))
     _show(result)
     # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
     PartialState().destroy_process_group()

@@ -83,6 +83,28 @@ def _reordered(question: Question, order: Sequence[int]) -> Question:
     )
 
 
+def content_of(text: str, conversation: Conversation) -> str:
+    """Names what is shown, images by their pixels: equal for two questions with the same text and images.
+
+    Args:
+        text: The question's text, without options; case and spaces do not count.
+        conversation: What is asked, see `conversations`.
+    """
+    digest = hashlib.sha256(" ".join(text.casefold().split()).encode(errors="surrogatepass"))
+    for message in conversation:
+        parts = message["content"] if isinstance(message["content"], list) else []
+        for image in (part["image"] for part in parts if part["type"] == "image"):
+            digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def contents_of(questions: Sequence[Question], settings: EvaluationSettings) -> Iterator[tuple[str, str]]:
+    """(id, `content_of`) of every question as it would be asked; opens one image at a time."""
+    for question in questions:
+        [conversation] = conversations([Asked(question, 0)], settings)
+        yield question.id, content_of(question.text, conversation)
+
+
 def sampling_seed(asked: Asked, seed: int) -> int:
     """A seed of its own for each question and order, 0..2**63-1, whatever else is asked."""
     digest = hashlib.sha256(f"{seed}:{asked.permutation}:{asked.question.id}".encode()).digest()

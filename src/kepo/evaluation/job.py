@@ -194,8 +194,15 @@ def _in_domain(questions: Sequence[Question], given: str | None, of_the_run: str
     return tuple(present.get(name.casefold(), name) for name in names)
 
 
-def describe_home(folder: Path, model: str, job: Job, command: str) -> None:
+def describe_home(folder: Path, model: str, job: Job, command: str, labels: Mapping[str, str] | None = None) -> None:
     """Make `folder` a run folder, so that reports find a model that was only evaluated; a run is left as it is.
+
+    Args:
+        folder: Where its records go.
+        model: Its name.
+        job: What it is asked.
+        command: How it was evaluated.
+        labels: "arm" and "replicate" in reports.
 
     Raises:
         DataError: it cannot be written.
@@ -205,6 +212,9 @@ def describe_home(folder: Path, model: str, job: Job, command: str) -> None:
         return
     data = {"data_path": job.data, "prompt_style": job.settings.prompt_style, "image_size": job.settings.image_size}
     config = dict(job.run_config) or {"model": {"model_name_or_path": model}, "data": data}
+    if labels:
+        # Named as an arm of its own it is a model as it is, even where it was trained once: the start of others.
+        config = {"run": dict(labels), "model": {"model_name_or_path": model}, "data": data}
     manifest = {"status": "finished", "command": command, "seed": job.settings.seed, "config": config}
     try:
         folder.mkdir(parents=True, exist_ok=True)

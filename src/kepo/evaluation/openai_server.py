@@ -105,9 +105,10 @@ class OpenAIBackend:
                 raise ConfigError(f"{name} is {value}; give at least 1")
         self.model = model
         self.batch_size = 4 * concurrency
+        self.base_url = base_url
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._api_key = api_key
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._timeout = timeout
         self._attempts = attempts
         self._first_wait = first_wait
@@ -125,42 +126,54 @@ class OpenAIBackend:
     async def _generate(
         self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Output]]:
-        limit = asyncio.Semaphore(self._concurrency)
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        async with httpx.AsyncClient(timeout=self._timeout, headers=headers) as client:
+        limit = asyncio.Semaphore(self.concurrency)
+        async with self.client() as client:
 
             async def answer(body: dict[str, Any]) -> Output:
                 async with limit:
-                    return await self._answer(client, body)
+                    return await self.answer(client, body)
 
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
-                        [
-                            group.create_task(answer({**body, "seed": (seed + k) % _SEEDS}))
-                            for k in range(sampling.samples)
-                        ]
-                        for body, seed in zip(self._bodies(prompts, sampling), seeds, strict=True)
+                        [group.create_task(answer(body)) for body in bodies]
+                        for bodies in self.requests(prompts, sampling, seeds)
                     ]
             except ExceptionGroup as failures:
                 # One failure ends all; the first says what is wrong.
                 raise failures.exceptions[0] from None
         return [[task.result() for task in row] for row in tasks]
 
-    def _bodies(self, prompts: Sequence[Conversation], sampling: Sampling) -> list[dict[str, Any]]:
-        return [
-            {
-                "model": self.model,
-                "messages": [{**message, "content": _content(message["content"])} for message in prompt],
-                "max_tokens": sampling.max_new_tokens,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                **self._extra,
-            }
-            for prompt in prompts
-        ]
+    def requests(
+        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[dict[str, Any]]]:
+        """The body of every request: a list per prompt, with one for each sample."""
+        shared = {
+            "model": self.model,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            **self._extra,
+        }
+        rows = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            messages = [{**message, "content": _content(message["content"])} for message in prompt]
+            rows.append(
+                [{**shared, "messages": messages, "seed": (seed + k) % _SEEDS} for k in range(sampling.samples)]
+            )
+        return rows
 
-    async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Output:
+    def client(self) -> httpx.AsyncClient:
+        """A client that sends the key; to be closed by the caller."""
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return httpx.AsyncClient(timeout=self._timeout, headers=headers)
+
+    async def answer(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Output:
+        """The completion that one request asks for; temporary failures are tried again.
+
+        Raises:
+            ConfigError, KepoError: as `generate`.
+        """
         grow = tenacity.wait_exponential_jitter(self._first_wait, _LONGEST_WAIT, jitter=self._first_wait)
 
         def wait(state: tenacity.RetryCallState) -> float:

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -44,8 +45,7 @@ class Parts:
     """
 
     def __init__(self, out: str | Path, name: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"the name {name!r} of an evaluation may only hold letters, digits, '.', '_' and '-'")
+        check_name(name)
         self.file = Path(out) / EVALUATIONS / f"{name}.parquet"
         self._description = self.file.with_suffix(".json")
         self._folder = self.file.with_name(f".{name}.parts")
@@ -140,6 +140,24 @@ class Parts:
     def _read_parts(self) -> list[tuple[Path, pa.Table]]:
         advice = "delete it, and the same command asks its questions again"
         return [(file, read_records(file, advice)) for file in self._files()]
+
+
+def answered(out: str | Path, name: str) -> int:
+    """How many records the parts of an evaluation that runs hold so far, without reading them."""
+    import pyarrow.parquet as pq
+
+    count = 0
+    for file in (Path(out) / EVALUATIONS / f".{name}.parts").glob("part-*.parquet"):
+        # The parts may be joined, and so vanish, at any moment.
+        with suppress(FileNotFoundError):
+            count += pq.read_metadata(file).num_rows
+    return count
+
+
+def check_name(name: str) -> None:
+    """Refuse a name of an evaluation that could be none of a file."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"the name {name!r} of an evaluation may only hold letters, digits, '.', '_' and '-'")
 
 
 def now() -> str:

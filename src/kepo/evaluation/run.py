@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kepo.evaluation.asking import Asked, asked_questions, check_questions, conversations, sampling_seed
+from kepo.evaluation.asking import Asked, asked_questions, check_questions, content_of, conversations, sampling_seed
 from kepo.evaluation.generate import Backend
 from kepo.evaluation.judging import judge, reasoning_logps
 from kepo.evaluation.parts import Parts, now
@@ -39,6 +39,7 @@ def evaluate(
     split: str | None = None,
     in_domain: Sequence[str] = (),
     teacher: LocalTeacher | None = None,
+    facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -56,6 +57,7 @@ def evaluate(
         split: Which part of the data they are, for the description.
         in_domain: The modalities that the model was trained on; empty where unknown.
         teacher: Gives `teacher_logp`; None leaves it null.
+        facts: More for the description, such as which checkpoint this is and why.
         overwrite: Replace records of this name.
         quiet: No progress bar.
 
@@ -67,7 +69,7 @@ def evaluate(
         DataError: questions that cannot be used, a part that cannot be read, or a folder that cannot be written.
     """
     check_questions(questions)
-    identity = _identity(questions, backend, settings, teacher)
+    identity = identify(questions, backend.kind, backend.model, backend.fingerprint, settings, teacher)
     parts = Parts(out, name, identity, overwrite=overwrite)
     if parts.finished:
         return parts.file
@@ -83,10 +85,15 @@ def evaluate(
             # Also when interrupted: what was answered is not asked again.
             parts.flush()
 
-    facts = {"name": name, "data": data, "split": split, "in_domain": list(in_domain), "questions": len(questions)}
+    known = {"name": name, "data": data, "split": split, "in_domain": list(in_domain), "questions": len(questions)}
     return parts.join(
         [asked.key for asked in everything],
-        lambda started, seconds: {**facts, **_described(backend, settings, started, seconds), "settings": identity},
+        lambda started, seconds: {
+            **known,
+            **(facts or {}),
+            **_described(backend, settings, started, seconds),
+            "settings": identity,
+        },
     )
 
 
@@ -126,15 +133,35 @@ def _answers(
         if teacher is not None:
             logps = reasoning_logps(teacher, [(prompt, output.text) for _, prompt, _, output in flat])
         yield [
-            {**judge(one, output, settings), "sample": sample, "prompt": prompt_text(prompt), "teacher_logp": logp}
+            {
+                **judge(one, output, settings),
+                "sample": sample,
+                "prompt": prompt_text(prompt),
+                "teacher_logp": logp,
+                "content": content_of(one.question.text, prompt),
+            }
             for (one, prompt, sample, output), logp in zip(flat, logps, strict=True)
         ]
 
 
-def _identity(
-    questions: Sequence[Question], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
+def identify(
+    questions: Sequence[Question],
+    kind: str,
+    model: str,
+    weights: str,
+    settings: EvaluationSettings,
+    teacher: LocalTeacher | None,
 ) -> dict[str, Any]:
-    """What must be the same for records to belong together."""
+    """What must be the same for records to belong together.
+
+    Args:
+        questions: What is asked.
+        kind: The backend's kind.
+        model: The backend's name of the model.
+        weights: The backend's fingerprint.
+        settings: How it is asked.
+        teacher: As in `evaluate`.
+    """
     digest = hashlib.sha256()
     for question in questions:
         images = [str(image) if isinstance(image, str | Path) else "" for image in question.images]
@@ -142,9 +169,9 @@ def _identity(
         digest.update(json.dumps(shown, sort_keys=True).encode())
     return {
         **asdict(settings),
-        "backend": backend.kind,
-        "model": backend.model,
-        "weights": backend.fingerprint,
+        "backend": kind,
+        "model": model,
+        "weights": weights,
         "questions": f"{len(questions)} ({digest.hexdigest()[:16]})",
         "teacher": None if teacher is None else teacher.model.config._name_or_path,
     }

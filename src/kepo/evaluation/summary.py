@@ -78,6 +78,16 @@ def measures_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def in_one_line(evaluation: Evaluation) -> str:
+    """Accuracy in and out of domain, and how many questions that was."""
+    from kepo.evaluation.accuracy import accuracy_by, domains
+
+    parts = domains(evaluation.table, evaluation.description.get("in_domain", []))
+    shown = [f"{name} {one.estimate:.1%} ({one.n})" for name, one in parts.items() if one.n]
+    whole = accuracy_by(evaluation.table, None)[None]
+    return ", ".join(shown) or f"accuracy {whole.estimate:.1%} ({whole.n})"
+
+
 def _accuracies(evaluation: Evaluation) -> Iterator[tuple[str, Interval]]:
     from kepo.evaluation.accuracy import accuracy_by, domains
 

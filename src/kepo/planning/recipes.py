@@ -34,7 +34,8 @@ def load_for_gpu(name: str, overrides: Sequence[str] = ()) -> Any:
 
     Without accelerator a recipe that says nothing of bfloat16 trains in float32; with one, TRL's default is bfloat16.
     """
-    from kepo.trainer.recipe import find_recipe, load_recipe, read_recipe
+    from kepo.trainer.recipe import load_recipe
+    from kepo.trainer.recipe_files import find_recipe, read_recipe
 
     given = {word[2:].split("=")[0] for word in overrides if word.startswith("--")}
     if {"bf16", "fp16", "no_bf16"} & (given | read_recipe(find_recipe(name)).keys()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -51,8 +51,11 @@ def curve(arm: Arm, key: str, *, smooth: bool = False) -> Curve | None:
     logged = [found for run in arm.runs if (found := _finite(run.series(key)))]
     if not logged:
         return None
-    if smooth:
-        logged = [_smoothed(values) for values in logged]
+    return over_replicates([_smoothed(values) for values in logged] if smooth else logged)
+
+
+def over_replicates(logged: Sequence[Mapping[int, float]]) -> Curve:
+    """Mean and range of several courses, step -> value, at the steps that at least half of them have; at least one."""
     common = [step for step in sorted(set().union(*logged)) if 2 * sum(step in v for v in logged) >= len(logged)]
     steps = common[:: -(-len(common) // _MOST_POINTS)]
     if steps[-1] != common[-1]:

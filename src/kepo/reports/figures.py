@@ -78,13 +78,55 @@ def curves_figure(
     """
     figure, axes = _new(title, _HEIGHT)
     scale = 100 if percent else 1
+    _draw_curves(axes, curves, styles, scale)
+    if reference is not None and isfinite(reference):
+        axes.axhline(scale * reference, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
+    axes.margins(x=0.02)
+    if from_zero:
+        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1))
+    return figure
+
+
+def panels_figure(
+    panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, ArmStyle], labels: Mapping[str, str]
+) -> Figure:
+    """Panels side by side with a line per arm, and one legend: shares over checkpoints, for a paper.
+
+    Args:
+        panels: Title -> arm -> its curve; at least one panel.
+        styles: Arm -> its style.
+        labels: Arm -> what the legend calls it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT + 0.6), layout="constrained")
+    drawn: dict[str, Any] = {}
+    for place, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        axes.set_title(title)
+        drawn |= _draw_curves(axes, curves, styles, 100)
+    order = [arm for arm in labels if arm in drawn]
+    names = [line(labels[arm], 40) for arm in order]
+    figure.legend(
+        [drawn[arm] for arm in order], names, loc="outside lower center", ncols=min(4, len(order)), frameon=False
+    )
+    return figure
+
+
+def _draw_curves(
+    axes: Axes, curves: Mapping[str, Curve], styles: Mapping[str, ArmStyle], scale: float
+) -> dict[str, Any]:
+    """Draw a line with its band per arm; arm -> line."""
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = {}
     for arm, curve in sorted(curves.items(), key=lambda item: -styles[item[0]].color):
         style = styles[arm]
         color = LIGHT[style.color]
         if curve.replicates > 1:
             axes.fill_between(curve.steps, scale * curve.low, scale * curve.high, color=color, alpha=0.13, linewidth=0)
         marker = style.marker if len(curve.steps) <= 12 else ""
-        axes.plot(
+        [drawn[arm]] = axes.plot(
             curve.steps,
             scale * curve.mean,
             style.dashes,
@@ -93,15 +135,11 @@ def curves_figure(
             marker=marker,
             markersize=3.5,
         )
-    if reference is not None and isfinite(reference):
-        axes.axhline(scale * reference, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel("update")
-    axes.margins(x=0.02)
-    if from_zero:
-        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1))
-    return figure
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return drawn
 
 
 def intervals_figure(

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 from kepo.errors import ConfigError, DataError
 from kepo.reports.document import line
 from kepo.reports.study import Arm, EvaluationData, RunData, Study
-from kepo.runs import EVALUATIONS, Run, find_runs, read_metrics
+from kepo.runs import EVALUATIONS, RUNS, STUDY, Run, find_runs, read_metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STUDY = "study.json"
 MAIN_ARM = "kepo"
 FIRST_BASELINE = "grpo"
-_RUNS = "runs"
 _COLUMNS = (
     *("id", "modality", "task", "level", "permutation", "sample", "answer", "options", "predicted", "correct"),
     *("tokens", "finished", "formatted", "agreement", "statements", "true_statements", "teacher_logp"),
@@ -82,7 +80,7 @@ def same_questions(study: Study) -> tuple[Study, list[RunData]]:
 
 def _runs_of(folder: Path) -> Path:
     # A study also holds its trial runs, which are no result.
-    runs = folder / _RUNS
+    runs = folder / RUNS
     return runs if (folder / STUDY).is_file() and runs.is_dir() else folder
 
 

@@ -23,6 +23,7 @@ from kepo.trainer import run_folder
 from kepo.trainer.arguments import TeacherArguments
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.recipe import Recipe
+from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.types import Question
 
@@ -69,9 +70,12 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
         trainer = _build(recipe, train_set, eval_set, rewards)
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
-        run_folder.write_manifest(folder, run_folder.describe(_parts(recipe), recipe.training.seed, device))
+        manifest = run_folder.describe(_parts(recipe), recipe.training.seed, device)
+        run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
+    if checkpoint is not None:
+        trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     for make in callbacks:
         trainer.add_callback(make(trainer))
     _run(trainer, folder, checkpoint)

@@ -10,8 +10,7 @@ import difflib
 import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
-from importlib.resources import files
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
 from kepo.trainer.arguments import METHODS, RunArguments, TeacherArguments
 from kepo.trainer.config import KEPOConfig
+from kepo.trainer.recipe_files import find_recipe, read_recipe, stated
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Recipe:
         model: TRL's model settings (path, dtype, LoRA, quantization).
         data: The data set and its splits.
         teacher: The teacher.
+        stated: What the recipe says, bases merged, and the overrides: see `kepo.trainer.recipe_files.stated`.
     """
 
     source: Path
@@ -44,54 +45,11 @@ class Recipe:
     model: ModelConfig
     data: DataArguments
     teacher: TeacherArguments
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def peft_config(self) -> Any:
         """The adapter's settings as PEFT takes them; None when all weights are trained."""
         return get_peft_config(self.model)
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    root = Path(str(files("kepo.recipes")))
-    names = (path.relative_to(root).with_suffix("") for path in root.rglob("*.yaml"))
-    return sorted(str(name) for name in names if not name.name.startswith("_"))
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path or as the name of a shipped one.
-
-    Raises:
-        ConfigError: There is neither.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file():
-        return shipped
-    raise ConfigError(f"There is no recipe {name!r}: neither a file, nor one of {', '.join(shipped_recipes())}.")
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The fields of a recipe file, those of its `base:` recipes underneath, later ones over earlier ones.
-
-    A base is named as a file beside the recipe or as a shipped recipe, without `.yaml`.
-
-    Raises:
-        ConfigError: Not YAML, or not a mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold fields as `name: value`, one per line.")
-    bases = content.pop("base", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        beside = path.parent / f"{base}.yaml"
-        merged |= read_recipe(beside if beside.is_file() else find_recipe(base))
-    return {**merged, **content}
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -122,7 +80,21 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             raise
         except (ArgumentError, ValueError, TypeError, SystemExit) as error:
             raise ConfigError(f"{path}: {error}") from error
-    return Recipe(path, *parsed)
+    run, training, model, data, teacher = parsed
+    return Recipe(path, run, training, model, data, teacher, stated(path, overrides))
+
+
+def check_recipe(path: Path) -> None:
+    """Check that a recipe names a known method and known fields only; their values are not looked at.
+
+    Raises:
+        ConfigError: it does not; names the file and the field.
+    """
+    content = read_recipe(path)
+    training_class = SFTConfig if _method(content, (), path) == "sft" else KEPOConfig
+    _check_fields(
+        content, (), (RunArguments, training_class, ModelConfig, DataArguments, TeacherArguments, KEPOConfig), path
+    )
 
 
 def _method(content: Mapping[str, Any], overrides: Sequence[str], path: Path) -> str:

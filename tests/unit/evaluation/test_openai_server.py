@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.generate import Output, Sampling
 from kepo.evaluation.openai_server import OpenAIBackend, read_api_key
 from kepo.evaluation.run import evaluate
+from kepo.evaluation.servers import SeveralServers
 from kepo.evaluation.settings import EvaluationSettings
 
 KEY = "sk-very-secret-0123456789"
@@ -48,6 +50,12 @@ def completion(text: Any, tokens: int = 3, finish: str = "stop", **message: Any)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    with serving() as state:
+        yield state
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -268,3 +276,47 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="the server's address") as caught:
         OpenAIBackend(url, "m")
     assert "secret" not in str(caught.value)
+
+
+def _echo(_: int, body: dict[str, Any]) -> Reply:
+    return completion(f"{body['messages'][0]['content']} {body['seed']}")
+
+
+def _several(*servers: Server, said: list[str], **settings: Any) -> SeveralServers:
+    return SeveralServers([_backend(one, concurrency=2, attempts=2, **settings) for one in servers], said.append)
+
+
+def test_several_servers_share_the_requests_and_answer_as_one_would() -> None:
+    said: list[str] = []
+    with serving() as first, serving() as second:
+        for one in (first, second):
+            one.reply = lambda number, body: (time.sleep(0.01), _echo(number, body))[1]
+        sampling = Sampling(9, 1.0, samples=2)
+        assert _ask(_several(first, second, said=said), 20, sampling) == _ask(_backend(first), 20, sampling)
+        assert len(second.bodies) > 5
+        assert said == []
+
+
+def test_a_server_that_fails_is_left_out_and_its_requests_go_to_the_others() -> None:
+    said: list[str] = []
+    with serving() as good, serving() as bad:
+        good.reply, bad.reply = _echo, lambda *_: (503, {}, "overloaded")
+        backend = _several(good, bad, said=said)
+        assert [row[0].text for row in _ask(backend, 12)] == [f"What is {n}? {100 + n}" for n in range(12)]
+        [sentence] = said
+        assert bad.url in sentence
+        assert "503" in sentence
+        assert "left out; 1 server(s) go on" in sentence
+        asked = len(bad.bodies)
+        _ask(backend, 4)
+        assert len(bad.bodies) == asked  # for good
+        good.reply = lambda *_: (404, {}, "no such model")
+        with pytest.raises(ConfigError, match="no such model"):
+            _ask(backend, 4)
+
+
+def test_several_servers_must_be_several_and_of_one_model(server: Server) -> None:
+    with pytest.raises(ConfigError, match="is named twice"):
+        _several(server, server, said=[])
+    with pytest.raises(ConfigError, match="the same model for all"):
+        SeveralServers([_backend(server), OpenAIBackend("http://other/v1", "another")], print)

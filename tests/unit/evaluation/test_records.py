@@ -16,7 +16,7 @@ from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
 
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.asking import asked_questions, option_orders
+from kepo.evaluation.asking import asked_questions, content_of, option_orders
 from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
@@ -60,6 +60,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "teacher_logp": None,
         "images": [],
         "metadata": '{"level": 1, "facts": {"shape": "round"}}',
+        "content": content_of("What is 1?", []),
     }
 
 

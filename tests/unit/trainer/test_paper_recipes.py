@@ -12,7 +12,8 @@ from trl.trainer.utils import RepeatSampler
 from kepo.planning.settings import schedule_of
 from kepo.rewards import get_rewards
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
-from kepo.trainer.recipe import Recipe, find_recipe, load_recipe, read_recipe, shipped_recipes
+from kepo.trainer.recipe import Recipe, load_recipe
+from kepo.trainer.recipe_files import find_recipe, read_recipe, shipped_recipes
 
 # What every arm with rollouts shares. Where a value is from is written beside it in paper/_base.yaml.
 PUBLISHED: dict[str, Any] = {

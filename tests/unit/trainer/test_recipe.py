@@ -9,7 +9,8 @@ from trl import SFTConfig
 
 from kepo.errors import ConfigError
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.recipe import field_tables, find_recipe, load_recipe, own_fields, read_recipe, shipped_recipes
+from kepo.trainer.recipe import field_tables, load_recipe, own_fields
+from kepo.trainer.recipe_files import find_recipe, read_recipe, shipped_recipes
 
 # arm -> what makes it that arm
 ARMS = {

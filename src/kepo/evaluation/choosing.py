@@ -1,0 +1,159 @@
+"""The checkpoint of a run that is tested, chosen by its in-domain accuracy on validation questions, never on the test.
+
+Only the modalities trained on count: whoever trains on one source has no other to choose by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.errors import ConfigError, DataError
+from kepo.evaluation.asking import contents_of
+from kepo.evaluation.records import Evaluation, read_evaluation
+from kepo.evaluation.settings import EvaluationSettings
+from kepo.runs import checkpoints_in
+from kepo.types import Question
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RULE = "highest in-domain accuracy, the earliest of equal ones"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The checkpoint that was chosen.
+
+    Attributes:
+        step: Its updates.
+        folder: Where it lies.
+        by: Name of the evaluation it was chosen by.
+        accuracy: Its in-domain accuracy there, 0..1.
+        questions: How many in-domain questions that rests on.
+        in_domain: The modalities that counted.
+        candidates: Step -> in-domain accuracy of every checkpoint.
+    """
+
+    step: int
+    folder: Path
+    by: str
+    accuracy: float
+    questions: int
+    in_domain: tuple[str, ...]
+    candidates: dict[int, float]
+
+    def described(self) -> dict[str, Any]:
+        """Which it was and why, for the description of an evaluation."""
+        return {
+            "checkpoint": self.folder.name,
+            "step": self.step,
+            "chosen_by": self.by,
+            "rule": RULE,
+            "in_domain": list(self.in_domain),
+            "accuracy": self.accuracy,
+            "questions": self.questions,
+            "candidates": [{"step": step, "accuracy": value} for step, value in self.candidates.items()],
+        }
+
+
+def choose_checkpoint(run: str | Path, by: str) -> Choice:
+    """The best checkpoint of the run folder `run` by its evaluation called `by`.
+
+    Raises:
+        ConfigError: there is no checkpoint, one has no such evaluation, they answered different questions, or none of
+            the questions is in-domain.
+        DataError: an evaluation cannot be read.
+    """
+    found = evaluated_checkpoints(run, by)
+    tables = {step: one.table for step, one in found.items()}
+    first = next(iter(tables.values()))
+    for step, table in tables.items():
+        if set(table["id"].to_pylist()) != set(first["id"].to_pylist()):
+            raise ConfigError(
+                f"{run}: checkpoint-{step} answered other questions in {by!r} than checkpoint-{next(iter(tables))}; "
+                f"evaluate all with `kepo eval {run} --checkpoints --name {by} --overwrite`"
+            )
+    in_domain = tuple(next(iter(found.values())).description.get("in_domain") or ())
+    values = {step: _in_domain_accuracy(table, in_domain, run, by) for step, table in tables.items()}
+    step = max(values, key=lambda one: (values[one][0], -one))
+    accuracy, questions = values[step]
+    candidates = {one: value for one, (value, _) in values.items()}
+    return Choice(step, checkpoints_in(run)[step], by, accuracy, questions, in_domain, candidates)
+
+
+def evaluated_checkpoints(run: str | Path, name: str) -> dict[int, Evaluation]:
+    """Step -> the evaluation called `name`, of all checkpoints of a run.
+
+    Raises:
+        ConfigError: there is no checkpoint, or one has no such evaluation.
+    """
+    checkpoints = checkpoints_in(run)
+    if not checkpoints:
+        raise ConfigError(f"{run} has no whole checkpoint (checkpoint-N); train with save_strategy steps")
+    found: dict[int, Evaluation] = {}
+    for step, folder in checkpoints.items():
+        try:
+            found[step] = read_evaluation(folder, name)
+        except DataError as error:
+            raise ConfigError(
+                f"{folder} has no evaluation {name!r} to choose by, and a choice needs all checkpoints: {error} The "
+                f"command is `kepo eval {run} --checkpoints --name {name} --data VALIDATION`."
+            ) from error
+    return found
+
+
+def _in_domain_accuracy(table: pa.Table, in_domain: Sequence[str], run: str | Path, by: str) -> tuple[float, int]:
+    from kepo.evaluation.accuracy import IN_DOMAIN, domains
+
+    found = domains(table, in_domain)[IN_DOMAIN]
+    if not found.n:
+        trained = ", ".join(in_domain) or "nobody said which"
+        raise ConfigError(
+            f"{run}: the evaluation {by!r} has no question of the modality trained on ({trained}), and the choice "
+            "rests on these; give --in-domain, or validation questions of this modality"
+        )
+    return found.estimate, found.n
+
+
+def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question]) -> None:
+    """Refuse to test with questions that the checkpoint was chosen by: the same id, or the same text and images.
+
+    Args:
+        choice: What was chosen.
+        run: The run folder.
+        questions: What is to be asked.
+
+    Raises:
+        ConfigError: some are the same, or the records are too old to tell.
+    """
+    evaluation = read_evaluation(choice.folder, choice.by)
+    table = evaluation.table
+    if "content" not in table.column_names or table["content"].null_count:
+        raise ConfigError(
+            f"{choice.folder}: the records of {choice.by!r} do not say which images were shown, so it cannot be "
+            f"told whether the test repeats them; evaluate again: `kepo eval {run} --checkpoints --name {choice.by} "
+            "--overwrite`"
+        )
+    ids, contents = set(table["id"].to_pylist()), set(table["content"].to_pylist())
+    _refuse([question.id for question in questions if question.id in ids], "id", choice)
+    # Images are compared by their pixels, so both sides have to be of the size that the validation was asked in.
+    generation = evaluation.description.get("generation", {})
+    settings = EvaluationSettings(
+        prompt_style=generation.get("prompt_style", "think"), image_size=generation.get("image_size")
+    )
+    shown = (id_ for id_, content in contents_of(questions, settings) if content in contents)
+    _refuse(list(shown), "text and images", choice)
+
+
+def _refuse(repeated: Sequence[str], what: str, choice: Choice) -> None:
+    if repeated:
+        listed = ", ".join(map(repr, repeated[:_SHOWN])) + (", ..." if len(repeated) > _SHOWN else "")
+        raise ConfigError(
+            f"{len(repeated)} of the questions have the same {what} as questions of {choice.by!r}, by which the "
+            f"checkpoint would be chosen ({listed}); a checkpoint is never chosen on what it is tested with. Keep "
+            "validation and test apart."
+        )

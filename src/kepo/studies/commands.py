@@ -1,0 +1,102 @@
+"""The `kepo` commands of a run: train, validate all checkpoints, test the chosen one. Each can be repeated.
+
+What the local runner runs and what is printed for a cluster are the same commands.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kepo.studies.plan import RunPlan
+from kepo.studies.schema import StudySpec
+
+VALIDATION = "validation"
+TEST = "test"
+
+# Recipe field -> option of `kepo eval`, for a model that no run says how to ask.
+_ASKED_AS = {
+    "prompt_style": "prompt_style",
+    "image_size": "image_size",
+    "max_completion_length": "max_new_tokens",
+    "correctness_reward": "reward",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command of a run.
+
+    Attributes:
+        name: "train", "validate" or "test".
+        arguments: After `kepo`.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """As a line of a shell."""
+        return shlex.join(("kepo", *self.arguments))
+
+
+def stages(plan: RunPlan) -> list[Stage]:
+    """The commands of a run, in order; its recipe must have been written."""
+    study, folder = plan.study, str(plan.folder)
+    if not plan.arm.train:
+        return [Stage(TEST, tuple(_untrained(plan)))]
+    launch = ("--accelerate-config", study.accelerate_config) if study.accelerate_config else ()
+    options = tuple(_options(study.evaluation.options))
+    validation = ("--data", str(study.data.validation), "--name", VALIDATION, *options)
+    test = ("--data", str(study.data.test), "--name", TEST, *options)
+    return [
+        Stage("train", ("train", str(plan.recipe_file), "--continue", *launch)),
+        Stage("validate", ("eval", folder, "--checkpoints", *validation, *_limit(study.evaluation.validation_limit))),
+        Stage(TEST, ("eval", folder, "--best-by", VALIDATION, *test, *_limit(study.evaluation.test_limit))),
+    ]
+
+
+def _untrained(plan: RunPlan) -> Iterator[str]:
+    study, recipe = plan.study, plan.resolved()
+    asked = {option: recipe[field] for field, option in _ASKED_AS.items() if recipe.get(field) is not None}
+    asked.setdefault("reward", next(iter(recipe.get("reward_funcs") or ()), None))
+    options = {name: str(value) for name, value in asked.items() if value is not None} | dict(study.evaluation.options)
+    yield from ("eval", str(recipe["model_name_or_path"]), "--out", str(plan.folder))
+    yield from ("--data", str(study.data.test), "--name", TEST, "--in-domain", plan.modality)
+    yield from ("--arm", plan.arm.name, "--replicate", plan.replicate)
+    yield from _options(options)
+    yield from _limit(study.evaluation.test_limit)
+
+
+def _options(options: Mapping[str, str]) -> Iterator[str]:
+    for name, value in options.items():
+        yield from (f"--{name.replace('_', '-')}", value)
+
+
+def _limit(limit: int | None) -> tuple[str, ...]:
+    return () if limit is None else ("--limit", str(limit))
+
+
+def command_line(plan: RunPlan) -> str:
+    """All commands of a run as one line of a shell, each only when the one before it succeeded."""
+    return " && ".join(stage.line for stage in stages(plan))
+
+
+def report_stages(study: StudySpec) -> list[Stage]:
+    """The commands after all runs: a report for each training modality, and the table and figure of the paper."""
+    stages = [
+        Stage("report", ("report", str(study.out / modality), "--out", str(study.out / modality / "report.html")))
+        for modality in study.modalities
+    ]
+    paper = ("report", str(study.out), "--format", "paper", "--out", str(study.out / "paper"))
+    return [*stages, Stage("paper", paper)]
+
+
+def shell_script(plans: Sequence[RunPlan]) -> str:
+    """One command line per run, in order, then those of the reports."""
+    study = plans[0].study
+    lines = [command_line(plan) for plan in plans]
+    reports = [stage.line for stage in report_stages(study)]
+    return "\n".join([*lines, "# after all of them:", *reports]) + "\n"
