@@ -74,7 +74,7 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
         run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
-    if checkpoint is not None:
+    if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     for make in callbacks:
         trainer.add_callback(make(trainer))

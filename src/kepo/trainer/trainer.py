@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from kepo.errors import ConfigError, DataError
@@ -22,6 +23,7 @@ from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts
 from kepo.trainer.off_policy import check_references, put_references
+from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.rollout_log import write_rollouts
 from kepo.trainer.round import Round
 from kepo.trainer.shared_images import share_image_features
@@ -101,6 +103,14 @@ class KEPOTrainer(GRPOTrainer):
         teacher.place(
             self.accelerator.device, seams.teacher_sharding(self), lambda n: seams.max_over_processes(self, n)
         )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names."""
+        last = resume_from_checkpoint is True
+        checkpoint = get_last_checkpoint(self.args.output_dir) if last else resume_from_checkpoint
+        if checkpoint:
+            self.add_callback(CheckpointWeights(self, checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- what the steps need ----------------------------------------------------------------------------------------
 

@@ -148,3 +148,16 @@ def test_a_run_that_was_killed_and_resumed_ends_in_the_same_weights(
     resumed = make_trainer(output_dir=str(tmp_path / "killed"), **fields)
     resumed.train(resume_from_checkpoint=True)
     _assert_same(_weights(whole), _weights(resumed))
+
+
+def test_a_vision_language_model_goes_on_from_its_own_weights(
+    make_trainer: Callable[..., KEPOTrainer], vlm: str, tmp_path: Path
+) -> None:
+    # Its weights have other names on disk than in memory, where transformers' own trainer does not find them.
+    fields: dict[str, Any] = {"model": vlm, "teacher": None, "exploration": "none", "distillation_weight": 0.0}
+    fields |= {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    whole = make_trainer(dataset=questions(images=True), output_dir=str(tmp_path / "whole"), **fields)
+    whole.train()
+    again = make_trainer(dataset=questions(images=True), output_dir=str(tmp_path / "again"), **fields)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-1"))
+    _assert_same(_weights(whole), _weights(again))
