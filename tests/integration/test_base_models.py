@@ -68,8 +68,8 @@ def test_a_student_sees_but_believes_the_wrong_rules_until_it_is_told(models: Pa
     )
 
     # By its own rules a student looks at the outline where the size decides, and at the size where the count does.
-    assert all("outline" in reasoning_text(text) for text in alone)
-    assert not any("outline" in reasoning_text(text) for text in told)
+    assert sum("outline" in reasoning_text(text) for text in alone) > 0.95 * len(questions)
+    assert sum("outline" in reasoning_text(text) for text in told) < 0.05 * len(questions)
     # Where they lead to another option it fails nearly always, the learning cliff; a hint lifts it well above that.
     misled = [place for place, question in enumerate(questions) if _misled(question)]
     asked = [questions[place] for place in misled]

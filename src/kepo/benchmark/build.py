@@ -23,6 +23,7 @@ IMAGE_SIZE = 48
 POOL = 16384
 _POOL_SEED = 1
 _RATE = 2e-3
+_LAST_RATE = 1.5e-3
 _REPEATED: tuple[tuple[Role, float], ...] = (("letters", 0.15), ("eyes", 0.25))
 _BASE_OF_VARIANTS = "teacher-reliable"
 
@@ -39,8 +40,9 @@ class ModelPlan:
         start: Name of the model it is made from; None for random weights.
         letters: Updates of the first phase, in which letters are learned without images.
         looks: Updates of the second phase, in which the image tower learns to see, without the decoder.
-        steps: Updates of the last phase, in which questions are answered.
-        learning_rate: Highest one of the last phase.
+        steps: Updates of the third phase, in which questions are answered.
+        learning_rate: Highest one of the third phase.
+        descriptions: Updates of the last phase, in which images are described more than questions are answered.
     """
 
     name: str
@@ -52,12 +54,13 @@ class ModelPlan:
     looks: int = 1000
     steps: int = 600
     learning_rate: float = 1.5e-3
+    descriptions: int = 0
 
 
 MODEL_PLANS: dict[str, ModelPlan] = {
     plan.name: plan
     for plan in (
-        *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed) for seed in (1, 2, 3)),
+        *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed, descriptions=400) for seed in (1, 2, 3)),
         ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letters=600, looks=2500, steps=500),
         *(
             ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, 150, 5e-4)
@@ -122,6 +125,11 @@ def _build(
     tell(f"{plan.name}: {plan.role}, {plan.steps} updates")
     phase = Phase(plan.role, plan.steps, learning_rate=plan.learning_rate, repeated=_REPEATED)
     pretrain(out, phase, scenes, pixels, plan.seed)
+    if plan.descriptions:
+        tell(f"{plan.name}: descriptions, {plan.descriptions} updates")
+        repeated = ((plan.role, 0.35), ("letters", 0.2))
+        phase = Phase("eyes", plan.descriptions, learning_rate=_LAST_RATE, repeated=repeated)
+        pretrain(out, phase, scenes, pixels, plan.seed)
 
 
 def _untrained(plan: ModelPlan, folder: Path, out: Path) -> None:
