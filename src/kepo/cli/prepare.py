@@ -31,14 +31,14 @@ Split = Annotated[
     typer.Option(
         "--split",
         help="stratified: by modality and question type. paper: by modality, question by question. given: as the "
-        "source says.  [default: given where there is one, else stratified]",
+        "source says. Default: given where there is one, else stratified.",
     ),
 ]
 ImageDisjoint = Annotated[
     bool | None,
     typer.Option(
         "--image-disjoint/--no-image-disjoint",
-        help="Keep all questions about one picture on one side.  [default: yes, except for --split paper]",
+        help="Keep all questions about one picture on one side. Default: yes, except for --split paper.",
     ),
 ]
 Train = Annotated[str, typer.Option("--train", metavar="N|all", help="Questions per modality.")]
@@ -46,12 +46,12 @@ Test = Annotated[str, typer.Option("--test", metavar="N|all", help="Questions pe
 Validation = Annotated[
     str, typer.Option("--validation", metavar="N|all", help="The same, out of the training side; 0: none.")
 ]
-Size = Annotated[int | None, typer.Option("--size", help="Images become N x N pixels.  [default: 384]")]
+Size = Annotated[int | None, typer.Option("--size", help="Images become N x N pixels. Default: 384.")]
 LongestSide = Annotated[
     int | None, typer.Option("--longest-side", help="Instead: at most N pixels on the longer side, shape kept.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of split and samples.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes.  [default: one per core]")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that was prepared otherwise.")]
 
 
