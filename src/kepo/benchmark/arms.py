@@ -33,7 +33,7 @@ class Arm:
 
 
 _TRAINED = (
-    Arm("sft", "SFT", "sft"),
+    Arm("sft", "SFT on the true reasoning", "sft"),
     Arm("grpo", "GRPO", "grpo"),
     Arm("opd-0", "OPD, λ = 0", "opd", {"on_policy_share": "0"}),
     Arm("opd-0.5", "OPD, λ = 0.5", "opd", {"on_policy_share": "0.5"}),
