@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from kepo.evaluation.reasoning import reasoning_text, statements, summarize_reasoning
 from kepo.evaluation.stability import measure
-from kepo.reports.study import Study
+from kepo.reports.study import RunData, Study
 from kepo.runs import ROLLOUTS, read_rollouts
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def stability_section(study: Study) -> str:
                 f"{fmean(drops):.1f}" if drops else "-",
                 str(sum(one.gradient_spikes for one in found)),
                 f"{100 * fmean(first_dead):.0f} -> {100 * fmean(last_dead):.0f}" if first_dead else "-",
+                f"{sum(_kept_the_start(run) for run in arm.runs)} of {len(arm.runs)}",
             ]
         )
     header = [
@@ -125,8 +126,18 @@ def stability_section(study: Study) -> str:
         "worst drop from the best so far (mean)",
         "gradient spikes (sum)",
         "dead groups, first fifth -> last fifth",
+        "runs best before training",
     ]
-    return "## Stability\n\nPercent and percentage points.\n\n" + markdown_table(header, rows)
+    return (
+        "## Stability\n\nPercent and percentage points. Of a run that was never above its start on validation, the "
+        "start itself was\ntested: it equals the base model, and two arms of such runs equal each other.\n\n"
+        + markdown_table(header, rows)
+    )
+
+
+def _kept_the_start(run: RunData) -> bool:
+    """Whether no checkpoint was better on validation than the weights that the run began with."""
+    return run.series("validation/best_step").popitem()[1] == 0
 
 
 def cost_section(study: Study) -> str:
