@@ -127,7 +127,7 @@ def _build(
     pretrain(out, phase, scenes, pixels, plan.seed)
     if plan.descriptions:
         tell(f"{plan.name}: descriptions, {plan.descriptions} updates")
-        repeated = ((plan.role, 0.35), ("letters", 0.2))
+        repeated: tuple[tuple[Role, float], ...] = ((plan.role, 0.35), ("letters", 0.2))
         phase = Phase("eyes", plan.descriptions, learning_rate=_LAST_RATE, repeated=repeated)
         pretrain(out, phase, scenes, pixels, plan.seed)
 

@@ -109,7 +109,7 @@ class KEPOTrainer(GRPOTrainer):
         last = resume_from_checkpoint is True
         checkpoint = get_last_checkpoint(self.args.output_dir) if last else resume_from_checkpoint
         if checkpoint:
-            self.add_callback(CheckpointWeights(self, checkpoint))
+            self.add_callback(CheckpointWeights(self, str(checkpoint)))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- what the steps need ----------------------------------------------------------------------------------------
