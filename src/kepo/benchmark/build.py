@@ -63,7 +63,17 @@ MODEL_PLANS: dict[str, ModelPlan] = {
         *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed, descriptions=400) for seed in (1, 2, 3)),
         ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letters=600, looks=2500, steps=500),
         *(
-            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, 150, 5e-4)
+            ModelPlan(
+                f"teacher-{role}",
+                TEACHER_SIZE,
+                role,
+                seed=12,
+                start=_BASE_OF_VARIANTS,
+                letters=0,
+                looks=0,
+                steps=150,
+                learning_rate=5e-4,
+            )
             for role in ("wrong-rules", "lost-after-errors")
         ),
     )

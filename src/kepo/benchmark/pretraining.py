@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LETTER_WEIGHT = 8.0
 _IGNORED = -100
+_LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
+"""Name -> its values: what can be seen in an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +141,6 @@ def _arguments(folder: Path, phase: Phase, seed: int) -> TrainingArguments:
 def _write(model: Any, folder: Path) -> None:
     # Half precision is enough to start from, and what is shipped is what a build writes.
     model.half().save_pretrained(folder)
-
-
-_LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
-"""Name -> its values: what can be seen in an image."""
 
 
 class Eyes(nn.Module):

@@ -23,7 +23,7 @@ from kepo.studies.schema import (
     SlurmSpec,
     StudySpec,
 )
-from kepo.trainer.recipe_files import STUDIES, find_recipe
+from kepo.trainer.recipe_files import STUDIES, find_file, find_recipe
 
 T = TypeVar("T")
 
@@ -77,12 +77,9 @@ def find_study(name: str) -> Path:
     Raises:
         ConfigError: There is neither.
     """
-    path = Path(name)
-    if path.is_file():
+    path = find_file(name)
+    if path is not None and (Path(name).is_file() or path.parent.name == STUDIES):
         return path
-    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file() and shipped.parent.name == STUDIES:
-        return shipped
     raise ConfigError(f"There is no study {name!r}: neither a file, nor one of {', '.join(shipped_studies())}.")
 
 

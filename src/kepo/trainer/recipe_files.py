@@ -26,18 +26,21 @@ def shipped_recipes() -> list[str]:
     return sorted(str(name) for name in names if not name.name.startswith("_") and name.parts[0] != STUDIES)
 
 
+def find_file(name: str) -> Path | None:
+    """The file at a path, or the one of this name that comes with the package; None where there is neither."""
+    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
+    return next((path for path in (Path(name), shipped) if path.is_file()), None)
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe given as a path or as the name of a shipped one.
 
     Raises:
         ConfigError: There is neither.
     """
-    path = Path(name)
-    if path.is_file():
+    path = find_file(name)
+    if path is not None:
         return path
-    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file():
-        return shipped
     raise ConfigError(f"There is no recipe {name!r}: neither a file, nor one of {', '.join(shipped_recipes())}.")
 
 
