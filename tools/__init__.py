@@ -1,0 +1,1 @@
+"""Tools of this repository's own development; not part of the package."""
