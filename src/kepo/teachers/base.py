@@ -95,8 +95,11 @@ class Teacher(HintWriter, Protocol):
         """
         ...
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
-        """One result per request, in order. An empty list is allowed, and must be sent by a process without rows."""
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Scores | None]:
+        """One result per request, in order; None for a row that the teacher could not score and may go without.
+
+        An empty list is allowed, and must be sent by a process without rows.
+        """
         ...
 
     @property
@@ -106,4 +109,30 @@ class Teacher(HintWriter, Protocol):
 
     def place(self, device: Any, shard: Callable[[Any], Any] | None, max_over_processes: MaxOverProcesses) -> None:
         """Called once before training: where to compute, how to shard (None: not), how to agree on a number."""
+        ...
+
+
+class PendingScores(Protocol):
+    """Scores on their way."""
+
+    def result(self) -> Sequence[Scores | None]:
+        """The scores, as `Teacher.score` returns them; waits for them."""
+        ...
+
+
+@runtime_checkable
+class AsynchronousTeacher(Teacher, Protocol):
+    """A teacher elsewhere, which scores while this process does something else."""
+
+    def start_scoring(self, requests: Sequence[ScoreRequest]) -> PendingScores:
+        """Begin what `score` does."""
+        ...
+
+
+@runtime_checkable
+class CountingTeacher(Protocol):
+    """A teacher that has something to tell beside its answers."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """Counts of this process since the last call, by their names in the training log."""
         ...
