@@ -51,12 +51,17 @@ class ExplorationStep:
         self._explorer = explorer
         self._correctness = correctness_index
 
+    def judge(self, round_: Round, rollouts: Rollouts) -> None:
+        """Find out which rollouts are correct (collective); comes before `run`."""
+        round_.correctness = self._correctness_rewards(round_, rollouts)
+
     def run(self, round_: Round, rollouts: Rollouts) -> None:
         """Explore the dead groups and put what was kept into `rollouts`, in place; `round_` records it.
 
         Collective: all processes must call it together.
         """
-        rewards = self._correctness_rewards(round_, rollouts)  # (W * B,)
+        assert round_.correctness is not None
+        rewards = round_.correctness  # (W * B,)
         correct = self._is_correct(rewards)
         groups = self._groups(round_, rewards, correct)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]

@@ -8,14 +8,13 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from tests.http_server import Reply, Server, completion, serving
 from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import questions
 
@@ -27,66 +26,12 @@ from kepo.evaluation.settings import EvaluationSettings
 from kepo.servers.keys import read_api_key
 
 KEY = "sk-very-secret-0123456789"
-Reply = tuple[int, dict[str, str], str]
-
-
-class Server:
-    """Answers by a function of (number of the request, body); remembers bodies, headers and how many came at once."""
-
-    def __init__(self) -> None:
-        self.reply: Callable[[int, dict[str, Any]], Reply] = lambda _, body: completion("ok")
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
-        self.url = ""
-
-
-def completion(text: Any, tokens: int = 3, finish: str = "stop", **message: Any) -> Reply:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}})
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as state:
         yield state
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with state.lock:
-                number = len(state.bodies)
-                state.bodies.append(body)
-                state.headers.append(dict(self.headers))
-                state.paths.append(self.path)
-                state.at_once += 1
-                state.most_at_once = max(state.most_at_once, state.at_once)
-            status, headers, text = state.reply(number, body)
-            with state.lock:
-                state.at_once -= 1
-            data = text.encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    state.url = f"http://127.0.0.1:{http.server_port}/v1"
-    yield state
-    http.shutdown()
-    http.server_close()
 
 
 def _backend(server: Server, **settings: Any) -> OpenAIBackend:
