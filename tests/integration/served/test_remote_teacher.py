@@ -134,7 +134,7 @@ def test_a_run_with_a_served_teacher_is_the_run_with_a_local_one(
     # 64 candidates and a tail instead of the whole vocabulary tell a little less, and never more.
     for ours, dense in zip(_curve(served, "distillation/loss"), _curve(here, "distillation/loss"), strict=True):
         assert dense > 0.01
-        assert 0.95 * dense < ours < dense * (1 + 1e-4)
+        assert 0.85 * dense < ours < dense * (1 + 1e-4)
     assert sum(_curve(served, "teacher/rows_sent")) > 8
     assert sum(_curve(served, "teacher/rows_lost")) == 0
 
