@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from kepo.errors import KepoError
@@ -66,7 +67,8 @@ def teacher_hints(writer: HintWriter, settings: ExplorationSettings) -> HintSour
             if len(answers) != len(requests):
                 raise KepoError(f"the hint writer returned {len(answers)} hints for {len(requests)} requests.")
             for (place, group, answer), raw in zip(asking, answers, strict=True):
-                tried[place] = (*tried[place], judge_hint(raw, answer, group.options, level, settings.leak_policy))
+                written = Hint(parse_hint(raw), level=level, raw=raw)
+                tried[place] = (*tried[place], judge_hint(written, answer, group.options, settings.leak_policy))
         return tried
 
     return write
@@ -77,18 +79,15 @@ def has_answer(group: Group) -> bool:
     return bool(group.answer and group.answer.strip())
 
 
-def judge_hint(
-    raw: str, answer: str, options: Sequence[str], level: int, leak_policy: str, *, banked: bool = False
-) -> Hint:
-    """The hint in the teacher's answer `raw`, with the leaks found in it and `leak_policy` applied to its text."""
-    written = parse_hint(raw)
-    leaks = audit(written, answer, options)
-    shown = written
+def judge_hint(written: Hint, answer: str, options: Sequence[str], leak_policy: str) -> Hint:
+    """The hint that the teacher wrote, with the leaks found in its text and `leak_policy` applied to it."""
+    leaks = audit(written.text, answer, options)
+    shown = written.text
     if leaks and leak_policy == "strip":
-        shown = strip_leaks(written, answer, options)
+        shown = strip_leaks(written.text, answer, options)
     elif leaks and leak_policy != "allow":
         shown = ""
-    return Hint(text=shown, level=level, leaks=leaks, raw=raw, banked=banked)
+    return replace(written, text=shown, leaks=leaks)
 
 
 def _request(group: Group, answer: str, tried: Sequence[Hint], level: int) -> Conversation:

@@ -68,7 +68,13 @@ Scores: TypeAlias = DenseScores | SparseScores
 
 @runtime_checkable
 class HintWriter(Protocol):
-    """Writes hints. Called by every process the same number of times, with an empty list where there is no work."""
+    """Writes hints. Called by every process the same number of times, with an empty list where there is no work.
+
+    Attributes:
+        name: Says which model this is; a hint bank keeps the hints of each apart by it.
+    """
+
+    name: str
 
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """One raw answer per conversation (see `kepo.prompts.hint_request`); a failure is an empty string."""
