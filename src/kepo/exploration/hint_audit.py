@@ -24,6 +24,7 @@ MIN_PROBABILITY = 0.7
 DUPLICATE_RATIO = 0.9
 """Share of words in common, in order (`difflib`'s ratio), from which two hints say the same."""
 
+_COMPARED = 400  # words; a teacher that repeats itself without end must cost no time
 _WORD = re.compile(r"\w+")
 # Scripts without spaces between words are compared letter by letter.
 _TOKEN = re.compile(r"[a-z0-9_]+|\w")
@@ -65,7 +66,7 @@ def is_duplicate(text: str, others: Sequence[str]) -> bool:
 
 
 def _normalized(text: str) -> list[str]:
-    return _TOKEN.findall(text.casefold())
+    return _TOKEN.findall(text.casefold())[:_COMPARED]
 
 
 def _alike(one: list[str], other: list[str]) -> bool:

@@ -161,9 +161,11 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | Non
     if not (args.uses_teacher_scores or args.uses_hints):
         return None
     if settings.teacher_model_name_or_path is None:
+        if not args.uses_teacher_scores and args.hint_bank is not None:
+            return None
         raise ConfigError(
             "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
-            "distillation_weight: 0 and exploration: none (or resample)."
+            "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
     return LocalTeacher(
         settings.teacher_model_name_or_path,

@@ -51,8 +51,9 @@ def test_a_line_holds_everything_in_a_fixed_order(path: Path, draft: Callable[..
     assert list(record) == FIELDS
     assert record["address"] == draft().address
     assert {name: record[name] for name in FIELDS if name != "address"} == {
-        "question": "q1", "level": 1, "teacher": "t", "index": 0, "text": "It is B, so look at the «rim» of this lesion.\nTwice.",
-        "leaks": ["letter"], "words": 12, "language": "en", "other_language": False, "duplicate": False,
+        "question": "q1", "level": 1, "teacher": "t", "index": 0,
+        "text": "It is B, so look at the «rim» of this lesion.\nTwice.", "leaks": ["letter"], "words": 12,
+        "language": "en", "other_language": False, "duplicate": False,
         "raw": "<hint>It is B, so look at the «rim» of this lesion.\nTwice.</hint>",
     }  # fmt: skip
     assert "«rim»" in line, "people read and diff the file, so letters stay letters"

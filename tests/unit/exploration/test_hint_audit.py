@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kepo.exploration.hint_audit import count_words, in_another_language, is_duplicate, language_of
@@ -57,6 +59,12 @@ def test_another_language_needs_two_clear_ones(hint: str, question: str, flagged
 )
 def test_duplicates(text: str, other: str, duplicate: bool) -> None:
     assert is_duplicate(text, ["something else altogether", other]) is duplicate
+
+
+def test_a_teacher_that_repeats_itself_costs_no_time() -> None:
+    start = time.perf_counter()
+    assert is_duplicate("the " * 5000, ["the " * 4000 + "rim " * 1000])
+    assert time.perf_counter() - start < 1.0
 
 
 def test_nothing_is_a_duplicate_of_nothing() -> None:
