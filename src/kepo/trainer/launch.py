@@ -171,7 +171,7 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | Non
         settings.teacher_model_name_or_path,
         device=settings.teacher_device,
         dtype=settings.teacher_dtype,
-        quantization_config=_quantization(settings),
+        quantization_config=quantization(settings),
         batch_size=settings.teacher_batch_size,
         hint_max_new_tokens=settings.hint_max_new_tokens,
         hint_temperature=settings.hint_temperature,
@@ -180,7 +180,12 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | Non
     )
 
 
-def _quantization(settings: TeacherArguments) -> Any:
+def quantization(settings: TeacherArguments) -> Any:
+    """What `from_pretrained` takes for a teacher in 4 or 8 bit; None for one that is not quantized.
+
+    Raises:
+        ConfigError: Both are set.
+    """
     if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
         raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
     if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):
