@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kepo.teachers.base import Teacher
     from kepo.teachers.local import LocalTeacher
+    from kepo.teachers.remote import RemoteTeacher
     from kepo.teachers.scripted import ScriptedTeacher
     from kepo.trainer.config import KEPOConfig
     from kepo.trainer.trainer import KEPOTrainer
@@ -24,11 +25,21 @@ _HOMES = {
     "KEPOTrainer": "kepo.trainer.trainer",
     "LocalTeacher": "kepo.teachers.local",
     "Question": "kepo.types",
+    "RemoteTeacher": "kepo.teachers.remote",
     "ScriptedTeacher": "kepo.teachers.scripted",
     "Teacher": "kepo.teachers.base",
 }
 
-__all__ = ["Hint", "KEPOConfig", "KEPOTrainer", "LocalTeacher", "Question", "ScriptedTeacher", "Teacher"]
+__all__ = [
+    "Hint",
+    "KEPOConfig",
+    "KEPOTrainer",
+    "LocalTeacher",
+    "Question",
+    "RemoteTeacher",
+    "ScriptedTeacher",
+    "Teacher",
+]
 
 
 def __getattr__(name: str) -> Any:

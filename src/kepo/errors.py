@@ -19,6 +19,10 @@ class TeacherError(KepoError):
     """A teacher that cannot serve this student."""
 
 
+class TeacherUnavailableError(TeacherError):
+    """A teacher that does not answer, after all that was allowed to reach it."""
+
+
 class MissingExtraError(KepoError):
     """An optional dependency is not installed; the message says which extra to install."""
 

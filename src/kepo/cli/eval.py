@@ -87,9 +87,9 @@ def evaluate(
     from rich.console import Console
 
     from kepo.evaluation.job import Wanted
-    from kepo.evaluation.openai_server import read_api_key
     from kepo.evaluation.records import read_evaluation
     from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
+    from kepo.servers.keys import read_api_key
 
     _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
     given = {
@@ -163,23 +163,16 @@ def _listed(devices: str) -> list[str]:
 
 def _served(servers: list[str], key: str | None, concurrency: int, console: Console) -> Answering:
     from kepo.evaluation.openai_server import OpenAIBackend
-    from kepo.evaluation.servers import SeveralServers
 
     def backend(task: Task, job: Job) -> Backend:
-        # With others to go to, a server that is away is not waited for as long.
-        several = {"attempts": 3} if len(servers) > 1 else {}
-        found = [
-            OpenAIBackend(
-                server,
-                task.model,
-                api_key=key,
-                concurrency=concurrency,
-                chat_template_kwargs=job.chat_template_kwargs,
-                **several,
-            )
-            for server in servers
-        ]
-        return found[0] if len(found) == 1 else SeveralServers(found, lambda said: console.print(said, style="yellow"))
+        return OpenAIBackend(
+            servers,
+            task.model,
+            api_key=key,
+            concurrency=concurrency,
+            chat_template_kwargs=job.chat_template_kwargs,
+            say=lambda said: console.print(said, style="yellow", markup=False),
+        )
 
     return backend
 

@@ -27,8 +27,8 @@ class _WritesByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_WritesByDefault,
-    help="Hints ahead of training, in one file: `kepo hints DATASET --teacher MODEL` writes them, `kepo hints show BANK` "
-    "shows them, recipes read them (hint_bank). `kepo hints write --help` lists the options of writing.",
+    help="Hints ahead of training, in one file: `kepo hints DATASET --teacher MODEL` writes them, `kepo hints show "
+    "BANK` shows them, recipes read them (hint_bank). `kepo hints write --help` lists the options of writing.",
     no_args_is_help=True,
 )
 
@@ -70,7 +70,7 @@ def write(
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the server's key.")] = None,
     api_key_file: Annotated[str | None, typer.Option(help="File with the server's key.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Most requests to the server at once.")] = 16,
+    concurrency: Annotated[int | None, typer.Option(help="Most requests to each server at once; default 16.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling and --limit.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no tables.")] = False,
 ) -> None:
@@ -86,29 +86,35 @@ def write(
     options = Options(
         dataset=dataset,
         recipe=from_recipe,
-        data_format=data_format,
-        modality=modality,
-        task=task,
+        data={
+            "data_format": data_format,
+            "modality": modality,
+            "task_filter": task,
+            "prompt_style": prompt_style,
+            "image_size": image_size,
+        },
+        teacher={
+            "teacher_model_name_or_path": teacher,
+            "teacher_url": teacher_url,
+            "teacher_device": device,
+            "teacher_dtype": dtype,
+            "teacher_batch_size": batch_size,
+            "teacher_concurrency": concurrency,
+            "teacher_api_key_env": api_key_env,
+            "teacher_api_key_file": api_key_file,
+            "hint_temperature": temperature,
+            "hint_max_new_tokens": max_new_tokens,
+        },
+        hints={
+            "levels": levels,
+            "per_question": per_question,
+            "leak_policy": leak_policy,
+            "retries": retries,
+            "seed": seed,
+        },
         limit=limit,
-        prompt_style=prompt_style,
-        image_size=image_size,
-        teacher=teacher,
-        teacher_urls=tuple(teacher_url or ()),
-        api_key_env=api_key_env,
-        api_key_file=api_key_file,
-        concurrency=concurrency,
         out=out,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
         trust_remote_code=trust_remote_code,
-        leak_policy=leak_policy,
-        retries=retries,
-        levels=levels,
-        per_question=per_question,
-        seed=seed,
     )
     plan = make_plan(options)
     _carry_out(plan, HintBank.open(plan.out, create=True), Console(quiet=quiet))

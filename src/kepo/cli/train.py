@@ -25,9 +25,12 @@ _SHOWN = {
     "gate/open_share": "gate open",
     "distillation/loss": "distillation loss",
     "teacher/tokens": "teacher tokens",
+    "teacher/rows_lost": "rows without the teacher's scores",
+    "teacher/hints_lost": "hints that did not come",
+    "teacher/faults": "failed tries to reach the teacher",
     "time/rollouts_s": "seconds of rollouts",
     "time/exploration_s": "seconds of exploration",
-    "time/teacher_s": "seconds of teacher",
+    "time/teacher_s": "seconds of waiting for the teacher",
     "loss": "loss",
     "mean_token_accuracy": "token accuracy",
 }

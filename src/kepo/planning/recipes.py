@@ -70,6 +70,8 @@ def _teacher(recipe: Any, trust_remote_code: bool) -> Architecture | None:
     training = recipe.training
     if recipe.run.method == "sft" or not (training.uses_teacher_scores or training.uses_hints):
         return None
+    if recipe.teacher.teacher_url:
+        return None  # it lies on its own GPUs
     name = recipe.teacher.teacher_model_name_or_path
     if name is None:
         raise ConfigError("This arm needs a teacher; set teacher_model_name_or_path.")

@@ -68,13 +68,12 @@ Scores: TypeAlias = DenseScores | SparseScores
 
 @runtime_checkable
 class HintWriter(Protocol):
-    """Writes hints. Called by every process the same number of times, with an empty list where there is no work.
+    """Writes hints. Called by every process the same number of times, with an empty list where there is no work."""
 
-    Attributes:
-        name: Says which model this is; a hint bank keeps the hints of each apart by it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Says which model this is; a hint bank keeps the hints of each apart by it."""
+        ...
 
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """One raw answer per conversation (see `kepo.prompts.hint_request`); a failure is an empty string."""
@@ -101,8 +100,11 @@ class Teacher(HintWriter, Protocol):
         """
         ...
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
-        """One result per request, in order. An empty list is allowed, and must be sent by a process without rows."""
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Scores | None]:
+        """One result per request, in order; None for a row that the teacher could not score and may go without.
+
+        An empty list is allowed, and must be sent by a process without rows.
+        """
         ...
 
     @property
@@ -112,4 +114,30 @@ class Teacher(HintWriter, Protocol):
 
     def place(self, device: Any, shard: Callable[[Any], Any] | None, max_over_processes: MaxOverProcesses) -> None:
         """Called once before training: where to compute, how to shard (None: not), how to agree on a number."""
+        ...
+
+
+class PendingScores(Protocol):
+    """Scores on their way."""
+
+    def result(self) -> Sequence[Scores | None]:
+        """The scores, as `Teacher.score` returns them; waits for them."""
+        ...
+
+
+@runtime_checkable
+class AsynchronousTeacher(Teacher, Protocol):
+    """A teacher elsewhere, which scores while this process does something else."""
+
+    def start_scoring(self, requests: Sequence[ScoreRequest]) -> PendingScores:
+        """Begin what `score` does."""
+        ...
+
+
+@runtime_checkable
+class CountingTeacher(Protocol):
+    """A teacher that has something to tell beside its answers."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """Counts of this process since the last call, by their names in the training log."""
         ...

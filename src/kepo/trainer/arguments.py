@@ -41,6 +41,13 @@ class TeacherArguments:
     teacher_model_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or hub name of the teacher; None: no teacher."}
     )
+    teacher_url: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Address of the server that runs the teacher, such as http://teacher:8000/v1; several: replicas. "
+            "teacher_model_name_or_path is then the name under which it is served."
+        },
+    )
     teacher_device: str | None = field(
         default=None,
         metadata={"help": "Device of the teacher, e.g. 'cuda:1'; None: the student's, sharded as the student is."},
@@ -49,5 +56,30 @@ class TeacherArguments:
     teacher_batch_size: int = field(default=8, metadata={"help": "Rows the teacher scores at once, >= 1."})
     teacher_load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the teacher (bitsandbytes, 4 bit)."})
     teacher_load_in_8bit: bool = field(default=False, metadata={"help": "Quantize the teacher (bitsandbytes, 8 bit)."})
+    teacher_top_k: int = field(
+        default=64,
+        metadata={
+            "help": "Served teachers: tokens whose probability is asked at each position; the server needs "
+            "--max-logprobs of at least this."
+        },
+    )
+    teacher_concurrency: int = field(default=16, metadata={"help": "Served teachers: most requests at once to each."})
+    teacher_timeout: float = field(default=300.0, metadata={"help": "Served teachers: seconds to wait for an answer."})
+    teacher_attempts: int = field(
+        default=6, metadata={"help": "Served teachers: how often a request is tried, with growing pauses."}
+    )
+    teacher_on_failure: str = field(
+        default="stop",
+        metadata={
+            "help": "Served teachers, after the last try: 'stop' (with a checkpoint), 'wait' (until one is back) or "
+            "'skip' (go on without the teacher for these rows and hints, and count them)."
+        },
+    )
+    teacher_api_key_env: str | None = field(
+        default=None, metadata={"help": "Served teachers: environment variable that holds the key."}
+    )
+    teacher_api_key_file: str | None = field(
+        default=None, metadata={"help": "Served teachers: file that holds the key."}
+    )
     hint_max_new_tokens: int = field(default=256, metadata={"help": "Longest hint, in the teacher's tokens."})
     hint_temperature: float = field(default=1.0, metadata={"help": "Sampling temperature of hints; 0 is greedy."})

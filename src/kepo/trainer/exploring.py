@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 
 from kepo.exploration import ANY_TEACHER, Explorer, HintBank, banked_hints, needs_exploration
-from kepo.teachers.base import Teacher
+from kepo.teachers.base import HintWriter
 from kepo.trainer import seams
 from kepo.trainer.round import Round
 from kepo.types import Group, Prompt, Rescue, Sample
@@ -48,7 +48,7 @@ class _Explored:
     behaviour_logps: tuple[Sequence[float], ...] = ()
 
 
-def make_explorer(args: KEPOConfig, teacher: Teacher | None) -> Explorer:
+def make_explorer(args: KEPOConfig, teacher: HintWriter | None) -> Explorer:
     """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
 
     Raises:
@@ -79,12 +79,17 @@ class ExplorationStep:
         self._explorer = explorer
         self._correctness = correctness_index
 
+    def judge(self, round_: Round, rollouts: Rollouts) -> None:
+        """Find out which rollouts are correct (collective); comes before `run`."""
+        round_.correctness = self._correctness_rewards(round_, rollouts)
+
     def run(self, round_: Round, rollouts: Rollouts) -> None:
         """Explore the dead groups and put what was kept into `rollouts`, in place; `round_` records it.
 
         Collective: all processes must call it together.
         """
-        rewards = self._correctness_rewards(round_, rollouts)  # (W * B,)
+        assert round_.correctness is not None
+        rewards = round_.correctness  # (W * B,)
         correct = self._is_correct(rewards)
         groups = self._groups(round_, rewards, correct)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]

@@ -16,9 +16,12 @@ from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, TeacherUnavailableError
 from kepo.rewards import get_rewards
+from kepo.servers.keys import read_api_key
+from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
+from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer import run_folder
 from kepo.trainer.arguments import TeacherArguments
 from kepo.trainer.config import KEPOConfig
@@ -90,7 +93,8 @@ def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
         trainer.save_model(str(folder))
     except BaseException as error:
         if main:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            stopped = isinstance(error, KeyboardInterrupt | TeacherUnavailableError)
+            status = "interrupted" if stopped else "failed"
             run_folder.finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
         raise
     if main:
@@ -156,7 +160,7 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
     return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
 
 
-def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | None:
+def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
     """The teacher, if this run needs one; an arm without teacher never loads it."""
     if not (args.uses_teacher_scores or args.uses_hints):
         return None
@@ -167,25 +171,63 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher | Non
             "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
             "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
+    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
+
+
+def load_teacher(
+    settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+) -> Teacher:
+    """The teacher that `settings` name, on a server or loaded here.
+
+    Args:
+        settings: With a name in `teacher_model_name_or_path`.
+        chat_template_kwargs: Variables of the chat template, as the student's.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ConfigError: Settings that cannot work together.
+        TeacherError: It cannot be loaded.
+    """
+    if settings.teacher_url:
+        return _served(settings, chat_template_kwargs)
+    assert settings.teacher_model_name_or_path is not None
     return LocalTeacher(
         settings.teacher_model_name_or_path,
         device=settings.teacher_device,
         dtype=settings.teacher_dtype,
-        quantization_config=quantization(settings),
+        quantization_config=_quantization(settings),
         batch_size=settings.teacher_batch_size,
         hint_max_new_tokens=settings.hint_max_new_tokens,
         hint_temperature=settings.hint_temperature,
-        chat_template_kwargs=args.chat_template_kwargs,
-        trust_remote_code=args.trust_remote_code,
+        chat_template_kwargs=chat_template_kwargs,
+        trust_remote_code=trust_remote_code,
     )
 
 
-def quantization(settings: TeacherArguments) -> Any:
-    """What `from_pretrained` takes for a teacher in 4 or 8 bit; None for one that is not quantized.
+def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
+    assert settings.teacher_model_name_or_path is not None
+    for name in ("teacher_device", "teacher_load_in_4bit", "teacher_load_in_8bit"):
+        if getattr(settings, name):
+            raise ConfigError(
+                f"{name} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
+                "out one of the two."
+            )
+    return RemoteTeacher(
+        settings.teacher_url,
+        settings.teacher_model_name_or_path,
+        top_k=settings.teacher_top_k,
+        api_key=read_api_key(settings.teacher_api_key_env, settings.teacher_api_key_file),
+        concurrency=settings.teacher_concurrency,
+        timeout=settings.teacher_timeout,
+        attempts=settings.teacher_attempts,
+        on_failure=settings.teacher_on_failure,
+        hint_max_new_tokens=settings.hint_max_new_tokens,
+        hint_temperature=settings.hint_temperature,
+        chat_template_kwargs=chat_template_kwargs,
+    )
 
-    Raises:
-        ConfigError: Both are set.
-    """
+
+def _quantization(settings: TeacherArguments) -> Any:
     if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
         raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
     if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):

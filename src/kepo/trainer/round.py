@@ -14,7 +14,23 @@ from typing import Any
 
 import torch
 
+from kepo.teachers.base import PendingScores, ScoreRequest
 from kepo.types import KeptSample, Prompt, Rescue
+
+
+@dataclass(frozen=True)
+class EarlyScores:
+    """Scores that are under way.
+
+    Attributes:
+        rows: Rows of this process that they belong to.
+        requests: What was asked, one per row.
+        pending: The answers, one per row.
+    """
+
+    rows: Sequence[int]
+    requests: Sequence[ScoreRequest]
+    pending: PendingScores
 
 
 @dataclass
@@ -26,6 +42,8 @@ class Round:
         prompts: (B) original prompts with their images, as the policy and the teacher see them.
         completions: (B) final completions in TRL's form, injected ones included.
         rewards: (B, F) rewards of the final completions, unweighted; NaN where a function does not apply.
+        correctness: (W * B) the reward that says what is correct, of all processes' rollouts before exploration.
+        early: What a teacher elsewhere was asked before exploration.
         dead: (B) whether the row's group failed as a whole before exploration.
         injected: row -> the kept sample that replaced its rollout.
         rescues: row -> what exploration did for its group.
@@ -37,6 +55,8 @@ class Round:
     prompts: list[Prompt] = field(default_factory=list)
     completions: list[Any] = field(default_factory=list)
     rewards: torch.Tensor | None = None
+    correctness: torch.Tensor | None = None
+    early: EarlyScores | None = None
     dead: list[bool] = field(default_factory=list)
     injected: dict[int, KeptSample] = field(default_factory=dict)
     rescues: dict[int, Rescue] = field(default_factory=dict)

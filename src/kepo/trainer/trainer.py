@@ -13,15 +13,16 @@ import torch
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
-from kepo.errors import ConfigError, DataError
+from kepo.errors import ConfigError, DataError, TeacherError
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
 from kepo.prompts import hint_request
-from kepo.teachers.base import Teacher
+from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts, make_explorer
 from kepo.trainer.off_policy import check_references, put_references
+from kepo.trainer.outages import TogetherWriter, random_states, save_before_stopping
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.rollout_log import write_rollouts
 from kepo.trainer.round import Round
@@ -71,7 +72,8 @@ class KEPOTrainer(GRPOTrainer):
         _check_dataset(train_dataset)
         check_references(train_dataset, args.on_policy_share)
         _check_generation(args, grpo)
-        explorer = None if args.exploration == "none" else make_explorer(args, teacher)
+        hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
+        explorer = make_explorer(args, hint_writer) if args.exploration != "none" else None
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
         _check_chat_template(self.processing_class, train_dataset)
         if args.share_image_features:
@@ -82,6 +84,7 @@ class KEPOTrainer(GRPOTrainer):
         self._loss_inputs: dict[str, Any] | None = None
         self._target: seams.DistillationTarget | None = None
         self._divergence: torch.Tensor | None = None
+        self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(self, explorer, correctness)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
@@ -92,21 +95,33 @@ class KEPOTrainer(GRPOTrainer):
     def _welcome(self, teacher: Teacher, args: KEPOConfig, correctness_reward: str) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
         if args.uses_teacher_scores:
+            if teacher.head is None and args.divergence_temperature != 1.0:
+                raise ConfigError(
+                    f"divergence_temperature is {args.divergence_temperature}, but this teacher tells its likeliest "
+                    "tokens only, at temperature 1. Set divergence_temperature to 1, or use a LocalTeacher."
+                )
             # From the config, because a sharded embedding may have no rows here.
             teacher.check_student(self._tokenizer, self.model.config.get_text_config().vocab_size)
             seams.add_divergence(self.model)
-            self._teaching = TeachingStep(self, teacher, args.gate_reward or correctness_reward)
+            self._teaching = TeachingStep(self, teacher, args.gate_reward or correctness_reward, correctness_reward)
         teacher.place(
             self.accelerator.device, seams.teacher_sharding(self), lambda n: seams.max_over_processes(self, n)
         )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names."""
+        """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
+
+        Raises:
+            TeacherError: the teacher failed; a checkpoint of the last whole step was written before.
+        """
         last = resume_from_checkpoint is True
         checkpoint = get_last_checkpoint(self.args.output_dir) if last else resume_from_checkpoint
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except TeacherError as error:
+            raise save_before_stopping(self, self._random_states, error) from error
 
     # --- what the steps need ----------------------------------------------------------------------------------------
 
@@ -130,6 +145,7 @@ class KEPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not self.model.training:  # evaluation measures the policy alone
             return super()._generate_and_score_completions(inputs)
+        self._random_states = random_states()
         self._round = round_ = Round(rows=inputs)
         try:
             output = super()._generate_and_score_completions(inputs)
@@ -150,6 +166,9 @@ class KEPOTrainer(GRPOTrainer):
             put_references(self, round_, rollouts)
         if self._exploration is not None:
             with round_.clock("exploration"):
+                self._exploration.judge(round_, rollouts)
+                if self._teaching is not None and self.args.distillation_weight_at(self.progress) > 0:
+                    self._teaching.begin(round_, rollouts)
                 self._exploration.run(round_, rollouts)
         return (prompt_ids, completion_ids, tool_mask, completions, logprobs, *rest)
 
@@ -175,6 +194,9 @@ class KEPOTrainer(GRPOTrainer):
             output["behaviour_logps"] = _padded_rows(round_.behaviour_logps, output["completion_mask"])
         for phase, seconds in round_.seconds.items():
             self.log_metric(f"time/{phase}_s", seconds)
+        if isinstance(self.teacher, CountingTeacher):
+            for name, value in seams.sums_over_processes(self, self.teacher.take_metrics()).items():
+                self.log_metric(name, value)
         if self.args.rollout_log:
             write_rollouts(self, round_, output)
         if self.args.policy_weight != 1.0:

@@ -8,85 +8,30 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from tests.http_server import Reply, Server, completion, serving
 from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import questions
 
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.generate import Output, Sampling
-from kepo.evaluation.openai_server import OpenAIBackend, read_api_key
+from kepo.evaluation.openai_server import OpenAIBackend
 from kepo.evaluation.run import evaluate
-from kepo.evaluation.servers import SeveralServers
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.servers.keys import read_api_key
 
 KEY = "sk-very-secret-0123456789"
-Reply = tuple[int, dict[str, str], str]
-
-
-class Server:
-    """Answers by a function of (number of the request, body); remembers bodies, headers and how many came at once."""
-
-    def __init__(self) -> None:
-        self.reply: Callable[[int, dict[str, Any]], Reply] = lambda _, body: completion("ok")
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
-        self.url = ""
-
-
-def completion(text: Any, tokens: int = 3, finish: str = "stop", **message: Any) -> Reply:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}})
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as state:
         yield state
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with state.lock:
-                number = len(state.bodies)
-                state.bodies.append(body)
-                state.headers.append(dict(self.headers))
-                state.paths.append(self.path)
-                state.at_once += 1
-                state.most_at_once = max(state.most_at_once, state.at_once)
-            status, headers, text = state.reply(number, body)
-            with state.lock:
-                state.at_once -= 1
-            data = text.encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    state.url = f"http://127.0.0.1:{http.server_port}/v1"
-    yield state
-    http.shutdown()
-    http.server_close()
 
 
 def _backend(server: Server, **settings: Any) -> OpenAIBackend:
@@ -225,9 +170,9 @@ def test_a_refusal_is_not_tried_again(server: Server, status: int) -> None:
 )
 def test_an_answer_in_another_form_is_shown(server: Server, text: str) -> None:
     server.reply = lambda *_: (200, {}, text)
-    with pytest.raises(KepoError, match="not one chat completion"):
-        _ask(_backend(server))
-    assert len(server.bodies) == 1
+    with pytest.raises(KepoError, match=r"not one chat completion.*, 2 times"):
+        _ask(_backend(server, attempts=2))
+    assert len(server.bodies) == 2  # a connection that was cut looks the same
 
 
 @pytest.mark.parametrize("status", [200, 401, 503])
@@ -282,8 +227,10 @@ def _echo(_: int, body: dict[str, Any]) -> Reply:
     return completion(f"{body['messages'][0]['content']} {body['seed']}")
 
 
-def _several(*servers: Server, said: list[str], **settings: Any) -> SeveralServers:
-    return SeveralServers([_backend(one, concurrency=2, attempts=2, **settings) for one in servers], said.append)
+def _several(*servers: Server, said: list[str], **settings: Any) -> OpenAIBackend:
+    urls = [one.url for one in servers]
+    given = {"api_key": KEY, "first_wait": 0.01, "concurrency": 2, **settings}
+    return OpenAIBackend(urls, "some-model", say=said.append, **given)
 
 
 def test_several_servers_share_the_requests_and_answer_as_one_would() -> None:
@@ -297,26 +244,27 @@ def test_several_servers_share_the_requests_and_answer_as_one_would() -> None:
         assert said == []
 
 
-def test_a_server_that_fails_is_left_out_and_its_requests_go_to_the_others() -> None:
+def test_the_requests_of_a_server_that_fails_go_to_the_others_until_it_is_back() -> None:
     said: list[str] = []
     with serving() as good, serving() as bad:
-        good.reply, bad.reply = _echo, lambda *_: (503, {}, "overloaded")
+        good.reply = lambda number, body: (time.sleep(0.01), _echo(number, body))[1]
+        bad.reply = lambda *_: (503, {}, "overloaded")
         backend = _several(good, bad, said=said)
-        assert [row[0].text for row in _ask(backend, 12)] == [f"What is {n}? {100 + n}" for n in range(12)]
-        [sentence] = said
-        assert bad.url in sentence
-        assert "503" in sentence
-        assert "left out; 1 server(s) go on" in sentence
-        asked = len(bad.bodies)
-        _ask(backend, 4)
-        assert len(bad.bodies) == asked  # for good
-        good.reply = lambda *_: (404, {}, "no such model")
+        assert [row[0].text for row in _ask(backend, 40)] == [f"What is {n}? {100 + n}" for n in range(40)]
+        assert len(said) == 1
+        assert f"{bad.url} failed 3 times in a row" in said[0]
+        assert "503: overloaded" in said[0]
+        assert "1 other server " in said[0]
+        assert len(bad.bodies) < 10  # asked less and less often
+        bad.reply = good.reply
+        time.sleep(0.7)
+        _ask(backend, 40)
+        assert said[1:] == [f"{bad.url} answers again."]
+        good.reply = bad.reply = lambda *_: (404, {}, "no such model")
         with pytest.raises(ConfigError, match="no such model"):
             _ask(backend, 4)
 
 
-def test_several_servers_must_be_several_and_of_one_model(server: Server) -> None:
+def test_a_server_is_named_once(server: Server) -> None:
     with pytest.raises(ConfigError, match="is named twice"):
         _several(server, server, said=[])
-    with pytest.raises(ConfigError, match="the same model for all"):
-        SeveralServers([_backend(server), OpenAIBackend("http://other/v1", "another")], print)

@@ -11,6 +11,7 @@ from kepo.trainer.seams.processes import (
     accelerate_config_file,
     accelerate_config_names,
     max_over_processes,
+    sums_over_processes,
     teacher_sharding,
 )
 from kepo.trainer.seams.rollouts import (
@@ -37,5 +38,6 @@ __all__ = [
     "moved_seams",
     "reward_names",
     "sample_completions",
+    "sums_over_processes",
     "teacher_sharding",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from trl.models import prepare_deepspeed, prepare_fsdp
 
 from kepo.errors import ConfigError
@@ -21,6 +22,17 @@ def max_over_processes(trainer: KEPOTrainer, value: int) -> int:
     if trainer.accelerator.num_processes == 1:
         return value
     return int(trainer.accelerator.gather(torch.tensor([value], device=trainer.accelerator.device)).max())
+
+
+def sums_over_processes(trainer: KEPOTrainer, values: Mapping[str, float]) -> dict[str, float]:
+    """The sums of named values over all processes, which may name different ones; collective."""
+    if trainer.accelerator.num_processes == 1:
+        return dict(values)
+    sums: dict[str, float] = {}
+    for one in gather_object([dict(values)]):
+        for name, value in one.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def teacher_sharding(trainer: KEPOTrainer) -> Callable[[Any], Any] | None:

@@ -1,0 +1,248 @@
+"""Replicas of one model behind one door: the least busy is asked, a failing one is spared, and tried again later.
+
+Back-pressure is the pool's: a request waits for a place, and its body is only made when it has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+import tenacity
+
+from kepo.errors import ConfigError, KepoError
+from kepo.servers.endpoint import UNWELL, Endpoint, Fault, FaultKind, RefusedError
+
+T = TypeVar("T")
+Read: TypeAlias = Callable[[bytes], T]
+"""Reads an answer; raises `Fault` for one that is not as it should be."""
+
+_LONGEST_WAIT = 60.0
+# Faults of the server in a row after which a user is told that it is spared.
+_DEAD_AFTER = 3
+
+
+class UnavailableError(KepoError):
+    """All tries of a request failed.
+
+    Attributes:
+        kind: The last fault's kind.
+    """
+
+    def __init__(self, message: str, kind: FaultKind) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Replica:
+    """One server of a pool, and how it is.
+
+    Attributes:
+        endpoint: Its address.
+        in_flight: Requests it is working on.
+        failures: Faults of the server in a row.
+        spared_until: Monotonic time before which others are preferred, in seconds.
+        unchecked: It failed since it was last checked.
+    """
+
+    endpoint: Endpoint
+    in_flight: int = 0
+    failures: int = 0
+    spared_until: float = 0.0
+    unchecked: bool = False
+
+    def preference(self, now: float) -> tuple[bool, float, int]:
+        """Sorts replicas: well ones by how busy they are, then the spared ones by when they are due."""
+        spared = now < self.spared_until or (self.failures > 0 and self.in_flight > 0)
+        return spared, self.spared_until if spared else 0.0, self.in_flight
+
+
+class Pool:
+    """Asks servers of the same model; lives in one event loop; `close` it, or use it as `async with pool`.
+
+    Args:
+        endpoints: At least one, each with another address.
+        concurrency: Most requests at once to each, >= 1.
+        attempts: How often a request is tried, >= 1; None: until it succeeds.
+        first_wait: Seconds before the second try; doubled each time, unless the server names a time.
+        say: Called with a sentence when a server is spared or is back, and when a request waits long.
+        recheck: Called before a server that failed is used again; raises KepoError when it is another one now.
+
+    Attributes:
+        faults: Every fault so far, by kind.
+
+    Raises:
+        ConfigError: no endpoint, two of one address, or a number outside its range.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        concurrency: int = 16,
+        attempts: int | None = 6,
+        first_wait: float = 1.0,
+        say: Callable[[str], None] | None = None,
+        recheck: Callable[[Endpoint, httpx.AsyncClient], Awaitable[None]] | None = None,
+    ) -> None:
+        addresses = [endpoint.base_url for endpoint in endpoints]
+        twice = next((one for one in addresses if addresses.count(one) > 1), None)
+        if twice or not addresses:
+            raise ConfigError(f"the server {twice!r} is named twice; name each once" if twice else "name a server")
+        for name, value in (("concurrency", concurrency), ("attempts", attempts)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; give at least 1")
+        self.replicas = [Replica(endpoint) for endpoint in endpoints]
+        self.faults: Counter[FaultKind] = Counter()
+        self.concurrency = concurrency
+        self._attempts = attempts
+        self._first_wait = first_wait
+        self._say = say or (lambda _: None)
+        self._recheck = recheck
+        self._clients: dict[int, httpx.AsyncClient] = {}
+        self._free = asyncio.Condition()
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; the next request opens new ones."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    def client(self, replica: Replica) -> httpx.AsyncClient:
+        """The connections to `replica`, opened on first use."""
+        if id(replica) not in self._clients:
+            self._clients[id(replica)] = replica.endpoint.client()
+        return self._clients[id(replica)]
+
+    async def ask(
+        self,
+        path: str,
+        body: Callable[[], Any] | None,
+        read: Read[T],
+        about: str = "",
+        replica: Replica | None = None,
+    ) -> T:
+        """What `read` makes of the answer to one request; tried again, elsewhere if there is another, on faults.
+
+        Args:
+            path: Of the request, see `Endpoint.url`.
+            body: Makes the request's body; None for a GET request. Called when there is a place.
+            read: Reads the answer.
+            about: Named in errors, such as "model 'x'".
+            replica: Ask this one only.
+
+        Raises:
+            RefusedError: the server refuses it (key, model name, length).
+            UnavailableError: all tries failed.
+        """
+
+        async def once() -> T:
+            chosen = await self._take_place([replica] if replica else self.replicas)
+            try:
+                return await self._try(chosen, path, body, read, about)
+            finally:
+                async with self._free:
+                    chosen.in_flight -= 1
+                    self._free.notify_all()
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Fault),
+            stop=tenacity.stop_never if self._attempts is None else tenacity.stop_after_attempt(self._attempts),
+            wait=self._wait,
+            before_sleep=self._report_wait,
+            reraise=True,
+        )
+        try:
+            return await retrying(once)
+        except Fault as fault:
+            times = "" if self._attempts is None else f", {self._attempts} times"
+            named = self._named((replica or self.replicas[0]).endpoint, path, about)
+            message = f"{named}: {fault}{times}."
+            raise UnavailableError(message, fault.kind) from None
+
+    async def _take_place(self, among: Sequence[Replica]) -> Replica:
+        """The replica of `among` that is to be asked, as soon as it has a place."""
+        async with self._free:
+            while True:
+                now = time.monotonic()
+                chosen = min(among, key=lambda replica: replica.preference(now))
+                if chosen.in_flight < self.concurrency:
+                    chosen.in_flight += 1
+                    return chosen
+                await self._free.wait()
+
+    async def _try(self, replica: Replica, path: str, body: Callable[[], Any] | None, read: Read[T], about: str) -> T:
+        endpoint, client = replica.endpoint, self.client(replica)
+        try:
+            if replica.unchecked and self._recheck is not None:
+                await self._recheck(endpoint, client)
+            replica.unchecked = False
+            content = await (endpoint.get(client, path) if body is None else endpoint.post(client, path, body()))
+            result = self._read(endpoint, content, read)
+        except Fault as fault:
+            self.faults[fault.kind] += 1
+            self._spare(replica, fault)
+            raise
+        except RefusedError as error:
+            named = self._named(endpoint, path, about)
+            raise RefusedError(f"{named}: {error}. {_ADVICE}", error.status) from None
+        if replica.failures >= _DEAD_AFTER:
+            self._say(f"{endpoint.base_url} answers again.")
+        replica.failures = 0
+        return result
+
+    @staticmethod
+    def _read(endpoint: Endpoint, content: bytes, read: Read[T]) -> T:
+        try:
+            return read(content)
+        except Fault as fault:
+            raise Fault(fault.kind, f"{fault}: {endpoint.shown(content)}", fault.after) from None
+
+    def _spare(self, replica: Replica, fault: Fault) -> None:
+        if fault.kind not in UNWELL:
+            return
+        replica.failures += 1
+        replica.unchecked = True
+        wait = self._first_wait * 2.0 ** min(replica.failures - 1, 16)
+        replica.spared_until = time.monotonic() + min(max(wait, fault.after or 0.0), _LONGEST_WAIT)
+        if replica.failures == _DEAD_AFTER:
+            others = len(self.replicas) - 1
+            # Said once; it is asked again whenever it is due.
+            self._say(
+                f"{replica.endpoint.base_url} failed {_DEAD_AFTER} times in a row ({fault}). It is tried again now and "
+                f"then; {others or 'no'} other server{'' if others == 1 else 's'} to ask meanwhile."
+            )
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        grow = tenacity.wait_exponential_jitter(self._first_wait, _LONGEST_WAIT, jitter=self._first_wait)
+        fault = state.outcome.exception() if state.outcome else None
+        asked = fault.after if isinstance(fault, Fault) else None
+        return grow(state) if asked is None else min(asked, _LONGEST_WAIT)
+
+    def _report_wait(self, state: tenacity.RetryCallState) -> None:
+        """Tell a user who waits for ever what for, at tries 6, 12, 24, ..."""
+        if self._attempts is not None or state.outcome is None or state.attempt_number % 6:
+            return
+        if (state.attempt_number // 6).bit_count() == 1:
+            self._say(
+                f"still waiting for the server: {state.outcome.exception()} ({state.attempt_number} tries so far)"
+            )
+
+    @staticmethod
+    def _named(endpoint: Endpoint, path: str, about: str) -> str:
+        return f"the server {endpoint.url(path)}{f', {about}' if about else ''}"
+
+
+_ADVICE = "Check the address (it ends in /v1 as a rule), the model's name and the key."

@@ -1,0 +1,144 @@
+"""How a server renders a prompt: the token ids that its model sees, and those to send so that it sees them again.
+
+The server's own chat template and processor do the rendering, so the teacher reads the prompt as it would answer it. An
+image takes many tokens there ("shown"); a request with token ids holds one token in their place ("sent"), which the
+server replaces. Which token that is depends on the model and is found out by trying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kepo.servers.endpoint import Fault, FaultKind
+from kepo.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The tokens of one image: `length` of them from `offset` on."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as token ids.
+
+    Attributes:
+        shown: (P) what the model sees.
+        spans: Where the images lie in it, in their order; empty without images.
+    """
+
+    shown: tuple[int, ...]
+    spans: tuple[Span, ...] = ()
+
+    def sent(self, image_token: int | None) -> list[int]:
+        """The ids to send: every image is one `image_token`."""
+        ids: list[int] = []
+        place = 0
+        for span in self.spans:
+            assert image_token is not None
+            ids += [*self.shown[place : span.offset], image_token]
+            place = span.offset + span.length
+        return [*ids, *self.shown[place:]]
+
+    def image_token_candidates(self) -> list[int]:
+        """Tokens that an image may be sent as: those it consists of, the most frequent first."""
+        counts: Counter[int] = Counter()
+        for span in self.spans:
+            counts.update(self.shown[span.offset : span.offset + span.length])
+        return [token for token, _ in counts.most_common()]
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Features(msgspec.Struct):
+    mm_placeholders: dict[str, list[dict[str, int]]]
+
+
+class _Render(msgspec.Struct):
+    token_ids: list[int]
+    features: _Features | None = None
+
+
+_tokens = msgspec.json.Decoder(_Tokens)
+_render = msgspec.json.Decoder(_Render)
+
+
+def tokenize_body(
+    model: str, prompt: Prompt, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A request to `/tokenize`: a plain text as it is, a conversation through the chat template."""
+    if isinstance(prompt, str):
+        return {"model": model, "prompt": prompt, "add_special_tokens": True}
+    body = {"model": model, "messages": list(messages), "add_generation_prompt": True}
+    return {**body, "chat_template_kwargs": dict(template)} if template else body
+
+
+def render_body(model: str, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> dict[str, Any]:
+    """A request to `/v1/chat/completions/render`: as for a chat, but only what the model would see is returned."""
+    body = {"model": model, "messages": list(messages), "max_tokens": 1}
+    return {**body, "chat_template_kwargs": dict(template)} if template else body
+
+
+def read_tokens(content: bytes) -> Rendered:
+    """The prompt in an answer of `/tokenize`."""
+    try:
+        return Rendered(tuple(_tokens.decode(content).tokens))
+    except msgspec.MsgspecError as error:
+        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
+
+
+def read_render(content: bytes) -> Rendered:
+    """The prompt in an answer of `/v1/chat/completions/render`."""
+    try:
+        answer = _render.decode(content)
+        found = answer.features.mm_placeholders.get("image", []) if answer.features else []
+        spans = tuple(sorted((Span(one["offset"], one["length"]) for one in found), key=lambda span: span.offset))
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
+    return Rendered(tuple(answer.token_ids), spans)
+
+
+def images_of(prompt: Prompt) -> list[Any]:
+    """The images of a prompt (PIL), in their order."""
+    if isinstance(prompt, str):
+        return []
+    parts = [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]
+
+
+def image_key(image: Any) -> str:
+    """Names an image by its pixels."""
+    digest = hashlib.sha256(f"{image.mode} {image.size}".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """Names a prompt by its content, images by their pixels."""
+    plain = prompt if isinstance(prompt, str) else [_plain(message) for message in prompt]
+    return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()
+
+
+def _plain(message: Mapping[str, Any]) -> list[Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return [message["role"], content]
+    return [
+        message["role"],
+        [
+            ["image", image_key(part["image"])] if part["type"] == "image" else ["text", part["text"]]
+            for part in content
+        ],
+    ]

@@ -1,0 +1,201 @@
+"""Scores of rows, over whichever of vLLM's two APIs the servers offer.
+
+`/inference/v1/generate` takes token ids and images (`vllm serve --enable-scale-out`); `/v1/completions`, which every
+vLLM has, takes the token ids of text prompts. Both are proven to have read what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from kepo.errors import TeacherError
+from kepo.servers.chat import data_uri, wire_messages
+from kepo.servers.endpoint import Fault, RefusedError
+from kepo.servers.pool import Pool
+from kepo.teachers.base import ScoreRequest, SparseScores
+from kepo.teachers.remote.prompts import (
+    Rendered,
+    image_key,
+    images_of,
+    prompt_key,
+    read_render,
+    read_tokens,
+    render_body,
+    tokenize_body,
+)
+from kepo.teachers.remote.scoring import completions_body, generate_body, read_completions, read_generate
+from kepo.types import Prompt
+
+V = TypeVar("V")
+
+_GENERATE = "/inference/v1/generate"
+# What a server answers where an API is switched off or unknown.
+_NOT_OFFERED = frozenset({403, 404, 405, 501})
+_REMEMBERED_PROMPTS = 4096
+_REMEMBERED_IMAGES = 64
+
+
+class Scorer:
+    """Asks for scores of rows; lives in the event loop of its pool.
+
+    Args:
+        pool: The servers.
+        model: The name under which they serve the model.
+        top_k: K >= 1.
+        template: Variables of the chat template.
+    """
+
+    def __init__(self, pool: Pool, model: str, top_k: int, template: Mapping[str, Any]) -> None:
+        self._pool = pool
+        self._model = model
+        self._top_k = top_k
+        self._template = template
+        self._about = f"model {model!r}"
+        self._takes_images: bool | None = None  # None: not tried yet
+        self._image_token: int | None = None
+        self._trying = asyncio.Lock()
+        self._renderings: OrderedDict[str, asyncio.Task[Rendered]] = OrderedDict()
+        self._uris: OrderedDict[str, str] = OrderedDict()
+
+    async def score(self, key: str, request: ScoreRequest) -> SparseScores:
+        """The scores of one row; `key` names its prompt, see `prompt_key`.
+
+        Raises:
+            UnavailableError, RefusedError: as `Pool.ask`.
+            TeacherError: the servers cannot score such a prompt.
+        """
+        rendered = await self._rendering(key, request.prompt)
+        await self._find_out(request.prompt, rendered)
+        images, completion = images_of(request.prompt), request.completion_ids
+        ids = [*rendered.sent(self._image_token), *completion]
+        if self._takes_images:
+            return await self._pool.ask(
+                _GENERATE,
+                lambda: generate_body(self._model, ids, self._image_uris(images), self._top_k),
+                lambda content: read_generate(content, rendered.shown, completion, self._top_k),
+                self._about,
+            )
+        return await self._pool.ask(
+            "completions",
+            lambda: completions_body(self._model, ids, self._top_k),
+            lambda content: read_completions(content, rendered.shown, completion, self._top_k),
+            self._about,
+        )
+
+    async def try_out(self, prompt: Prompt) -> None:
+        """Score one token after `prompt`.
+
+        Raises:
+            TeacherError: says what the server lacks, and how to start it.
+        """
+        key = prompt_key(prompt)
+        try:
+            rendered = await self._rendering(key, prompt)
+            await self.score(key, ScoreRequest(prompt, rendered.shown[-1:]))
+        except RefusedError as error:
+            raise TeacherError(
+                f"{error} The teacher's scores need a vLLM server, started with `--max-logprobs {self._top_k}` (or set "
+                "teacher_top_k to what it allows)."
+            ) from None
+
+    # --- prompts ----------------------------------------------------------------------------------------------------
+
+    async def _rendering(self, key: str, prompt: Prompt) -> Rendered:
+        """The rendered prompt; the rows of a group, and later epochs, share one."""
+        task = self._renderings.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = asyncio.create_task(self._render(prompt))
+            _remember(self._renderings, key, task, _REMEMBERED_PROMPTS)
+        # Shielded, because it belongs to other rows too.
+        return await asyncio.shield(task)
+
+    async def _render(self, prompt: Prompt) -> Rendered:
+        if isinstance(prompt, str) or not images_of(prompt):
+            messages = [] if isinstance(prompt, str) else wire_messages(prompt)
+            body = tokenize_body(self._model, prompt, messages, self._template)
+            return await self._pool.ask("/tokenize", lambda: body, read_tokens, self._about)
+        try:
+            return await self._pool.ask(
+                "chat/completions/render",
+                lambda: render_body(self._model, wire_messages(prompt), self._template),
+                read_render,
+                self._about,
+            )
+        except RefusedError as error:
+            raise self._without_images(error) from None
+
+    def _without_images(self, error: RefusedError) -> TeacherError | RefusedError:
+        if error.status not in _NOT_OFFERED:
+            return error
+        return TeacherError(
+            f"{error} Scores of prompts with images need vLLM's token-level API: start the server with "
+            f"`--enable-scale-out --max-logprobs {self._top_k}`."
+        )
+
+    # --- what the servers offer -------------------------------------------------------------------------------------
+
+    async def _find_out(self, prompt: Prompt, rendered: Rendered) -> None:
+        """Which API to use, and which token stands for an image: once for all rows."""
+        async with self._trying:
+            if self._takes_images is None:
+                self._takes_images = await self._offers_generate(rendered.shown[-1])
+            if rendered.spans and self._image_token is None:
+                self._image_token = await self._image_token_of(prompt, rendered)
+
+    async def _offers_generate(self, token: int) -> bool:
+        body = generate_body(self._model, [token, token], [], self._top_k)
+        try:
+            await self._pool.ask(_GENERATE, lambda: body, lambda _: None, self._about)
+        except RefusedError as error:
+            if error.status in _NOT_OFFERED:
+                return False
+            raise
+        return True
+
+    async def _image_token_of(self, prompt: Prompt, rendered: Rendered) -> int:
+        """The token that the server replaces by an image: the one with which it sees what it rendered itself.
+
+        Raises:
+            TeacherError: there is none.
+        """
+        probe, uris = rendered.shown[-1:], self._image_uris(images_of(prompt))
+
+        def fits(content: bytes) -> bool:
+            try:
+                read_generate(content, rendered.shown, probe, self._top_k)
+            except Fault:
+                return False
+            return True
+
+        for token in rendered.image_token_candidates():
+            body = generate_body(self._model, [*rendered.sent(token), *probe], uris, self._top_k)
+            try:
+                if await self._pool.ask(_GENERATE, partial(dict, body), fits, self._about):
+                    return token
+            except RefusedError:
+                continue  # it knows no image under this token
+        raise TeacherError(
+            f"The server does not see a prompt with images as it renders it itself ({self._about}): its scores would "
+            "belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
+        )
+
+    def _image_uris(self, images: Sequence[Any]) -> list[str]:
+        uris = []
+        for image in images:
+            key = image_key(image)
+            if key not in self._uris:
+                _remember(self._uris, key, data_uri(image), _REMEMBERED_IMAGES)
+            uris.append(self._uris[key])
+        return uris
+
+
+def _remember(memory: OrderedDict[str, V], key: str, value: V, most: int) -> None:
+    """Add to `memory`, and forget the oldest beyond `most`."""
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > most:
+        memory.popitem(last=False)
