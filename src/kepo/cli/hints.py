@@ -142,7 +142,7 @@ def _carry_out(plan: Plan, bank: HintBank, console: Console) -> None:
     bank.tidy()
     hints = [hint for one in wanted for hint in bank.find(one.address, plan.teacher)]
     if not console.quiet:
-        console.print(summary_table(sorted(hints, key=lambda hint: hint.level), f"{bank.path}, {plan.teacher}"))
+        console.print(summary_table(hints, f"{bank.path}, {plan.teacher}"))
     unanswered = sum(not bank.find(one.address, plan.teacher) for one in wanted)
     if unanswered:
         _say(console, f"{unanswered} requests got no answer; the same command asks again.", style="yellow")
@@ -169,19 +169,16 @@ def show(
     hints = [
         hint
         for hint in opened.hints
-        if (question is None or hint.question == question)
-        and (level is None or hint.level == level)
-        and (teacher is None or hint.teacher == teacher)
-        and (hint.leaks or not leaks)
+        if question in (None, hint.question) and level in (None, hint.level) and teacher in (None, hint.teacher)
     ]
     if len(opened) and not hints:
         raise DataError(f"{bank}: none of its {len(opened)} hints is like that; leave out some of the conditions.")
-    by_level = sorted(hints, key=lambda hint: hint.level)
-    console.print(summary_table(by_level, f"{bank}, hints of {', '.join(opened.teachers) or 'nobody'}"))
-    shown = hints[: limit or None]
+    console.print(summary_table(hints, f"{bank}, hints of {', '.join(opened.teachers) or 'nobody'}"))
+    wanted = [hint for hint in hints if hint.leaks or not leaks]
+    shown = wanted[: limit or None]
     show_hints(console, shown)
-    if len(shown) < len(hints):
-        _say(console, f"{len(hints) - len(shown)} more; --limit 0 shows all.")
+    if len(shown) < len(wanted):
+        _say(console, f"{len(wanted) - len(shown)} more; --limit 0 shows all.")
 
 
 def _say(console: Console, sentence: str, style: str = "") -> None:

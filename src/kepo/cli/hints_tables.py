@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -15,24 +15,29 @@ from kepo.exploration.bank_summary import LevelSummary, summarize
 from kepo.prompts import HINT_LEVELS
 from kepo.reports.terminal import visible
 
-_COLUMNS = ("level", "questions", "hints", "clean", "questions with one", "no hint in it", "leak: letter",
-            "leak: option", "other language", "duplicates", "median words")  # fmt: skip
+_ROWS: dict[str, Callable[[LevelSummary], float]] = {
+    "questions": lambda level: level.questions,
+    "hints": lambda level: level.hints,
+    "usable: with a text, no leak": lambda level: level.usable,
+    "questions with a usable one": lambda level: level.served,
+    "without a hint in the answer": lambda level: level.empty,
+    "naming the letter": lambda level: level.letter,
+    "naming the answer": lambda level: level.option,
+    "in another language": lambda level: level.other_language,
+    "duplicates": lambda level: level.duplicates,
+    "words, median": lambda level: level.words,
+}
 
 
 def summary_table(hints: Sequence[BankedHint], title: str) -> Table:
-    """Level by level what is there: "clean" hints have a text and do not give the answer away."""
-    table = Table(title=Text(visible(title, one_line=True)))
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "level" else "right")
-    for summary in summarize(hints):
-        table.add_row(*_cells(summary), end_section=summary.level is not None and summary.level == hints[-1].level)
+    """What is there, a column for each level."""
+    levels = summarize(hints)
+    table = Table("", title=Text(visible(title, one_line=True)))
+    for level in levels:
+        table.add_column("all" if level.level is None else f"level {level.level}", justify="right")
+    for name, count in _ROWS.items():
+        table.add_row(name, *(f"{count(level):g}" for level in levels))
     return table
-
-
-def _cells(summary: LevelSummary) -> list[str]:
-    counts = (summary.questions, summary.hints, summary.clean, summary.served, summary.empty, summary.letter,
-              summary.option, summary.other_language, summary.duplicates)  # fmt: skip
-    return ["all" if summary.level is None else str(summary.level), *map(str, counts), f"{summary.words:g}"]
 
 
 def show_hints(console: Console, hints: Sequence[BankedHint]) -> None:

@@ -17,8 +17,8 @@ class LevelSummary:
         level: Index into `kepo.prompts.HINT_LEVELS`; None for all levels together.
         questions: Questions that have any, by their ids.
         hints: Hints.
-        clean: Hints that have a text and do not give the answer away.
-        served: Questions that have a clean one.
+        usable: Hints that have a text and do not give the answer away.
+        served: Questions that have a usable one.
         empty: Answers without a hint in them.
         letter: Hints that name the letter.
         option: Hints that name the answer's text.
@@ -30,7 +30,7 @@ class LevelSummary:
     level: int | None
     questions: int
     hints: int
-    clean: int
+    usable: int
     served: int
     empty: int
     letter: int
@@ -48,13 +48,13 @@ def summarize(hints: Sequence[BankedHint]) -> list[LevelSummary]:
 
 
 def _summary(level: int | None, hints: Sequence[BankedHint]) -> LevelSummary:
-    clean = [hint for hint in hints if hint.text and not hint.leaks]
+    usable = [hint for hint in hints if hint.text and not hint.leaks]
     return LevelSummary(
         level=level,
         questions=len({hint.question for hint in hints}),
         hints=len(hints),
-        clean=len(clean),
-        served=len({hint.question for hint in clean}),
+        usable=len(usable),
+        served=len({hint.question for hint in usable}),
         empty=sum(not hint.text for hint in hints),
         letter=sum("letter" in hint.leaks for hint in hints),
         option=sum("option" in hint.leaks for hint in hints),
