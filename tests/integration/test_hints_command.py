@@ -139,11 +139,12 @@ def test_what_cannot_work_is_refused_before_a_teacher_is_loaded(
     assert teacher.hint_calls == []
 
 
-def test_requests_without_an_answer_are_counted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_answers_are_counted_and_asked_for_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = ScriptedTeacher(["", "<hint>Look.</hint>"])
     silent.name = "big"
     monkeypatch.setattr(hints_plan, "_load_teacher", lambda *_: silent)
-    assert "2 requests got no answer; the same command asks again." in _write("--levels", "1").output
+    first = _write("--levels", "1").output
+    assert "2 hints are missing: their answers were empty. The same command asks again." in first
     assert "2 hints to be written" in _write("--levels", "1").output
 
 

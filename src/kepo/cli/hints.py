@@ -143,9 +143,11 @@ def _carry_out(plan: Plan, bank: HintBank, console: Console) -> None:
     hints = [hint for one in wanted for hint in bank.find(one.address, plan.teacher)]
     if not console.quiet:
         console.print(summary_table(hints, f"{bank.path}, {plan.teacher}"))
-    unanswered = sum(not bank.find(one.address, plan.teacher) for one in wanted)
+    unanswered = sum(plan.settings.lacking(bank.find(one.address, plan.teacher)) for one in wanted)
     if unanswered:
-        _say(console, f"{unanswered} requests got no answer; the same command asks again.", style="yellow")
+        _say(
+            console, f"{unanswered} hints are missing: their answers were empty. The same command asks again.", "yellow"
+        )
 
 
 @app.command()
