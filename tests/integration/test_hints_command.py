@@ -186,6 +186,14 @@ def test_a_recipe_says_what_training_asks(project: Path, teacher: ScriptedTeache
     assert len(teacher.hint_calls) >= 2, "a third of the answers leaks and is asked for again"
 
 
+def test_a_recipe_without_hints_is_refused(project: Path, teacher: ScriptedTeacher) -> None:
+    (project / "recipe.yaml").write_text(
+        "method: sft\nmodel_name_or_path: student\ndata_path: questions.jsonl\noutput_dir: run\n"
+    )
+    with pytest.raises(ConfigError, match="method 'sft', which uses no hints"):
+        _run("--from-recipe", "recipe.yaml", "--teacher", "big")
+
+
 # --- showing ----------------------------------------------------------------------------------------------------------
 
 
