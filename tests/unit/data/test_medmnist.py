@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.medmnist_files import COUNTS, archive, arrays
 
 from kepo.data import MODALITIES
 from kepo.data.medmnist import medmnist_source
@@ -19,6 +18,7 @@ from kepo.data.npz import ArrayImage, image_array, unpack_array
 from kepo.data.sources import LazyImage, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
+from tests.medmnist_files import COUNTS, archive, arrays
 
 
 def read(files: list[Path], folder: Path, **settings: Any) -> list[Question | Unusable]:

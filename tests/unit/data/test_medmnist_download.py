@@ -12,13 +12,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tests.medmnist_files import COUNTS, archive
 
 from kepo.data import medmnist_download
 from kepo.data.medmnist import medmnist_source
 from kepo.data.medmnist_download import download_medmnist, published
 from kepo.data.medmnist_sets import MEDMNIST_SETS
 from kepo.errors import ConfigError, DataError, MissingExtraError
+from tests.medmnist_files import COUNTS, archive
 
 needs_pooch = pytest.mark.skipif(importlib.util.find_spec("pooch") is None, reason="pooch is not installed")
 needs_library = pytest.mark.skipif(importlib.util.find_spec("medmnist") is None, reason="medmnist is not installed")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from PIL import Image
-from tests.omnimedvqa_folder import picture, row, whole_folder, write_rows
 
 from kepo.data import DataArguments, check_images, load_questions
 from kepo.data.omnimedvqa import omnimedvqa_source
@@ -21,6 +20,7 @@ from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.prompts import build_prompt
 from kepo.types import Question
+from tests.omnimedvqa_folder import picture, row, whole_folder, write_rows
 
 FEW = PrepareSettings(train=6, validation=2, test=3, size=16)
 ALL = PrepareSettings(train=None, validation=0, test=None, size=16)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.omnimedvqa_folder import row, write_rows
 
 from kepo.data.omnimedvqa import omnimedvqa_source
 from kepo.data.schema import Place, RowError
@@ -16,6 +15,7 @@ from kepo.data.sources import Source, Unusable
 from kepo.data.split_files import parse_problem, split_file_source
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
+from tests.omnimedvqa_folder import row, write_rows
 
 PLACE = Place("CT.json", 1)
 ROW = {

@@ -127,9 +127,10 @@ def test_a_completion_of_ones_own_and_images() -> None:
 @pytest.mark.slow
 def test_trl_takes_the_supervised_data_set(tmp_path: Path) -> None:
     """The collator of TRL's SFTTrainer puts one placeholder per image and trains on the completion only."""
-    from tests.tiny_models import build_vlm
     from transformers import AutoProcessor
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from tests.tiny_models import build_vlm
 
     processor = AutoProcessor.from_pretrained(build_vlm(tmp_path / "llava", "llava"))
     questions = [with_images(CHOICE, Image.new("L", (20, 9))), with_images(CHOICE)]

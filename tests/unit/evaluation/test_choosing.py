@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny_models import tiny_image
-from tests.unit.evaluation.fakes import FakeBackend, questions
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import contents_of
@@ -17,6 +15,8 @@ from kepo.evaluation.choosing import check_unseen, choose_checkpoint
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Question
+from tests.tiny_models import tiny_image
+from tests.unit.evaluation.fakes import FakeBackend, questions
 
 SETTINGS = EvaluationSettings(max_new_tokens=8, image_size=8)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny_models import build_text_model, build_tokenizer, build_vlm, tiny_image
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import asked_questions, conversations
@@ -20,6 +19,7 @@ from kepo.evaluation.run import ask
 from kepo.evaluation.seeded import SeededSampling
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Conversation, Question
+from tests.tiny_models import build_text_model, build_tokenizer, build_vlm, tiny_image
 
 GREEDY = Sampling(max_new_tokens=6)
 SAMPLED = Sampling(max_new_tokens=6, temperature=1.0, samples=2)

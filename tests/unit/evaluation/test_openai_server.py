@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.http_server import Reply, Server, completion, serving
-from tests.tiny_models import tiny_image
-from tests.unit.evaluation.fakes import questions
 
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.generate import Output, Sampling
@@ -24,6 +21,9 @@ from kepo.evaluation.openai_server import OpenAIBackend
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.servers.keys import read_api_key
+from tests.http_server import Reply, Server, completion, serving
+from tests.tiny_models import tiny_image
+from tests.unit.evaluation.fakes import questions
 
 KEY = "sk-very-secret-0123456789"
 

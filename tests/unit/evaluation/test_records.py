@@ -12,8 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.tiny_models import tiny_image
-from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
 
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.asking import asked_questions, content_of, option_orders
@@ -21,6 +19,8 @@ from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Question
+from tests.tiny_models import tiny_image
+from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
 
 SETTINGS = EvaluationSettings(max_new_tokens=8)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tiny_models import build_text_model, build_vlm
 
 from kepo.errors import ConfigError
 from kepo.planning.architecture import load_architecture
 from kepo.planning.published import published_config, published_names
+from tests.tiny_models import build_text_model, build_vlm
 
 # The hub's counts of these models' safetensors.
 PUBLISHED_COUNTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from benchmarks.memory import LLAVAS, Row, activation_rows, cache_rows, head_rows, llava, qwen3_vl_small, static_rows
 
 CPU = torch.device("cpu")

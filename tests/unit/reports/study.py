@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tests.rollout_runs import SCHEMA
 
 from kepo.evaluation.records import to_table
+from tests.rollout_runs import SCHEMA
 
 MODALITIES = ("CT", "Dermoscopy", "Fundus", "MRI", "Microscopy", "OCT", "Ultrasound", "X-Ray")
 TASKS = ("Count", "Disease Diagnosis", "Modality Recognition")

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.reports.study import answer_record, write_answers, write_records, write_run
 
 from kepo.reports.claims import Claims, make_claims, pair_runs
 from kepo.reports.headline import headline
 from kepo.reports.load import load_study
 from kepo.reports.study import Study
+from tests.unit.reports.study import answer_record, write_answers, write_records, write_run
 
 
 def claims_of(folder: Path, answers: Mapping[tuple[str, str], Sequence[int]]) -> tuple[Study, Claims]:

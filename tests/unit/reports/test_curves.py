@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.unit.reports.study import write_run
-
 from kepo.reports.curves import curve, window_of
 from kepo.reports.load import load_study
 from kepo.reports.study import Arm
+from tests.unit.reports.study import write_run
 
 
 def arm_with(folder: Path, *series: Sequence[float | None]) -> Arm:

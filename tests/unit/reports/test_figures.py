@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
-from tests.unit.reports.study import HOSTILE
 
 from kepo.evaluation.intervals import Interval
 from kepo.reports.curves import Curve
 from kepo.reports.figures import as_svg, curves_figure, heat_figure, intervals_figure, write_files
 from kepo.reports.palette import ArmStyle
+from tests.unit.reports.study import HOSTILE
 
 STYLE = ArmStyle(0, "-", "o", 2.0)
 CURVE = Curve(np.array([1, 2]), np.array([0.1, 0.2]), np.array([0.0, 0.1]), np.array([0.2, 0.3]), 2)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.reports.study import write_answers, write_run
 
 from kepo.errors import ConfigError, DataError
 from kepo.reports.load import load_study, same_questions
+from tests.unit.reports.study import write_answers, write_run
 
 
 def two_arms(folder: Path) -> Path:

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.unit.reports.study import answer_record, write_run
 
 from kepo.errors import DataError
 from kepo.evaluation.records import to_table
 from kepo.reports.load import load_study
 from kepo.reports.paper import macro_interval, paper_tables
 from kepo.reports.paper_files import escape_latex, write_paper
+from tests.unit.reports.study import answer_record, write_run
 
 ORDER = ("MRI", "CT", "X-Ray", "Ultrasound", "Dermoscopy", "Fundus", "OCT", "Microscopy")
 FOUR = dict.fromkeys(ORDER, 4)

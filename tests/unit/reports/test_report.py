@@ -13,10 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.unit.reports.study import ARMS, write_metrics, write_run, write_study
 
 from kepo.reports.markdown import as_markdown, escape
 from kepo.reports.report import Report, html, make_report, markdown, write_figures, write_html_report
+from tests.unit.reports.study import ARMS, write_metrics, write_run, write_study
 
 
 @pytest.fixture(scope="module")

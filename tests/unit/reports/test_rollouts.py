@@ -9,8 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.rollout_runs import NAN, SCHEMA, rollout
-from tests.unit.reports.study import HOSTILE, write_run, write_training_data
 
 from kepo.errors import DataError
 from kepo.reports.browser import as_json, browser_data
@@ -18,6 +16,8 @@ from kepo.reports.images import Thumbnails
 from kepo.reports.load import load_study
 from kepo.reports.rollouts import INJECTED, RIGHT, WRONG, RolloutData, is_right, read_rollout_data
 from kepo.reports.study import Study
+from tests.rollout_runs import NAN, SCHEMA, rollout
+from tests.unit.reports.study import HOSTILE, write_run, write_training_data
 
 
 def study_with(folder: Path, rows: list[dict[str, Any]], **data: Any) -> Study:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from tests.rollout_runs import NAN, kepo_step, rollout
 
 from kepo.reports.terminal import (
     RolloutGroup,
@@ -26,6 +25,7 @@ from kepo.reports.terminal import (
     visible,
 )
 from kepo.runs import Run
+from tests.rollout_runs import NAN, kepo_step, rollout
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 # Colours, a cleared screen, a window title, a hyperlink, the one-byte introducer, a bell, a backspace, a turned

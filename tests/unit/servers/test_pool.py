@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.http_server import Reply, serving
 
 from kepo.errors import ConfigError, TeacherError
 from kepo.servers.background import Background, all_of
 from kepo.servers.endpoint import Endpoint, Fault, FaultKind, RefusedError
 from kepo.servers.pool import Pool, UnavailableError
+from tests.http_server import Reply, serving
 
 
 def _ok(text: str = "ok") -> Reply:

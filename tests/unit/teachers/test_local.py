@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from kepo.errors import KepoError, TeacherError
+from kepo.teachers.base import ScoreRequest, Teacher
+from kepo.teachers.encoding import encode, micro_batches
+from kepo.teachers.head import output_head
+from kepo.teachers.local import LocalTeacher
+from kepo.types import Prompt
 from tests.tiny_models import (
     ARCHITECTURES_TEXT,
     ARCHITECTURES_VLM,
@@ -16,14 +24,6 @@ from tests.tiny_models import (
     build_vlm,
     tiny_image,
 )
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
-
-from kepo.errors import KepoError, TeacherError
-from kepo.teachers.base import ScoreRequest, Teacher
-from kepo.teachers.encoding import encode, micro_batches
-from kepo.teachers.head import output_head
-from kepo.teachers.local import LocalTeacher
-from kepo.types import Prompt
 
 Folders = Any
 

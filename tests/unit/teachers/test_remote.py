@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fake_vllm import CHARACTERS, IMAGE, MODEL, SHOWN_IMAGE, FakeVLLM, ToyTokenizer, V, logps
-from tests.http_server import Reply, serving
-from tests.tiny_models import tiny_image
 
 from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
 from kepo.teachers.base import AsynchronousTeacher, CountingTeacher, ScoreRequest, SparseScores, Teacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.types import Conversation
+from tests.fake_vllm import CHARACTERS, IMAGE, MODEL, SHOWN_IMAGE, FakeVLLM, ToyTokenizer, V, logps
+from tests.http_server import Reply, serving
+from tests.tiny_models import tiny_image
 
 KEY = "sk-very-secret-0123456789"
 TEXT: Conversation = [{"role": "user", "content": "def"}]  # rendered as "adefc"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tests.tiny_models import build_text_model, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
@@ -19,6 +18,7 @@ from kepo.errors import ConfigError, DataError
 from kepo.trainer.exploring import Rollouts
 from kepo.trainer.off_policy import check_references, put_references
 from kepo.trainer.round import Round
+from tests.tiny_models import build_text_model, build_tokenizer
 
 REFERENCES = [f"<think>look {i}</think>\n<answer>A</answer>" for i in range(4)]
 GROUP = 4

@@ -181,13 +181,15 @@ class RemoteTeacher:
     # --- hints ------------------------------------------------------------------------------------------------------
 
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
-        """One answer per conversation; drawn with seeds from torch's global generator.
+        """One answer per conversation; unless greedy, drawn with seeds from torch's global generator.
 
         Raises:
             TeacherUnavailableError: the servers failed, and that is to stop the run.
             TeacherError: they refuse the request.
         """
-        seeds = torch.randint(0, SEEDS, (len(conversations),)).tolist()
+        count, greedy = len(conversations), self._hint_sampling["temperature"] == 0
+        # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
+        seeds = [0] * count if greedy else torch.randint(0, SEEDS, (count,)).tolist()
         return self._background.run(self._write_hints(conversations, seeds))
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
