@@ -82,12 +82,14 @@ class Hint:
         level: 0 is the weakest (a concept); higher levels tell more.
         leaks: What the audit found in the text as written by the teacher: any of "letter", "option".
         raw: The teacher's answer as it came, for the log.
+        banked: Whether it was read from a hint bank instead of being asked for.
     """
 
     text: str
     level: int = 0
     leaks: tuple[str, ...] = ()
     raw: str = ""
+    banked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,9 @@ class Rescue:
         slots: For each kept sample the rollout (0..G-1) it replaces; distinct, all of failed rollouts.
         attempts: How many attempts this group took part in.
         sampled_tokens: Completion tokens sampled for it in all attempts.
-        hints: Every hint tried, in order.
+        hints: Every hint at hand, in order.
         leaked_hints: How many of the teacher's answers leaked, those asked again included.
+        levels_asked: At how many levels hints were asked for, of a bank or of the teacher.
         failure: Why nothing was kept ("no hint", "no correct sample", "no failed rollout"); None when something was.
     """
 
@@ -152,6 +155,7 @@ class Rescue:
     sampled_tokens: int = 0
     hints: tuple[Hint, ...] = ()
     leaked_hints: int = 0
+    levels_asked: int = 0
     failure: str | None = None
 
 

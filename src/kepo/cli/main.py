@@ -13,6 +13,7 @@ from kepo.cli.benchmark import app as benchmark_app
 from kepo.cli.demo import demo
 from kepo.cli.eval import evaluate
 from kepo.cli.fields import fields
+from kepo.cli.hints import app as hints_app
 from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
 from kepo.cli.plan import plan
@@ -39,6 +40,7 @@ app.command()(inspect)
 app.command()(recipes)
 app.command()(fields)
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(hints_app, name="hints")
 app.add_typer(models_app, name="models")
 for prepare_source in (medmnist, vqa_rad, slake, table):
     prepare_app.command()(prepare_source)

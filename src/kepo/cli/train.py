@@ -20,6 +20,8 @@ _SHOWN = {
     "exploration/tokens_per_rescue": "tokens per rescue",
     "exploration/injected_share": "injected rollouts",
     "exploration/leaked_hints": "leaked hints",
+    "exploration/hint_level": "level of the hints that worked",
+    "exploration/bank_hits": "hints that the bank had",
     "gate/open_share": "gate open",
     "distillation/loss": "distillation loss",
     "teacher/tokens": "teacher tokens",

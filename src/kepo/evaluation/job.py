@@ -88,7 +88,7 @@ def plan(model: str, wanted: Wanted) -> Job:
     config: Mapping[str, Any] = open_run(run).manifest.get("config", {}) if run else {}
     settings = EvaluationSettings(**{**_of_the_run(config), **wanted.settings})
     data, questions = _questions(config.get("data"), wanted)
-    questions = _drawn(questions, wanted.limit, settings.seed)
+    questions = draw(questions, wanted.limit, settings.seed)
     return Job(
         settings=settings,
         questions=questions,
@@ -168,7 +168,7 @@ def _narrowed(questions: Sequence[Question], wanted: Wanted) -> list[Question]:
     return [one for one in questions if keeps(one.modality, wanted.modality) and keeps(one.task, wanted.task)]
 
 
-def _drawn(questions: list[Question], limit: int | None, seed: int) -> list[Question]:
+def draw(questions: list[Question], limit: int | None, seed: int) -> list[Question]:
     """At most `limit` questions in the order of the data; drawn, because data is often sorted by modality."""
     if limit is None or limit >= len(questions):
         return questions

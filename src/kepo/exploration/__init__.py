@@ -1,8 +1,10 @@
 """Knowledge-enhanced exploration (arXiv 2602.00400): hinted, verified rollouts for groups in which all failed.
 
-Pure Python: no tensors, no TRL. The trainer brings a sampler, a verifier and a hint writer.
+Pure Python: no tensors, no TRL. The trainer brings a sampler, a verifier and a hint writer, or a bank of hints.
 """
 
+from kepo.exploration.bank import HintBank
+from kepo.exploration.banked import ANY_TEACHER, banked_hints
 from kepo.exploration.explorer import Explorer, Sampler, Verifier
 from kepo.exploration.hints import HintSource, parse_hint, teacher_hints
 from kepo.exploration.injection import choose_slots
@@ -12,16 +14,19 @@ from kepo.exploration.settings import EXPLORATION_MODES, LEAK_POLICIES, TRIGGERS
 from kepo.exploration.trigger import needs_exploration
 
 __all__ = [
+    "ANY_TEACHER",
     "EXPLORATION_MODES",
     "LEAK_POLICIES",
     "TRIGGERS",
     "ExplorationSettings",
     "Explorer",
+    "HintBank",
     "HintSource",
     "Progress",
     "Sampler",
     "Verifier",
     "audit",
+    "banked_hints",
     "choose_slots",
     "needs_exploration",
     "parse_hint",

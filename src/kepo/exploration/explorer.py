@@ -4,19 +4,24 @@ Generation and hint writing are collective in distributed training: every proces
 others wait for ever. So the numbers of calls depend on the settings alone, never on what was found:
 
 - `sample` is called `settings.attempts` times,
-- `hint_writer.write_hints` is called `settings.hint_calls` times: 1, or 1 + `hint_retries` when the policy asks again,
-  and 0 in the mode "resample",
+- `hint_writer.write_hints` is called `settings.hint_calls` times: per level once, or 1 + `hint_retries` times when the
+  policy asks again, and never in the mode "resample",
 
 with an empty list where this process has nothing to ask. A group stops early, the loop never does.
+
+Attempts climb through the levels of hints, weakest first. Hints of a level are asked for when the first attempt of that
+level begins, only for groups that still miss samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from kepo.errors import ConfigError, KepoError
 from kepo.exploration.hints import HintSource, teacher_hints
+from kepo.exploration.levels import hint_of_attempt
 from kepo.exploration.rejection import Progress
 from kepo.exploration.settings import ExplorationSettings
 from kepo.prompts import hinted_prompt
@@ -46,22 +51,29 @@ class Explorer:
     Args:
         settings: What to do; the mode may not be "none".
         hint_writer: The teacher, or None in the mode "resample".
+        hint_source: Gives the hints in place of `hint_writer`, see `kepo.exploration.banked.banked_hints`.
 
     Raises:
-        ConfigError: The mode is "none", or "hint" without a hint writer.
+        ConfigError: The mode is "none", or "hint" without anybody who gives hints.
     """
 
-    def __init__(self, settings: ExplorationSettings, hint_writer: HintWriter | None = None) -> None:
+    def __init__(
+        self,
+        settings: ExplorationSettings,
+        hint_writer: HintWriter | None = None,
+        *,
+        hint_source: HintSource | None = None,
+    ) -> None:
         if settings.mode == "none":
             raise ConfigError("exploration: mode is 'none', so there is nothing to explore; make no Explorer for it.")
-        if settings.mode == "hint" and hint_writer is None:
+        if hint_source is None and hint_writer is not None:
+            hint_source = teacher_hints(hint_writer, settings)
+        if settings.mode == "hint" and hint_source is None:
             raise ConfigError(
                 "exploration: mode is 'hint' but nobody writes hints. Pass a teacher, or use mode 'resample'."
             )
         self.settings = settings
-        self._hint_source: HintSource | None = None
-        if settings.mode == "hint" and hint_writer is not None:
-            self._hint_source = teacher_hints(hint_writer, settings)
+        self._hint_source = hint_source if settings.mode == "hint" else None
 
     def explore(self, groups: Sequence[Group], sample: Sampler, verify: Verifier) -> list[Rescue]:
         """Explore `groups`, which the trigger chose, in one shared `sample` call per attempt.
@@ -79,28 +91,29 @@ class Explorer:
         Raises:
             KepoError: The hint writer, the sampler or the verifier returned a list of the wrong length.
         """
-        hints = self._hints(groups)
-        progress = [self._begin(group, tried) for group, tried in zip(groups, hints, strict=True)]
-        for attempt in range(1, self.settings.attempts + 1):
+        hints: list[list[Hint]] = [[] for _ in groups]
+        asked = [0] * len(groups)  # levels, per group
+        progress = [self._begin(group) for group in groups]
+        for attempt, (before, level) in enumerate(pairwise((None, *self.settings.attempt_levels)), start=1):
+            if self._hint_source is not None and level != before:
+                places = [place for place, p in enumerate(progress) if p.pending]
+                answers = self._hint_source([groups[place] for place in places], level)
+                for place, answer in zip(places, answers, strict=True):
+                    hints[place] += answer
+                    asked[place] += 1
+            progress = [self._prepared(p, g, h, attempt) for p, g, h in zip(progress, groups, hints, strict=True)]
             progress = self._attempt(attempt, groups, progress, sample, verify)
-        return [p.rescue(group, tried) for p, group, tried in zip(progress, groups, hints, strict=True)]
+        facts = zip(progress, groups, hints, asked, strict=True)
+        return [p.rescue(group, tuple(tried), levels) for p, group, tried, levels in facts]
 
-    def _hints(self, groups: Sequence[Group]) -> list[tuple[Hint, ...]]:
-        """The hints tried for each group; nothing is asked for a group that has no rollout to replace."""
-        if self._hint_source is None:
-            return [() for _ in groups]
-        places = [place for place, group in enumerate(groups) if not all(group.correct)]
-        answers = self._hint_source([groups[place] for place in places])
-        by_place = dict(zip(places, answers, strict=True))
-        return [by_place.get(place, ()) for place in range(len(groups))]
-
-    def _begin(self, group: Group, hints: tuple[Hint, ...]) -> Progress:
+    def _begin(self, group: Group) -> Progress:
         wanted = min(self.settings.num_injected, sum(not flag for flag in group.correct))
-        if self._hint_source is None:
-            return Progress(wanted, prompt=group.prompt)
-        hint = next((hint for hint in hints if hint.text), None)
-        prompt = None if hint is None else hinted_prompt(group.prompt, hint.text)
-        return Progress(wanted, prompt=prompt, hint=hint)
+        return Progress(wanted, prompt=group.prompt if self._hint_source is None else None)
+
+    def _prepared(self, progress: Progress, group: Group, hints: Sequence[Hint], attempt: int) -> Progress:
+        """The progress with the hint of this attempt in its prompt; a group without one waits."""
+        hint = hint_of_attempt(hints, self.settings.attempt_levels, attempt)
+        return progress if hint is None else progress.under(hinted_prompt(group.prompt, hint.text), hint)
 
     def _attempt(
         self,

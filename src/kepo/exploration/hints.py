@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from kepo.errors import KepoError
 from kepo.exploration.leaks import audit, strip_leaks
@@ -13,9 +14,14 @@ from kepo.prompts import hint_request, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group, Hint
 
-HintSource: TypeAlias = Callable[[Sequence[Group]], list[tuple[Hint, ...]]]
-"""Hints for groups: for each group every hint that was tried, in order. The first one with a text is shown to the
-student. Called by every process equally often, with an empty list where it has no group."""
+
+class HintSource(Protocol):
+    """Gives hints for groups. Called by every process equally often, with an empty list where it has no group."""
+
+    def __call__(self, groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
+        """For each group its hints of `level` (None: the settings' first), in order; one without a text is not used."""
+        ...
+
 
 _FLAGS = re.IGNORECASE | re.DOTALL
 _THINK = re.compile(r"<think\s*>.*?</think\s*>", _FLAGS)
@@ -43,41 +49,47 @@ def parse_hint(raw: str) -> str:
 def teacher_hints(writer: HintWriter, settings: ExplorationSettings) -> HintSource:
     """Hints written by a teacher: one call for all groups, and `hint_retries` more where the policy asks again.
 
-    The number of calls is `settings.hint_calls` whatever the answers are. A group without ground truth (none, or a
-    blank one) is never asked about and gets no hint.
+    The number of calls is `settings.hint_calls_per_level` whatever the answers are. A group without ground truth (none,
+    or a blank one) is never asked about and gets no hint.
     """
 
-    def write(groups: Sequence[Group]) -> list[tuple[Hint, ...]]:
+    def write(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
+        level = settings.hint_level if level is None else level
         tried: list[tuple[Hint, ...]] = [() for _ in groups]
-        for _ in range(settings.hint_calls):
+        for _ in range(settings.hint_calls_per_level):
             asking = [
                 (place, group, group.answer)
                 for place, group in enumerate(groups)
-                if group.answer and group.answer.strip() and not any(hint.text for hint in tried[place])
+                if has_answer(group) and group.answer and not any(hint.text for hint in tried[place])
             ]
-            requests = [_request(group, answer, tried[place], settings) for place, group, answer in asking]
+            requests = [_request(group, answer, tried[place], level) for place, group, answer in asking]
             answers = writer.write_hints(requests)
             if len(answers) != len(requests):
                 raise KepoError(f"the hint writer returned {len(answers)} hints for {len(requests)} requests.")
             for (place, group, answer), raw in zip(asking, answers, strict=True):
-                tried[place] = (*tried[place], judge_hint(raw, answer, group.options, settings))
+                written = Hint(parse_hint(raw), level=level, raw=raw)
+                tried[place] = (*tried[place], judge_hint(written, answer, group.options, settings.leak_policy))
         return tried
 
     return write
 
 
-def judge_hint(raw: str, answer: str, options: Sequence[str], settings: ExplorationSettings) -> Hint:
-    """The hint in the teacher's answer `raw`, with the leaks found in it and `leak_policy` applied to its text."""
-    written = parse_hint(raw)
-    leaks = audit(written, answer, options)
-    shown = written
-    if leaks and settings.leak_policy == "strip":
-        shown = strip_leaks(written, answer, options)
-    elif leaks and settings.leak_policy != "allow":
+def has_answer(group: Group) -> bool:
+    """Whether there is a ground truth to write a hint from."""
+    return bool(group.answer and group.answer.strip())
+
+
+def judge_hint(written: Hint, answer: str, options: Sequence[str], leak_policy: str) -> Hint:
+    """The hint that the teacher wrote, with the leaks found in its text and `leak_policy` applied to it."""
+    leaks = audit(written.text, answer, options)
+    shown = written.text
+    if leaks and leak_policy == "strip":
+        shown = strip_leaks(written.text, answer, options)
+    elif leaks and leak_policy != "allow":
         shown = ""
-    return Hint(text=shown, level=settings.hint_level, leaks=leaks, raw=raw)
+    return replace(written, text=shown, leaks=leaks)
 
 
-def _request(group: Group, answer: str, tried: Sequence[Hint], settings: ExplorationSettings) -> Conversation:
-    request = hint_request(group.prompt, answer, group.options, settings.hint_level)
+def _request(group: Group, answer: str, tried: Sequence[Hint], level: int) -> Conversation:
+    request = hint_request(group.prompt, answer, group.options, level)
     return hint_request_again(request, parse_hint(tried[-1].raw)) if tried and tried[-1].leaks else request

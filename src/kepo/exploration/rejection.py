@@ -18,7 +18,7 @@ class Progress:
 
     Attributes:
         wanted: Samples after which the group stops asking: K, or less where fewer rollouts failed.
-        prompt: What it samples under; None when it cannot sample (no usable hint).
+        prompt: What it samples under in the next attempt; None when it cannot sample (no usable hint yet).
         hint: The hint in `prompt`; None without one.
         kept: Correct samples so far, all different, at most `wanted`.
         repeats: Correct samples whose tokens equal those of a kept one.
@@ -33,6 +33,15 @@ class Progress:
     repeats: tuple[KeptSample, ...] = ()
     attempts: int = 0
     sampled_tokens: int = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether the group still misses samples."""
+        return len(self.kept) < self.wanted
+
+    def under(self, prompt: Prompt, hint: Hint | None) -> Progress:
+        """The same progress, sampling under `prompt` (which holds `hint`) from now on."""
+        return replace(self, prompt=prompt, hint=hint)
 
     def next_samples(self, samples_per_attempt: int | None) -> int:
         """Completions to sample in the next attempt: 0 once the group has enough, or cannot sample."""
@@ -69,12 +78,13 @@ class Progress:
             sampled_tokens=self.sampled_tokens + sum(len(sample.completion_ids) for sample in samples),
         )
 
-    def rescue(self, group: Group, hints: tuple[Hint, ...] = ()) -> Rescue:
+    def rescue(self, group: Group, hints: tuple[Hint, ...] = (), levels_asked: int = 0) -> Rescue:
         """The record of what happened: repeats fill up what no different sample was found for.
 
         Args:
             group: The group this is the progress of.
             hints: Every hint that was tried for it.
+            levels_asked: Levels at which hints were asked for.
         """
         kept = (*self.kept, *self.repeats)[: self.wanted]
         return Rescue(
@@ -85,6 +95,7 @@ class Progress:
             sampled_tokens=self.sampled_tokens,
             hints=hints,
             leaked_hints=sum(bool(hint.leaks) for hint in hints),
+            levels_asked=levels_asked,
             failure=None if kept else self._failure(),
         )
 

@@ -70,6 +70,11 @@ Scores: TypeAlias = DenseScores | SparseScores
 class HintWriter(Protocol):
     """Writes hints. Called by every process the same number of times, with an empty list where there is no work."""
 
+    @property
+    def name(self) -> str:
+        """Says which model this is; a hint bank keeps the hints of each apart by it."""
+        ...
+
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """One raw answer per conversation (see `kepo.prompts.hint_request`); a failure is an empty string."""
         ...

@@ -56,6 +56,9 @@ class LocalTeacher:
         hint_temperature: Sampling temperature of hints, >= 0; 0 is greedy. Other sampling settings are the model's.
         trust_remote_code: Run code that comes with the model.
 
+    Attributes:
+        name: The folder or hub name as given; of a loaded model, the one it was loaded from.
+
     Raises:
         TeacherError: the model or its processor cannot be loaded.
     """
@@ -86,6 +89,7 @@ class LocalTeacher:
             loaded = _load_model(str(model), options, trust_remote_code)
         else:
             loaded = model if device is None else model.to(device)
+        self.name = str(model) if isinstance(model, str | Path) else str(loaded.config._name_or_path)
         self.model: Any = loaded.eval().requires_grad_(False)
         self.processor = load_processor(loaded.config._name_or_path, processor, trust_remote_code)
         self._pad_id: int = tokenizer_of(self.processor).pad_token_id

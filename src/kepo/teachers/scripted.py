@@ -37,6 +37,7 @@ class ScriptedTeacher:
         head: The output head of scores that are `DenseScores`.
 
     Attributes:
+        name: "scripted".
         hint_conversations: Every request for a hint, in order.
         hint_calls: How many requests each call of `write_hints` held.
         score_requests: Every row that was scored, in order.
@@ -46,6 +47,7 @@ class ScriptedTeacher:
     def __init__(
         self, hints: HintScript = "", scores: ScoreScript | None = None, head: OutputHead | None = None
     ) -> None:
+        self.name = "scripted"
         self.hint_conversations: list[Conversation] = []
         self.hint_calls: list[int] = []
         self.score_requests: list[ScoreRequest] = []

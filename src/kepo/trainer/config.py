@@ -152,6 +152,27 @@ class KEPOConfig(GRPOConfig):
         default=None, metadata={"help": "Samples per attempt and group; None: as many as are still missing."}
     )
     hint_level: int = field(default=1, metadata={"help": "Strength of the hint: 0 concept, 1 plan, 2 near-solution."})
+    hint_max_level: int | None = field(
+        default=None,
+        metadata={
+            "help": "Climb: attempts begin at `hint_level` and rise evenly to this level, so that the weakest hint "
+            "that works is used; None: all attempts at `hint_level`."
+        },
+    )
+    hint_bank: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of hints (`kepo hints`): read first, and the teacher's new hints are added to it. With it "
+            "exploration needs no teacher; what is missing then stays missing."
+        },
+    )
+    hint_bank_teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Whose hints are read from `hint_bank`: a teacher's name as it stands there, or 'any'. None: the "
+            "run's own teacher's; any without a teacher."
+        },
+    )
     hint_leak_policy: str = field(
         default="reject",
         metadata={"help": "A hint that names the answer is: 'allow'ed, 'strip'ped, 'ask_again' or 'reject'ed."},
@@ -195,6 +216,7 @@ class KEPOConfig(GRPOConfig):
             attempts=self.hint_attempts,
             samples_per_attempt=self.hint_samples_per_attempt,
             hint_level=self.hint_level,
+            hint_max_level=self.hint_max_level,
             leak_policy=self.hint_leak_policy,
             hint_retries=self.hint_retries,
         )

@@ -8,6 +8,7 @@ B rollouts of this process, W processes, G rollouts per group.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
-from kepo.exploration import Explorer, needs_exploration
+from kepo.exploration import ANY_TEACHER, Explorer, HintBank, banked_hints, needs_exploration
+from kepo.teachers.base import HintWriter
 from kepo.trainer import seams
 from kepo.trainer.round import Round
 from kepo.types import Group, Prompt, Rescue, Sample
 
 if TYPE_CHECKING:
+    from kepo.trainer.config import KEPOConfig
     from kepo.trainer.trainer import KEPOTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,29 @@ class _Explored:
     group: int
     rescue: Rescue
     behaviour_logps: tuple[Sequence[float], ...] = ()
+
+
+def make_explorer(args: KEPOConfig, teacher: HintWriter | None) -> Explorer:
+    """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
+
+    Raises:
+        ConfigError: There is no bank and no teacher that could write it, or it cannot be opened.
+        DataError: A broken line of the bank.
+    """
+    settings = args.exploration_settings()
+    if not args.uses_hints or args.hint_bank is None:
+        return Explorer(settings, teacher)
+    bank = HintBank.open(args.hint_bank, create=teacher is not None)
+    wanted = args.hint_bank_teacher or (None if teacher is None else teacher.name)
+    if len(bank) and wanted not in (None, ANY_TEACHER, *bank.teachers):
+        logger.warning(
+            "The hint bank %s holds no hint of %s, only of %s. Set hint_bank_teacher to one of these, or to '%s'.",
+            bank.path,
+            wanted,
+            ", ".join(bank.teachers),
+            ANY_TEACHER,
+        )
+    return Explorer(settings, hint_source=banked_hints(bank, teacher, settings, args.hint_bank_teacher))
 
 
 class ExplorationStep:
@@ -212,9 +240,19 @@ class ExplorationStep:
         log("exploration/attempts", sum(e.rescue.attempts for e in explored) / len(explored))
         log("exploration/sampled_tokens", float(sum(e.rescue.sampled_tokens for e in explored)))
         log("exploration/leaked_hints", float(sum(e.rescue.leaked_hints for e in explored)))
+        self._log_hints([e.rescue for e in explored])
         if rescued:
             log("exploration/attempts_per_rescue", sum(e.rescue.attempts for e in explored) / len(rescued))
             log("exploration/tokens_per_rescue", sum(e.rescue.sampled_tokens for e in explored) / len(rescued))
+
+    def _log_hints(self, rescues: Sequence[Rescue]) -> None:
+        levels = [kept.hint.level for rescue in rescues for kept in rescue.kept if kept.hint is not None]
+        if levels:
+            self._trainer.log_metric("exploration/hint_level", sum(levels) / len(levels))
+        asked = sum(rescue.levels_asked for rescue in rescues)
+        if asked and self._trainer.args.hint_bank is not None:
+            hits = sum(len({hint.level for hint in rescue.hints if hint.banked}) for rescue in rescues)
+            self._trainer.log_metric("exploration/bank_hits", hits / asked)
 
 
 def _without_prompts(rescue: Rescue) -> Rescue:

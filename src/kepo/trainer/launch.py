@@ -165,14 +165,31 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
     if not (args.uses_teacher_scores or args.uses_hints):
         return None
     if settings.teacher_model_name_or_path is None:
+        if not args.uses_teacher_scores and args.hint_bank is not None:
+            return None
         raise ConfigError(
             "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
-            "distillation_weight: 0 and exploration: none (or resample)."
+            "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
-    return _served(settings, args) if settings.teacher_url else _local(settings, args)
+    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
 
 
-def _local(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher:
+def load_teacher(
+    settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+) -> Teacher:
+    """The teacher that `settings` name, on a server or loaded here.
+
+    Args:
+        settings: With a name in `teacher_model_name_or_path`.
+        chat_template_kwargs: Variables of the chat template, as the student's.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ConfigError: Settings that cannot work together.
+        TeacherError: It cannot be loaded.
+    """
+    if settings.teacher_url:
+        return _served(settings, chat_template_kwargs)
     assert settings.teacher_model_name_or_path is not None
     return LocalTeacher(
         settings.teacher_model_name_or_path,
@@ -182,12 +199,12 @@ def _local(settings: TeacherArguments, args: KEPOConfig) -> LocalTeacher:
         batch_size=settings.teacher_batch_size,
         hint_max_new_tokens=settings.hint_max_new_tokens,
         hint_temperature=settings.hint_temperature,
-        chat_template_kwargs=args.chat_template_kwargs,
-        trust_remote_code=args.trust_remote_code,
+        chat_template_kwargs=chat_template_kwargs,
+        trust_remote_code=trust_remote_code,
     )
 
 
-def _served(settings: TeacherArguments, args: KEPOConfig) -> RemoteTeacher:
+def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
     assert settings.teacher_model_name_or_path is not None
     for name in ("teacher_device", "teacher_load_in_4bit", "teacher_load_in_8bit"):
         if getattr(settings, name):
@@ -206,7 +223,7 @@ def _served(settings: TeacherArguments, args: KEPOConfig) -> RemoteTeacher:
         on_failure=settings.teacher_on_failure,
         hint_max_new_tokens=settings.hint_max_new_tokens,
         hint_temperature=settings.hint_temperature,
-        chat_template_kwargs=args.chat_template_kwargs,
+        chat_template_kwargs=chat_template_kwargs,
     )
 
 

@@ -49,6 +49,11 @@ class TogetherWriter:
         self._trainer = trainer
         self._writer = writer
 
+    @property
+    def name(self) -> str:
+        """See `HintWriter.name`."""
+        return self._writer.name
+
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """See `HintWriter.write_hints`."""
         return together(self._trainer, lambda: self._writer.write_hints(conversations))

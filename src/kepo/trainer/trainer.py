@@ -14,14 +14,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from kepo.errors import ConfigError, DataError, TeacherError
-from kepo.exploration import Explorer
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
 from kepo.prompts import hint_request
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
-from kepo.trainer.exploring import ExplorationStep, Rollouts
+from kepo.trainer.exploring import ExplorationStep, Rollouts, make_explorer
 from kepo.trainer.off_policy import check_references, put_references
 from kepo.trainer.outages import TogetherWriter, random_states, save_before_stopping
 from kepo.trainer.resuming import CheckpointWeights
@@ -40,7 +39,7 @@ class KEPOTrainer(GRPOTrainer):
         args: A `KEPOConfig`.
         train_dataset: Columns `prompt`, and what the rewards read. Exploration with hints reads `answer` (or
             `solution`), `options` if there are any, and `id`.
-        teacher: Needed for hints and for the teacher term; see `kepo.teachers`.
+        teacher: Needed for the teacher term, and for hints that `hint_bank` does not have; see `kepo.teachers`.
         **grpo: Everything else that `GRPOTrainer` takes (`eval_dataset`, `processing_class`, `peft_config`, ...).
 
     Raises:
@@ -73,6 +72,8 @@ class KEPOTrainer(GRPOTrainer):
         _check_dataset(train_dataset)
         check_references(train_dataset, args.on_policy_share)
         _check_generation(args, grpo)
+        hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
+        explorer = make_explorer(args, hint_writer) if args.exploration != "none" else None
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
         _check_chat_template(self.processing_class, train_dataset)
         if args.share_image_features:
@@ -84,12 +85,8 @@ class KEPOTrainer(GRPOTrainer):
         self._target: seams.DistillationTarget | None = None
         self._divergence: torch.Tensor | None = None
         self._random_states: dict[str, Any] | None = None
-        self._exploration: ExplorationStep | None = None
+        self._exploration = None if explorer is None else ExplorationStep(self, explorer, correctness)
         self._teaching: TeachingStep | None = None
-        if args.exploration != "none":
-            hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
-            explorer = Explorer(args.exploration_settings(), hint_writer)
-            self._exploration = ExplorationStep(self, explorer, correctness)
         if teacher is not None:
             self._welcome(teacher, args, names[correctness] if names else TOTAL_REWARD)
             prompt = next(iter(train_dataset))["prompt"]
@@ -321,10 +318,10 @@ def _check_teacher(args: KEPOConfig, teacher: Teacher | None) -> None:
         return
     if args.uses_teacher_scores:
         raise ConfigError("distillation_weight is above 0 but there is no teacher. Pass teacher=, or set it to 0.")
-    if args.uses_hints:
+    if args.uses_hints and args.hint_bank is None:
         raise ConfigError(
-            "exploration is 'hint' but there is no teacher to write hints. Pass teacher=, or set exploration to "
-            "'resample' or 'none'."
+            "exploration is 'hint' but there is no teacher to write hints. Pass teacher=, or a hint_bank that has "
+            "them, or set exploration to 'resample' or 'none'."
         )
 
 

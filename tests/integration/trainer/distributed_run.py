@@ -47,6 +47,9 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         disable_tqdm=True,
         gate="token",
         hint_attempts=2,
+        hint_level=0,
+        hint_max_level=1,
+        hint_bank=f"{out}/hints.jsonl",
         hint_leak_policy="allow",
         seed=3,
         rollout_log=True,
@@ -54,7 +57,13 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
     trainer = FixedRollouts(
         student, [has_magic, well_formed], args, questions(), teacher=LocalTeacher(teacher, hint_max_new_tokens=2)
     )
-    trainer.teacher.write_hints = lambda conversations: ["<hint>look</hint>"] * len(conversations)
+    hint_calls: list[int] = []
+
+    def write_hints(conversations: Any) -> list[str]:
+        hint_calls.append(len(conversations))
+        return ["<hint>look</hint>"] * len(conversations)
+
+    trainer.teacher.write_hints = write_hints
     trainer.train()
     if trainer.accelerator.is_main_process:
         save_file(
@@ -62,7 +71,7 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
             Path(out) / "end.safetensors",
         )
     calls = Path(out) / f"calls-{trainer.accelerator.process_index}.txt"
-    calls.write_text(str(getattr(trainer, "sampling_calls", 0)))
+    calls.write_text(f"{getattr(trainer, 'sampling_calls', 0)} {len(hint_calls)}")
     trainer.accelerator.end_training()  # threads of the process group must not outlive it
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kepo.exploration import HintBank
 from kepo.runs import read_rollouts
 
 REPOSITORY = Path(__file__).parents[3]
@@ -46,7 +47,14 @@ def test_two_processes_give_the_update_of_one(
     assert rows[0] == rows[1]
     assert any("True" in row for row in rows[0]), "some group must be rescued"
     calls = {path.read_text() for path in (tmp_path / "two").glob("calls-*.txt")}
-    assert len(calls) == 1, "every process must make the same number of generation calls"
+    assert len(calls) == 1, "every process must make the same number of calls, of the policy and of the teacher"
+
+    banks = [HintBank.open(tmp_path / name / "hints.jsonl") for name in ("one", "two")]
+    for bank in banks:
+        bank.tidy()
+    assert banks[0].hints == banks[1].hints
+    assert {hint.level for hint in banks[0].hints} == {0, 1}
+    assert {hint.index for hint in banks[0].hints} == {0}, "nothing is asked twice"
 
 
 @pytest.mark.slow

@@ -175,6 +175,13 @@ def test_plain_text_prompts_need_no_template(folders: Folders) -> None:
         teacher.score([ScoreRequest(ask("Why?"), (40,))])
 
 
+def test_its_name_is_the_folder_as_it_was_given(folders: Folders) -> None:
+    folder = str(folders("llama"))
+    named = LocalTeacher(f"{folder}/")
+    assert named.name == f"{folder}/"
+    assert LocalTeacher(named.model).name == named.model.config._name_or_path
+
+
 def test_nothing_to_do_costs_nothing(llama: LocalTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama, "model", None)
     assert llama.write_hints([]) == []

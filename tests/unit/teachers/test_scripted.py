@@ -25,6 +25,7 @@ def test_it_is_a_teacher() -> None:
     teacher.check_student(None, 10)
     teacher.place("cpu", None, lambda n: n)
     assert teacher.head is None
+    assert teacher.name == "scripted"
 
 
 def test_one_text_for_all() -> None:

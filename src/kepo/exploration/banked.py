@@ -1,0 +1,91 @@
+"""Hints out of a bank, and out of the teacher where the bank has none; these are added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kepo.exploration.address import address_of
+from kepo.exploration.bank import HintBank
+from kepo.exploration.bank_lines import audited_hint
+from kepo.exploration.hints import HintSource, has_answer, judge_hint, teacher_hints
+from kepo.exploration.settings import ExplorationSettings
+from kepo.prompts import hint_request
+from kepo.teachers.base import HintWriter
+from kepo.types import Group, Hint
+
+ANY_TEACHER = "any"
+"""In place of a teacher's name: hints of whoever wrote them."""
+
+
+def banked_hints(
+    bank: HintBank, writer: HintWriter | None, settings: ExplorationSettings, read_from: str | None = None
+) -> HintSource:
+    """Hints of a bank under `settings.leak_policy`; the teacher is asked only about groups without a line in it.
+
+    What the bank has counts as tried: the teacher is not asked again where all of it leaks. Its new answers are added
+    to the bank, empty ones aside, so that a teacher that was away is asked another time.
+
+    The writer is called `settings.hint_calls_per_level` times, whatever the bank holds, and never when it is None.
+
+    Args:
+        bank: Read, and added to.
+        writer: Writes what is missing; None: it stays missing.
+        settings: Level and leak policy.
+        read_from: Whose hints are read, before the writer's own: a teacher's name, or `ANY_TEACHER`. None: only the
+            writer's, or anyone's where there is no writer.
+    """
+    teachers = _teachers(writer, read_from)
+    ask = None if writer is None else teacher_hints(writer, settings)
+
+    def find(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
+        level = settings.hint_level if level is None else level
+        addresses = [_address(group, level) for group in groups]
+        bank.refresh()
+        hints = [
+            () if address is None else _from_bank(bank, address, teachers, group, settings.leak_policy)
+            for address, group in zip(addresses, groups, strict=True)
+        ]
+        if ask is None or writer is None:
+            return hints
+        # A question may have several groups; it is asked about once.
+        asked = {address: group for address, group, found in zip(addresses, groups, hints, strict=True) if not found}
+        missing = {address: group for address, group in asked.items() if address is not None}
+        written = dict(zip(missing, ask(list(missing.values()), level), strict=True))
+        bank.add(
+            audited_hint(hint.raw, address=address, teacher=writer.name, level=level, group=missing[address])
+            for address, answers in written.items()
+            for hint in answers
+            if hint.raw.strip()
+        )
+        return [
+            found or (() if address is None else written[address])
+            for address, found in zip(addresses, hints, strict=True)
+        ]
+
+    return find
+
+
+def _teachers(writer: HintWriter | None, read_from: str | None) -> list[str | None]:
+    """Whose hints are looked for, in this order; None stands for anyone's."""
+    if read_from == ANY_TEACHER or (writer is None and read_from is None):
+        return [None]
+    return [name for name in (read_from, None if writer is None else writer.name) if name is not None]
+
+
+def _address(group: Group, level: int) -> str | None:
+    """The address of the group's hints; None without a ground truth to write one from."""
+    if not has_answer(group) or group.answer is None:
+        return None
+    return address_of(hint_request(group.prompt, group.answer, group.options, level))
+
+
+def _from_bank(
+    bank: HintBank, address: str, teachers: Sequence[str | None], group: Group, leak_policy: str
+) -> tuple[Hint, ...]:
+    """The hints of the first of `teachers` who has any, as the leak policy shows them; of equal texts the first."""
+    found = next((hints for name in teachers if (hints := bank.find(address, name))), ())
+    shown: dict[str, Hint] = {}
+    for hint in found:
+        written = Hint(hint.text, level=hint.level, raw=hint.raw, banked=True)
+        shown.setdefault(hint.text, judge_hint(written, group.answer or "", group.options, leak_policy))
+    return tuple(shown.values())
