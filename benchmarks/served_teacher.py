@@ -127,16 +127,12 @@ def step(student: str, teacher: Teacher, steps: int, **fields: Any) -> dict[str,
 
 
 @contextlib.contextmanager
-def served(model: str, url: str | None) -> Iterator[str]:
-    """The address of a server of `model`."""
-    if url is not None:
-        yield url
-        return
+def served(model: str, folder: Path) -> Iterator[Server]:
+    """A vLLM server of `model` on the CPU, with its log in `folder`."""
     build()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ("--dtype", "float32", "--max-model-len", "1024", "--max-logprobs", "64", "--enable-scale-out")
-        with Server(Path(model), Path(folder) / "vllm.log", options=options) as server:
-            yield server.url
+    options = ("--dtype", "float32", "--max-model-len", "1024", "--max-logprobs", "64", "--enable-scale-out")
+    with Server(Path(model), folder / "vllm.log", options=options) as server:
+        yield server
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     write = sys.stdout.write
     vocabulary = len(AutoTokenizer.from_pretrained(given.model))
-    with served(given.model, given.url) as url:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = given.url or stack.enter_context(served(given.model, folder)).url
         write("| requests at once | scored tokens/s | hint tokens/s |\n| --- | --- | --- |\n")
         for at_once, scored, hinted in throughput(url, given.model, vocabulary, given.top_k):
             write(f"| {at_once} | {scored:.0f} | {hinted:.0f} |\n")

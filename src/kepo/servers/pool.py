@@ -6,6 +6,7 @@ Back-pressure is the pool's: a request waits for a place, and its body is only m
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +26,9 @@ Read: TypeAlias = Callable[[bytes], T]
 _LONGEST_WAIT = 60.0
 # Faults of the server in a row after which a user is told that it is spared.
 _DEAD_AFTER = 3
+# Tries of a request, and seconds between two sentences, when a user is told that it waits.
+_PATIENCE = 6
+_TOLD_EVERY = 60.0
 
 
 class UnavailableError(KepoError):
@@ -107,6 +111,7 @@ class Pool:
         self._recheck = recheck
         self._clients: dict[int, httpx.AsyncClient] = {}
         self._free = asyncio.Condition()
+        self._told_at = -math.inf
 
     async def __aenter__(self) -> Pool:
         return self
@@ -232,10 +237,12 @@ class Pool:
         return grow(state) if asked is None else min(asked, _LONGEST_WAIT)
 
     def _report_wait(self, state: tenacity.RetryCallState) -> None:
-        """Tell a user who waits for ever what for, at tries 6, 12, 24, ..."""
-        if self._attempts is not None or state.outcome is None or state.attempt_number % 6:
+        """Tell a user who waits for ever what for: from the sixth try on, once a minute for all requests."""
+        if self._attempts is not None or state.outcome is None or state.attempt_number < _PATIENCE:
             return
-        if (state.attempt_number // 6).bit_count() == 1:
+        now = time.monotonic()
+        if now - self._told_at >= _TOLD_EVERY:
+            self._told_at = now
             self._say(
                 f"still waiting for the server: {state.outcome.exception()} ({state.attempt_number} tries so far)"
             )

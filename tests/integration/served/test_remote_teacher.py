@@ -21,6 +21,7 @@ from kepo.trainer.launch import train
 from kepo.trainer.recipe import load_recipe
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
+from tools.faulty_proxy import Fault, FaultyProxy, in_turn
 from tools.vllm_cpu import Server
 
 TOP_K = 20
@@ -162,5 +163,25 @@ def test_a_server_that_is_killed_in_the_middle_and_started_again(
     _compare(remote, smollm2_here, rows[:4])
     expected = smollm2_here.score(rows)
     for scores, dense in zip(found, expected, strict=True):
+        assert scores is not None
+        torch.testing.assert_close(scores.token_logps, dense.token_logps, rtol=0, atol=TOLERANCE)
+
+
+def test_faults_on_the_way_lose_no_row_and_no_hint(text_server: Server, smollm2_here: LocalTeacher) -> None:
+    faults = [fault for fault in Fault if fault not in (Fault.TOO_SLOW, Fault.OTHER_MODEL)]
+    prompts: list[Conversation] = [[{"role": "user", "content": f"What is {n} + {n}?"}] for n in range(30)]
+    rows = _rows(prompts, 49152, tokens=8)
+    with FaultyProxy(text_server.url.removesuffix("/v1")) as proxy:
+        remote = RemoteTeacher(
+            f"{proxy.url}/v1", str(text_server.model), top_k=TOP_K, first_wait=0.05, on_failure="skip", concurrency=4
+        )
+        remote.score(rows[:1])
+        proxy.plan = in_turn(faults, every=3)
+        found = remote.score(rows)
+        hints = remote.write_hints([hint_request(prompt, "7") for prompt in prompts[:9]])
+    assert set(proxy.injected) == set(faults)
+    assert remote.take_metrics()["teacher/rows_lost"] == 0
+    assert all(hints)
+    for scores, dense in zip(found, smollm2_here.score(rows), strict=True):
         assert scores is not None
         torch.testing.assert_close(scores.token_logps, dense.token_logps, rtol=0, atol=TOLERANCE)

@@ -166,7 +166,17 @@ OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
 
 
 def test_our_own_arms_are_shipped() -> None:
-    arms = {"kepo", "kepo-lora", "kepo-served", "kepo-resample", "kepo-uniform", "hints-only", "grpo", "grpo-lora", "grpo-gated"}
+    arms = {
+        "kepo",
+        "kepo-lora",
+        "kepo-served",
+        "kepo-resample",
+        "kepo-uniform",
+        "hints-only",
+        "grpo",
+        "grpo-lora",
+        "grpo-gated",
+    }
     assert {f"kepo/{arm}" for arm in arms | {"grpo-uniform", "opd", "sft"}} == set(OWN)
 
 
