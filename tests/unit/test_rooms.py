@@ -18,10 +18,11 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"errors"},
     "objective": {"errors"},
     "prompts": {"types"},
+    "addresses": {"types", "errors"},
     "rewards": {"types", "errors"},
     "servers": {"types", "errors"},
-    "teachers": {"types", "prompts", "errors", "objective", "servers"},
-    "exploration": {"types", "prompts", "errors", "teachers"},
+    "teachers": {"types", "prompts", "errors", "objective", "servers", "addresses"},
+    "exploration": {"types", "prompts", "errors", "addresses", "teachers"},
     "data": {"types", "prompts", "errors"},
     "models": {"types", "prompts", "errors", "data"},
     "trainer": {

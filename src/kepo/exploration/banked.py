@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kepo.exploration.address import address_of
+from kepo.addresses import address_of
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import audited_hint
 from kepo.exploration.hints import HintSource, has_answer, judge_hint, teacher_hints

@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from kepo.addresses import address_of
 from kepo.errors import ConfigError, KepoError
-from kepo.exploration.address import address_of
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint
 from kepo.exploration.hints import has_answer

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from kepo.addresses import address_of
 from kepo.errors import ConfigError, DataError
 from kepo.exploration import ExplorationSettings, Explorer
-from kepo.exploration.address import address_of
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint, to_line
 from kepo.exploration.banked import ANY_TEACHER, banked_hints

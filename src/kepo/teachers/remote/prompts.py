@@ -8,7 +8,6 @@ server replaces. Which token that is depends on the model and is found out by tr
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kepo.addresses import address_of, image_content
 from kepo.servers.endpoint import Fault, FaultKind
 from kepo.types import Prompt
 
@@ -119,26 +119,13 @@ def images_of(prompt: Prompt) -> list[Any]:
 
 
 def image_key(image: Any) -> str:
-    """Names an image by its pixels."""
-    digest = hashlib.sha256(f"{image.mode} {image.size}".encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
+    """Names an image by its mode and pixels."""
+    content = image_content(image)
+    return f"{image.mode} {content['size']} {content['rgb']}"
 
 
 def prompt_key(prompt: Prompt) -> str:
     """Names a prompt by its content, images by their pixels."""
-    plain = prompt if isinstance(prompt, str) else [_plain(message) for message in prompt]
-    return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()
-
-
-def _plain(message: Mapping[str, Any]) -> list[Any]:
-    content = message["content"]
-    if isinstance(content, str):
-        return [message["role"], content]
-    return [
-        message["role"],
-        [
-            ["image", image_key(part["image"])] if part["type"] == "image" else ["text", part["text"]]
-            for part in content
-        ],
-    ]
+    if isinstance(prompt, str):
+        return f"text {hashlib.sha256(prompt.encode()).hexdigest()}"
+    return address_of(prompt)

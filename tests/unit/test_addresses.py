@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kepo.addresses import address_of
 from kepo.errors import DataError
-from kepo.exploration.address import address_of
 from kepo.prompts import hint_request
 from kepo.types import Conversation
 

@@ -1,7 +1,7 @@
-"""The address of a request for a hint: what the teacher is shown, and nothing else, as one hash.
+"""Addresses by content: what a model is shown, and nothing else, as one hash.
 
-Question, answer, options, images, level and template are all in the request (see `kepo.prompts.hint_request`), so a
-change of any of them is another address. Who is asked is not part of it.
+A hint's address is that of the request for it: question, answer, options, images, level and template are all in it (see
+`kepo.prompts.hint_request`), so a change of any of them is another address. Who is asked is not part of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def address_of(request: Conversation) -> str:
-    """The address of a request: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
+    """The address of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
 
     Only what is shown counts: a text has one address whether it comes as one string or as several parts, an image
     whether it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it).
@@ -53,14 +53,14 @@ def _part(part: Mapping[str, Any]) -> Any:
     if part["type"] == "text":
         return part["text"]
     if part["type"] == "image" and part.get("image") is not None:
-        return _image(part["image"])
+        return image_content(part["image"])
     raise DataError(
         f"a message holds a part of type {part['type']!r} with the fields {sorted(part)}; hints are kept for texts and "
         "for images that come as PIL image or as path."
     )
 
 
-def _image(image: Image | str | Path) -> dict[str, Any]:
+def image_content(image: Image | str | Path) -> dict[str, Any]:
     """An image as its size in pixels and the hash of its pixels in RGB, row by row."""
     opened = _opened(Path(image)) if isinstance(image, str | Path) else image
     rgb = opened if opened.mode == "RGB" else opened.convert("RGB")
