@@ -1,0 +1,105 @@
+"""Three steps of KEPO with vLLM in the trainer's own process, on the CPU; `test_colocated.py` reads what it writes.
+
+    python -m tests.integration.served.colocated_run STUDENT TEACHER OUT.json
+
+Runs in the environment that has vLLM (`python -m tools.vllm_cpu build --with-trl`), not in the tests' own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
+
+HINT = "count the edges"
+
+
+def main(student: str, teacher: str, out: str) -> None:
+    """Train, and write down what vLLM was asked and what reached the loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(student, teacher, folder)
+        asked, batches = _watch(trainer)
+        trainer.train()
+    result = {"asked": asked, "batches": batches, "log": trainer.state.log_history}
+    Path(out).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _trainer(student: str, teacher: str, folder: str) -> KEPOTrainer:
+    scores = LocalTeacher(teacher, device="cpu", dtype="float32")
+    args = KEPOConfig(
+        output_dir=folder,
+        use_vllm=True,
+        vllm_mode="colocate",
+        vllm_max_model_length=256,
+        # The engine's weights are float16, the policy's float32: a difference that is seen is one of meaning.
+        model_init_kwargs={"dtype": "float32"},
+        bf16=False,
+        use_cpu=True,
+        exploration_trigger="always",
+        hint_attempts=4,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=8,
+        # Steps so large that weights which did not reach the engine would show.
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        max_steps=3,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        seed=3,
+    )
+    return KEPOTrainer(
+        student,
+        [even_start],
+        args,
+        _questions(),
+        teacher=ScriptedTeacher(f"<hint>{HINT}</hint>", lambda row: scores.score([row])[0], scores.head),
+    )
+
+
+def even_start(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """Right for about every second completion of a random policy."""
+    return [float(ids[0] % 2 == 0) for ids in completion_ids]
+
+
+def _questions(count: int = 12) -> Dataset:
+    rows = [
+        {"id": f"q{i}", "prompt": [{"role": "user", "content": f"What is {i} plus 30?"}], "answer": str(30 + i)}
+        for i in range(count)
+    ]
+    return Dataset.from_list(rows)
+
+
+def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:
+    """Lists that fill during training: per call of vLLM its prompts, per batch what reached the loss."""
+    asked: list[Any] = []
+    batches: list[Any] = []
+    generate, score = trainer.vllm_generation.generate, trainer._generate_and_score_completions
+
+    def watched_generate(prompts: list[list[int]], **arguments: Any) -> Any:
+        asked.append({"step": trainer.state.global_step, "prompts": trainer.processing_class.batch_decode(prompts)})
+        return generate(prompts=prompts, **arguments)
+
+    def watched_score(inputs: Any) -> Any:
+        batch = score(inputs)
+        rewards = even_start([row[:1] for row in batch["completion_ids"].tolist()])
+        kept = {name: batch[name].tolist() for name in ("injected", "importance_sampling_ratio")}
+        batches.append({**kept, "rewards": rewards})
+        return batch
+
+    trainer.vllm_generation.generate = watched_generate
+    trainer._generate_and_score_completions = watched_score
+    return asked, batches
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
