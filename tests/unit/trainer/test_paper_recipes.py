@@ -166,18 +166,9 @@ OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
 
 
 def test_our_own_arms_are_shipped() -> None:
-    arms = {
-        "kepo",
-        "kepo-lora",
-        "kepo-served",
-        "kepo-resample",
-        "kepo-uniform",
-        "hints-only",
-        "grpo",
-        "grpo-lora",
-        "grpo-gated",
-    }
-    assert {f"kepo/{arm}" for arm in arms | {"grpo-uniform", "opd", "sft"}} == set(OWN)
+    arms = {"kepo", "kepo-resample", "kepo-uniform", "hints-only", "grpo", "grpo-gated", "grpo-uniform", "opd", "sft"}
+    other_machines = {"kepo-lora", "grpo-lora", "kepo-served", "kepo-vllm-colocate", "kepo-vllm-server"}
+    assert {f"kepo/{name}" for name in arms | other_machines} == set(OWN)
 
 
 @pytest.mark.parametrize("name", OWN)
