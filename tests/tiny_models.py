@@ -107,8 +107,9 @@ def build_text_model(
     seed: int = 0,
     vocab_padding: int = 0,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    hidden_size: int = 32,
 ) -> Path:
-    """Save a random language model of two layers and width 32 with its tokenizer.
+    """Save a random language model of two layers with its tokenizer.
 
     Args:
         folder: Where to save; made if needed.
@@ -116,12 +117,13 @@ def build_text_model(
         seed: Decides the weights.
         vocab_padding: Rows of the embedding beyond the tokenizer's.
         tokenizer: Instead of `build_tokenizer()`.
+        hidden_size: Width, in two heads.
 
     Returns:
         `folder` as a path.
     """
     tokenizer = tokenizer or build_tokenizer()
-    sizes = _text_sizes(tokenizer, vocab_padding)
+    sizes = {**_text_sizes(tokenizer, vocab_padding), "hidden_size": hidden_size}
     _save(_TEXT_CONFIGS[architecture](sizes), folder, seed)
     tokenizer.save_pretrained(folder)
     return Path(folder)

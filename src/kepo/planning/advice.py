@@ -97,7 +97,7 @@ def _lora(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
 
 
 def _rollouts(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
-    if s.vllm is not None and not s.vllm_sleeps:
+    if s.vllm and not s.vllm_sleeps:
         yield "vllm_enable_sleep_mode: true", replace(s, vllm_sleeps=True)
     if s.vllm is not None and s.vllm > 0.2:
         yield "vllm_gpu_memory_utilization: 0.2", replace(s, vllm=0.2)

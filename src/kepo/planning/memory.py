@@ -117,7 +117,7 @@ def _resident(s: PlanSettings) -> Iterable[Part]:
         yield Part("optimizer states", states, ALWAYS, f"Adam, {_optimizer_bytes(s)} bytes a trained parameter")
     if launch.deepspeed:
         yield Part("gradients", trainable * 2 // launch.gradient_shards, ALWAYS, "bfloat16, kept by DeepSpeed")
-    if s.vllm is not None:
+    if s.vllm:
         phase = ROLLOUTS if s.vllm_sleeps else ALWAYS
         yield Part("vLLM", int(s.vllm * s.gpu_memory * GIB), phase, f"vllm_gpu_memory_utilization {s.vllm:g}")
     yield Part("CUDA context, libraries", CONTEXT_BYTES, ALWAYS, "assumed")

@@ -79,7 +79,7 @@ class PlanSettings:
         reference: The reference model is loaded.
         divergence_chunk: Tokens per chunk of the divergence; 0 without teacher term.
         gather: Whole weights on every GPU during rollouts under ZeRO-3.
-        vllm: Share of GPU memory that a colocated vLLM takes; None without one.
+        vllm: Share of GPU memory that vLLM takes here, 0 where it is a server elsewhere; None without one.
         vllm_sleeps: It gives its memory back between rollouts.
     """
 
@@ -148,7 +148,8 @@ def settings_of(
     image_size = _image_size(recipe, student)
     weight_bytes = _BYTES[model.dtype]
     steps = getattr(training, "steps_per_generation", None) or training.gradient_accumulation_steps
-    vllm = rollouts and training.use_vllm and training.vllm_mode == "colocate"
+    vllm = rollouts and training.use_vllm
+    colocated = vllm and training.vllm_mode == "colocate"
     return PlanSettings(
         student=student,
         teacher=None if teacher is None else _teacher(recipe, teacher),
@@ -171,8 +172,8 @@ def settings_of(
         reference=bool(rollouts and training.beta and adapter is None),
         divergence_chunk=training.divergence_chunk_size if rollouts and training.uses_teacher_scores else 0,
         gather=bool(rollouts and training.ds3_gather_for_generation),
-        vllm=training.vllm_gpu_memory_utilization if vllm else None,
-        vllm_sleeps=bool(vllm and training.vllm_enable_sleep_mode),
+        vllm=(training.vllm_gpu_memory_utilization if colocated else 0.0) if vllm else None,
+        vllm_sleeps=bool(colocated and training.vllm_enable_sleep_mode),
     )
 
 

@@ -1,76 +1,104 @@
-"""A KEPO run whose rollouts, hinted ones too, are sampled by a real vLLM engine in the same process, on the CPU.
+"""Three steps of KEPO with vLLM in the trainer's own process, on the CPU; `test_colocated.py` reads what it writes.
 
-Started by `test_colocated.py` in vLLM's environment: `python colocated_run.py MODEL OUT`; writes what it saw to
-OUT/seen.json.
+    python -m tests.integration.served.colocated_run STUDENT TEACHER OUT.json
+
+Runs in the environment that has vLLM (`python -m tools.vllm_cpu build --with-trl`), not in the tests' own.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import vllm._custom_ops
 from datasets import Dataset
 
-from kepo import KEPOConfig, KEPOTrainer, ScriptedTeacher
+from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
+
+HINT = "count the edges"
 
 
-def even_start(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Right for about every second completion."""
-    return [float(ids[0] % 2 == 0) for ids in completion_ids]
+def main(student: str, teacher: str, out: str) -> None:
+    """Train, and write down what vLLM was asked and what reached the loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(student, teacher, folder)
+        asked, batches = _watch(trainer)
+        trainer.train()
+    result = {"asked": asked, "batches": batches, "log": trainer.state.log_history}
+    Path(out).write_text(json.dumps(result), encoding="utf-8")
 
 
-def main(model: str, out: str) -> None:
-    # On the CPU vLLM packs the weights of its linear layers for oneDNN and drops the originals, into which TRL loads
-    # the student's after every update (AttributeError: 'Parameter' object has no attribute 'weight_loader').
-    vllm._custom_ops._supports_onednn = False
-    seen: dict[str, list[Any]] = {"injected": [], "ratios": [], "prompts": []}
-
-    class Watched(KEPOTrainer):
-        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-            texts = self._tokenizer.batch_decode(prompt_ids)
-            seen["prompts"].append([sum("Hint: " in text for text in texts), len(texts)])
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-
-        def _finish_round(self, round_: Any, output: dict[str, Any]) -> dict[str, Any]:
-            seen["injected"].append(sorted(round_.injected))
-            seen["ratios"].append(output["importance_sampling_ratio"].flatten(1).amax(1).tolist())
-            return super()._finish_round(round_, output)
-
+def _trainer(student: str, teacher: str, folder: str) -> KEPOTrainer:
+    scores = LocalTeacher(teacher, device="cpu", dtype="float32")
     args = KEPOConfig(
-        output_dir=out,
+        output_dir=folder,
+        use_vllm=True,
+        vllm_mode="colocate",
+        vllm_max_model_length=256,
+        # The engine's weights are float16, the policy's float32: a difference that is seen is one of meaning.
+        model_init_kwargs={"dtype": "float32"},
+        bf16=False,
+        use_cpu=True,
+        exploration_trigger="always",
+        hint_attempts=4,
         per_device_train_batch_size=8,
         num_generations=4,
-        max_completion_length=12,
-        learning_rate=1e-4,
-        max_steps=2,
+        max_completion_length=8,
+        # Steps so large that weights which did not reach the engine would show.
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        max_steps=3,
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         gradient_checkpointing=False,
         disable_tqdm=True,
-        seed=0,
-        use_vllm=True,
-        vllm_mode="colocate",
-        vllm_max_model_length=512,
-        exploration_trigger="always",
-        hint_attempts=2,
-        distillation_weight=0.0,
+        seed=3,
     )
+    return KEPOTrainer(
+        student,
+        [even_start],
+        args,
+        _questions(),
+        teacher=ScriptedTeacher(f"<hint>{HINT}</hint>", lambda row: scores.score([row])[0], scores.head),
+    )
+
+
+def even_start(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """Right for about every second completion of a random policy."""
+    return [float(ids[0] % 2 == 0) for ids in completion_ids]
+
+
+def _questions(count: int = 12) -> Dataset:
     rows = [
-        {"prompt": [{"role": "user", "content": f"What is {n} plus {n}?"}], "answer": "x", "id": str(n)}
-        for n in range(9)
+        {"id": f"q{i}", "prompt": [{"role": "user", "content": f"What is {i} plus 30?"}], "answer": str(30 + i)}
+        for i in range(count)
     ]
-    teacher = ScriptedTeacher("<hint>Begin differently.</hint>")
-    trainer = Watched(model, [even_start], args, Dataset.from_list(rows), teacher=teacher)
-    trainer.train()
-    seen["losses"] = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    seen["differences"] = [
-        log["sampling/sampling_logp_difference/mean"] for log in trainer.state.log_history if "loss" in log
-    ]
-    (Path(out) / "seen.json").write_text(json.dumps(seen))
+    return Dataset.from_list(rows)
+
+
+def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:
+    """Lists that fill during training: per call of vLLM its prompts, per batch what reached the loss."""
+    asked: list[Any] = []
+    batches: list[Any] = []
+    generate, score = trainer.vllm_generation.generate, trainer._generate_and_score_completions
+
+    def watched_generate(prompts: list[list[int]], **arguments: Any) -> Any:
+        asked.append({"step": trainer.state.global_step, "prompts": trainer.processing_class.batch_decode(prompts)})
+        return generate(prompts=prompts, **arguments)
+
+    def watched_score(inputs: Any) -> Any:
+        batch = score(inputs)
+        rewards = even_start([row[:1] for row in batch["completion_ids"].tolist()])
+        kept = {name: batch[name].tolist() for name in ("injected", "importance_sampling_ratio")}
+        batches.append({**kept, "rewards": rewards})
+        return batch
+
+    trainer.vllm_generation.generate = watched_generate
+    trainer._generate_and_score_completions = watched_score
+    return asked, batches
 
 
 if __name__ == "__main__":

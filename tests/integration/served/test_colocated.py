@@ -1,43 +1,80 @@
-"""Rollouts from a real vLLM engine in the training process, hinted ones included."""
+"""KEPO with vLLM in the trainer's own process, a real one: rollouts, hinted samples and the weights between steps.
+
+vLLM's CPU kernels pack the weights of linear layers once and drop the originals, to which TRL then fails to write. Two
+settings keep it from that: a student saved in float16, and ONEDNN_MAX_CPU_ISA=AVX2, under which there is no packed
+kernel for 16 bits (docs/vllm.md).
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from tools.vllm_cpu import ENVIRONMENT, free_port, variables
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-REPOSITORY = Path(__file__).parents[3]
+from tests.tiny_models import build_text_model
+from tools.vllm_cpu import ENVIRONMENT, variables
+
+from .colocated_run import HINT
+
+ROOT = Path(__file__).parents[3]
+# Ratio of probabilities, float32 policy over float16 engine. Seen: 0.98 to 1.01; 0 to 0.1 or 2.8 where the engine kept
+# its weights of the step before.
+TOLERANCE = 0.1
 
 
-def test_rollouts_and_hinted_samples_come_from_vllm(smollm2: Path, tmp_path: Path) -> None:
-    one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    environment = {
-        **variables(ENVIRONMENT),
-        **one_process,
-        "MASTER_PORT": str(free_port()),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}",
-    }
-    command = [str(ENVIRONMENT / "bin" / "python"), str(Path(__file__).with_name("colocated_run.py"))]
-    done = subprocess.run(
-        [*command, str(smollm2), str(tmp_path)],
-        env=environment,
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("colocated")
+    # vLLM's attention on the CPU knows no heads narrower than 32.
+    student = build_text_model(folder / "student", "llama", hidden_size=64)
+    AutoModelForCausalLM.from_pretrained(student).to(torch.float16).save_pretrained(student)
+    teacher = build_text_model(folder / "teacher", "qwen3", seed=1)
+    out = folder / "run.json"
+    python = str(ENVIRONMENT / "bin" / "python")
+    finished = subprocess.run(
+        [python, "-m", "tests.integration.served.colocated_run", str(student), str(teacher), str(out)],
+        env={**variables(), "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads((tmp_path / "seen.json").read_text())
-    rollouts = [hinted for hinted, count in seen["prompts"] if count == 8 and hinted == 0]
-    assert len(rollouts) >= 2, "every step's rollouts are sampled without hints"
-    assert sum(hinted for hinted, _ in seen["prompts"]) > 0, "hinted samples take the same way"
-    injected = [(ratios[row]) for rows, ratios in zip(seen["injected"], seen["ratios"], strict=True) for row in rows]
-    assert injected, "some hinted sample must be kept"
-    # Under the training prompt its log-probabilities are others than at sampling; no correction erases it.
-    assert injected == [1.0] * len(injected)
-    # The engine samples from the weights that are trained: bfloat16 against float32, no more.
-    assert max(seen["differences"]) < 0.3
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return result
+
+
+def test_hinted_sampling_goes_the_way_of_the_rollouts(run: dict[str, Any]) -> None:
+    for step in range(3):
+        hinted = [[HINT in prompt for prompt in call["prompts"]] for call in run["asked"] if call["step"] == step]
+        assert hinted[0] == [False] * 8  # the rollouts: 2 groups of 4
+        assert len(hinted) > 1
+        assert all(all(call) for call in hinted[1:])
+
+
+def test_the_engine_has_the_weights_of_the_step(run: dict[str, Any]) -> None:
+    assert len(run["batches"]) == 3
+    for batch in run["batches"]:
+        for ratio, injected in zip(batch["importance_sampling_ratio"], batch["injected"], strict=True):
+            if not injected:
+                assert ratio == [pytest.approx(1.0, abs=TOLERANCE)]
+
+
+def test_injected_rows_reach_the_loss_untouched(run: dict[str, Any]) -> None:
+    for batch in run["batches"]:
+        rows = [row for row, injected in enumerate(batch["injected"]) if injected]
+        assert rows
+        assert all(batch["importance_sampling_ratio"][row] == [1.0] for row in rows)
+        # They are right, the rollouts that they replaced were not.
+        assert all(batch["rewards"][row] == 1.0 for row in rows)
+
+
+def test_the_teacher_term_and_the_policy_term_train(run: dict[str, Any]) -> None:
+    steps = [entry for entry in run["log"] if "loss" in entry]
+    assert len(steps) == 3
+    assert all(step["distillation/loss"] > 0 and step["grad_norm"] > 0 for step in steps)

@@ -119,6 +119,16 @@ def test_a_colocated_vllm_takes_its_share_instead_of_a_cache() -> None:
     assert asleep.total(UPDATE) == plan.total(UPDATE) - int(0.3 * 80 * GIB)
 
 
+def test_a_vllm_server_makes_the_rollouts_elsewhere() -> None:
+    planned = plan_recipe(load_for_gpu("kepo/kepo-vllm-server"), Launch("zero3", 8), 80.0)
+    plan = planned.memory
+    assert "vLLM" not in parts(plan)
+    assert "key-value cache" not in parts(plan)
+    # The largest parameter, the output head of 151,936 x 2,048, gathered in 16 bit.
+    assert parts(plan)["weights on their way to vLLM"] == 151_936 * 2_048 * 2
+    assert not any("vllm" in advice.change for advice in single_changes(planned.settings))
+
+
 def test_a_teacher_of_its_own_device_takes_nothing_here() -> None:
     planned = plan_recipe(load_for_gpu("paper/kepo-tau1", ["--teacher_device", "cuda:1"]), Launch("single", 1), 80.0)
     assert not [name for name in parts(planned.memory) if "teacher" in name]

@@ -166,9 +166,20 @@ OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
 
 
 def test_our_own_arms_are_shipped() -> None:
-    arms = {"kepo", "kepo-resample", "kepo-uniform", "hints-only", "grpo", "grpo-gated", "grpo-uniform", "opd", "sft"}
-    other_machines = {"kepo-lora", "grpo-lora", "kepo-served", "kepo-vllm-colocate", "kepo-vllm-server"}
-    assert {f"kepo/{name}" for name in arms | other_machines} == set(OWN)
+    arms = {
+        "kepo",
+        "kepo-lora",
+        "kepo-served",
+        "kepo-vllm-colocate",
+        "kepo-vllm-server",
+        "kepo-resample",
+        "kepo-uniform",
+        "hints-only",
+        "grpo",
+        "grpo-lora",
+        "grpo-gated",
+    }
+    assert {f"kepo/{arm}" for arm in arms | {"grpo-uniform", "opd", "sft"}} == set(OWN)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -190,6 +201,26 @@ def test_our_own_arms_differ_in_their_arm_only() -> None:
     kepo, grpo = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe("kepo/grpo"))
     different = {name for name in kepo.keys() | grpo.keys() if kepo.get(name) != grpo.get(name)}
     assert different == {"output_dir", "exploration", "distillation_weight", "gate"}
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_the_variants_with_vllm_differ_in_who_makes_the_rollouts_only(mode: str) -> None:
+    plain, vllm = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe(f"kepo/kepo-vllm-{mode}"))
+    different = {name for name in plain.keys() | vllm.keys() if plain.get(name) != vllm.get(name)}
+    assert {name for name in different if "vllm" not in name} == {"output_dir"}
+    training = load_recipe(f"kepo/kepo-vllm-{mode}").training
+    assert isinstance(training, KEPOConfig)
+    assert training.use_vllm
+    assert training.vllm_mode == mode
+
+
+def test_a_colocated_vllm_has_room_for_hinted_prompts() -> None:
+    training = load_recipe("kepo/kepo-vllm-colocate").training
+    assert isinstance(training, KEPOConfig)
+    assert training.vllm_max_model_length is not None
+    # The rest is for the prompt: 144 image tokens, question, options, what is asked for.
+    needed = load_recipe("kepo/kepo-vllm-colocate").teacher.hint_max_new_tokens + training.max_completion_length
+    assert training.vllm_max_model_length - needed >= 512
 
 
 def test_the_lora_variant_is_for_one_gpu() -> None:
