@@ -78,6 +78,7 @@ class KEPOTrainer(GRPOTrainer):
         _check_chat_template(self.processing_class, train_dataset)
         if args.share_image_features:
             share_image_features(self.model)
+        seams.mend_colocated_images(self)
 
         self.teacher = teacher
         self._round: Round | None = None

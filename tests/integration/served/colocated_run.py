@@ -1,6 +1,7 @@
 """Three steps of KEPO with vLLM in the trainer's own process, on the CPU; `test_colocated.py` reads what it writes.
 
-    python -m tests.integration.served.colocated_run STUDENT TEACHER OUT.json
+    python -m tests.integration.served.colocated_run text STUDENT TEACHER OUT.json
+    python -m tests.integration.served.colocated_run images STUDENT TEACHER OUT.json
 
 Runs in the environment that has vLLM (`python -m tools.vllm_cpu build --with-trl`), not in the tests' own.
 """
@@ -16,21 +17,26 @@ from typing import Any
 from datasets import Dataset
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
+from tests.tiny_models import IMAGE, tiny_image
 
 HINT = "count the edges"
 
 
-def main(student: str, teacher: str, out: str) -> None:
+def main(kind: str, student: str, teacher: str, out: str) -> None:
     """Train, and write down what vLLM was asked and what reached the loss."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(student, teacher, folder)
+        trainer = _trainer(student, teacher, folder, _questions(kind == "images"))
+        if kind == "images":
+            # A random policy may sample an image's token, for which there is no image.
+            image = trainer._tokenizer.convert_tokens_to_ids(IMAGE)
+            trainer.vllm_generation.generation_kwargs = {"logit_bias": {image: -100.0}}
         asked, batches = _watch(trainer)
         trainer.train()
     result = {"asked": asked, "batches": batches, "log": trainer.state.log_history}
     Path(out).write_text(json.dumps(result), encoding="utf-8")
 
 
-def _trainer(student: str, teacher: str, folder: str) -> KEPOTrainer:
+def _trainer(student: str, teacher: str, folder: str, questions: Dataset) -> KEPOTrainer:
     scores = LocalTeacher(teacher, device="cpu", dtype="float32")
     args = KEPOConfig(
         output_dir=folder,
@@ -61,7 +67,7 @@ def _trainer(student: str, teacher: str, folder: str) -> KEPOTrainer:
         student,
         [even_start],
         args,
-        _questions(),
+        questions,
         teacher=ScriptedTeacher(f"<hint>{HINT}</hint>", lambda row: scores.score([row])[0], scores.head),
     )
 
@@ -71,12 +77,15 @@ def even_start(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [float(ids[0] % 2 == 0) for ids in completion_ids]
 
 
-def _questions(count: int = 12) -> Dataset:
-    rows = [
-        {"id": f"q{i}", "prompt": [{"role": "user", "content": f"What is {i} plus 30?"}], "answer": str(30 + i)}
-        for i in range(count)
-    ]
-    return Dataset.from_list(rows)
+def _questions(images: bool, count: int = 12) -> Dataset:
+    rows: dict[str, Any] = {
+        "id": [f"q{i}" for i in range(count)],
+        "prompt": [[{"role": "user", "content": f"What is {i} plus 30?"}] for i in range(count)],
+        "answer": [str(30 + i) for i in range(count)],
+    }
+    if images:
+        rows["images"] = [[tiny_image(i)] for i in range(count)]
+    return Dataset.from_dict(rows)
 
 
 def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:

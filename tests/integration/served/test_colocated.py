@@ -14,30 +14,39 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from tests.tiny_models import build_text_model
+from tests.tiny_models import build_text_model, build_vlm
 from tools.vllm_cpu import ENVIRONMENT, variables
 
 from .colocated_run import HINT
 
 ROOT = Path(__file__).parents[3]
-# Ratio of probabilities, float32 policy over float16 engine. Seen: 0.98 to 1.01; 0 to 0.1 or 2.8 where the engine kept
-# its weights of the step before.
-TOLERANCE = 0.1
+# Ratio of probabilities, float32 policy over float16 engine. Seen: 0.98 to 1.02, and below 1 by
+# the share of the one token that the images' run does not sample; 0 to 0.1 or 2.8 where the engine kept its weights of
+# the step before, 0 to 0.5 where it put an image's tokens into the prompt twice.
+TOLERANCE = 0.3
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("colocated")
+def _models(kind: str, folder: Path) -> tuple[Path, Path]:
     # vLLM's attention on the CPU knows no heads narrower than 32.
-    student = build_text_model(folder / "student", "llama", hidden_size=64)
-    AutoModelForCausalLM.from_pretrained(student).to(torch.float16).save_pretrained(student)
-    teacher = build_text_model(folder / "teacher", "qwen3", seed=1)
+    if kind == "text":
+        student = build_text_model(folder / "student", "llama", hidden_size=64)
+        AutoModelForCausalLM.from_pretrained(student).to(torch.float16).save_pretrained(student)
+        return student, build_text_model(folder / "teacher", "qwen3", seed=1)
+    student = build_vlm(folder / "student", "idefics3", hidden_size=64)
+    AutoModelForImageTextToText.from_pretrained(student).to(torch.float16).save_pretrained(student)
+    return student, build_vlm(folder / "teacher", "idefics3", seed=1)
+
+
+@pytest.fixture(scope="module", params=["text", "images"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("colocated")
+    student, teacher = _models(request.param, folder)
     out = folder / "run.json"
     python = str(ENVIRONMENT / "bin" / "python")
     finished = subprocess.run(
-        [python, "-m", "tests.integration.served.colocated_run", str(student), str(teacher), str(out)],
+        [python, "-m", "tests.integration.served.colocated_run", request.param, str(student), str(teacher), str(out)],
         env={**variables(), "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         cwd=ROOT,
         capture_output=True,

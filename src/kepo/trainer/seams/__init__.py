@@ -5,6 +5,7 @@ what is expected of them, are gathered in this package, so that a new TRL releas
 `moved_seams` compares it with the installed TRL.
 """
 
+from kepo.trainer.seams.engine import mend_colocated_images
 from kepo.trainer.seams.expected import moved_seams
 from kepo.trainer.seams.forward import DistillationTarget, DistilledOutput, ForwardWithTarget, add_divergence
 from kepo.trainer.seams.processes import (
@@ -35,6 +36,7 @@ __all__ = [
     "completion_ids",
     "completion_logps",
     "max_over_processes",
+    "mend_colocated_images",
     "moved_seams",
     "reward_names",
     "sample_completions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 # What `KEPOTrainer` overrides or calls, with the parameters it counts on.
 EXPECTED_METHODS: dict[str, tuple[str, ...]] = {
@@ -47,6 +48,12 @@ EXPECTED_ATTRIBUTES = (
     "reward_weights",
     "aux_loss_enabled",
 )
+# A colocated vLLM expands images itself, and says what prompts it came to.
+_EXPECTED_OF_VLLM = (
+    'row["multi_modal_data"] = ',
+    "all_prompt_ids = [output.prompt_token_ids for output in all_outputs]",
+    "return prompt_ids, completion_ids, logprobs, logprob_token_ids",
+)
 
 
 def moved_seams() -> list[str]:
@@ -69,5 +76,11 @@ def moved_seams() -> list[str]:
     source = inspect.getsource(GRPOTrainer)
     moved += [
         f"trl.GRPOTrainer no longer sets self.{name}." for name in EXPECTED_ATTRIBUTES if f"self.{name}" not in source
+    ]
+    source = inspect.getsource(VLLMGeneration.generate)
+    moved += [
+        f"trl's VLLMGeneration.generate no longer contains {text!r}."
+        for text in _EXPECTED_OF_VLLM
+        if text not in source
     ]
     return moved
