@@ -22,6 +22,8 @@ from tools.vllm_cpu import ENVIRONMENT, variables
 from .colocated_run import HINT
 
 ROOT = Path(__file__).parents[3]
+# The second: threads that vLLM binds are bound for training too.
+SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # Ratio of probabilities, float32 policy over float16 engine. Seen: 0.98 to 1.01; 0 to 0.1 or 2.8 where the engine kept
 # its weights of the step before.
 TOLERANCE = 0.1
@@ -38,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     python = str(ENVIRONMENT / "bin" / "python")
     finished = subprocess.run(
         [python, "-m", "tests.integration.served.colocated_run", str(student), str(teacher), str(out)],
-        env={**variables(), "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        env={**variables(), **SETTINGS, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         cwd=ROOT,
         capture_output=True,
         text=True,
