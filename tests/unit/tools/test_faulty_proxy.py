@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +52,24 @@ def test_without_a_plan_everything_passes(proxy: FaultyProxy, server: Server) ->
     assert not proxy.injected
 
 
+def test_headers_of_one_connection_do_not_pass(proxy: FaultyProxy, server: Server) -> None:
+    server.reply = lambda *_: (200, {"Keep-Alive": "timeout=1"}, "{}")
+    sent = {"Connection": "keep-alive, X-Hop", "X-Hop": "1", "X-Own": "2"}
+    response = httpx.post(f"{proxy.url}/some/path?q=1", json={}, headers=sent)
+    assert "Keep-Alive" not in response.headers
+    assert server.paths == ["/some/path?q=1"]
+    assert server.headers[0]["X-Own"] == "2"
+    assert server.headers[0]["Host"] == server.url.split("/")[2]
+    assert "X-Hop" not in server.headers[0]
+
+
+def test_a_server_that_is_gone_is_a_bad_gateway() -> None:
+    with FaultyProxy("http://127.0.0.1:9") as proxy:
+        response = _post(proxy)
+    assert response.status_code == 502
+    assert "no answer from http://127.0.0.1:9" in response.text
+
+
 def test_an_upstream_error_passes_too(proxy: FaultyProxy, server: Server) -> None:
     server.reply = lambda *_: (404, {}, "no such model")
     proxy.plan = every(1, Fault.NAN)
@@ -69,6 +90,12 @@ def test_answers_in_the_servers_place(proxy: FaultyProxy, server: Server, fault:
     assert proxy.injected == {fault: 1}
 
 
+@pytest.mark.parametrize(("seconds", "named"), [(None, None), (1.5, "1.5")])
+def test_too_many_names_a_time_where_told_to(proxy: FaultyProxy, seconds: float | None, named: str | None) -> None:
+    proxy.plan, proxy.retry_after = every(1, Fault.TOO_MANY), seconds
+    assert _post(proxy).headers.get("Retry-After") == named
+
+
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.CUT])
 def test_connections_that_close(proxy: FaultyProxy, fault: Fault) -> None:
     proxy.plan = every(1, fault)
@@ -83,6 +110,14 @@ def test_an_answer_that_comes_too_late(proxy: FaultyProxy) -> None:
     with pytest.raises(httpx.ReadTimeout):
         _post(proxy, timeout=0.1)
     assert _post(proxy).json() == SCORED
+
+
+def test_leaving_does_not_wait_for_slow_answers(server: Server) -> None:
+    start = time.monotonic()
+    slow = FaultyProxy(server.url.removesuffix("/v1"), every(1, Fault.TOO_SLOW), slow_seconds=60.0)
+    with slow as proxy, pytest.raises(httpx.ReadTimeout):
+        _post(proxy, timeout=0.1)
+    assert time.monotonic() - start < 10
 
 
 def test_half_of_the_json(proxy: FaultyProxy) -> None:
@@ -109,6 +144,41 @@ def test_faults_of_scores(proxy: FaultyProxy) -> None:
     assert _spoilt(proxy, Fault.OTHER_MODEL)["model"] == "another-model"
 
 
+@pytest.mark.parametrize(
+    ("fault", "ids", "table"),
+    [
+        (Fault.NULL_LOGPROB, [5, 6], [None, {"6": {"logprob": None}}]),
+        (Fault.MISSING_LOGPROBS, [5, 6], None),
+        (Fault.FEWER_LOGPROBS, [5, 6], [None]),
+        (Fault.RETOKENIZED, [5, 7], [None, {"6": {"logprob": -0.5}}]),
+    ],
+)
+def test_faults_of_scores_in_a_completion(
+    proxy: FaultyProxy, server: Server, fault: Fault, ids: list[int], table: Any
+) -> None:
+    choice = {"text": "x", "prompt_token_ids": [5, 6], "prompt_logprobs": [None, {"6": {"logprob": -0.5}}]}
+    server.reply = lambda *_: (200, {}, json.dumps({"choices": [choice]}))
+    [spoilt] = _spoilt(proxy, fault)["choices"]
+    assert spoilt == {"text": "x", "prompt_token_ids": ids, "prompt_logprobs": table}
+
+
+def test_nan_in_a_chat_is_at_its_last_token(proxy: FaultyProxy, server: Server) -> None:
+    tokens = [{"token": "x", "logprob": -0.25}, {"token": "y", "logprob": -0.5}]
+    choice = {"message": {"content": "xy"}, "logprobs": {"content": tokens}}
+    server.reply = lambda *_: (200, {}, json.dumps({"prompt_logprobs": None, "choices": [choice]}))
+    proxy.plan = every(1, Fault.NAN)
+    text = _post(proxy).text
+    first, last = json.loads(text)["choices"][0]["logprobs"]["content"]
+    assert '"logprob": NaN' in text
+    assert first == tokens[0]
+    assert math.isnan(last["logprob"])
+
+
+def test_another_model_in_the_list(proxy: FaultyProxy, server: Server) -> None:
+    server.reply = lambda *_: (200, {}, json.dumps({"data": [{"id": "m", "max_model_len": 64}]}))
+    assert _spoilt(proxy, Fault.OTHER_MODEL) == {"data": [{"id": "another-model", "max_model_len": 64}]}
+
+
 def test_a_fault_without_a_place_lets_the_answer_pass(proxy: FaultyProxy, server: Server) -> None:
     server.reply = lambda *_: completion("text")
     proxy.plan = every(1, Fault.SHIFTED)
@@ -122,3 +192,15 @@ def test_plans(proxy: FaultyProxy) -> None:
     assert statuses == [200, 200, 503, 200, 200, 200, 500, 200]
     with pytest.raises(ValueError, match="at least one fault"):
         in_turn([])
+
+
+def test_many_requests_at_once_are_counted_once_each(proxy: FaultyProxy) -> None:
+    proxy.plan = every(4, Fault.UNAVAILABLE)
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(_post(proxy).status_code)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(statuses) == {200: 15, 503: 5}
+    assert (proxy.requests, proxy.injected) == (20, {Fault.UNAVAILABLE: 5})

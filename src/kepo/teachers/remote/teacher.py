@@ -193,7 +193,6 @@ class RemoteTeacher:
         return self._background.run(self._write_hints(conversations, seeds))
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
-        self._counts["hint_requests"] += len(conversations)
         answers = await all_of(
             or_lost(self._chat(conversation, self._hint_sampling, seed), "hints", self._on_failure, self._counts)
             for conversation, seed in zip(conversations, seeds, strict=True)
