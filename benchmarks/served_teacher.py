@@ -24,7 +24,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
 
-from benchmarks.step import _Clock
+from benchmarks.step import Clock
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, RemoteTeacher
 from kepo.prompts import hint_request
 from kepo.servers.endpoint import Endpoint
@@ -119,7 +119,7 @@ def step(student: str, teacher: Teacher, steps: int, **fields: Any) -> dict[str,
         )  # fmt: skip
         trainer = KEPOTrainer(student, [three_in_ten], args, dataset, teacher=teacher)
         trainer.remove_callback(PrinterCallback)
-        clock = _Clock()
+        clock = Clock()
         trainer.add_callback(clock)
         trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log][1:]

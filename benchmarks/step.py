@@ -29,7 +29,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Clock(TrainerCallback):
+class Clock(TrainerCallback):
+    """Seconds of every step."""
+
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
@@ -60,7 +62,7 @@ def measure(student: str, teacher: LocalTeacher, steps: int, fields: dict[str, A
         needs_teacher = args.uses_teacher_scores or args.uses_hints
         trainer = KEPOTrainer(student, [even_start], args, dataset, teacher=teacher if needs_teacher else None)
         trainer.remove_callback(PrinterCallback)  # only the table is wanted
-        clock = _Clock()
+        clock = Clock()
         trainer.add_callback(clock)
         trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log]

@@ -144,6 +144,14 @@ def _extend(message: Message, addition: str) -> Message:
     return {**message, "content": [*content, {"type": "text", "text": f"\n\n{addition}"}]}
 
 
+def prompt_images(prompt: Prompt) -> list[Any]:
+    """The images of a prompt, in their order."""
+    if isinstance(prompt, str):
+        return []
+    parts = [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]
+
+
 def prompt_text(prompt: Prompt) -> str:
     """The prompt as readable text, for logs: `role: text`, images as `[image]`."""
     if isinstance(prompt, str):

@@ -51,7 +51,7 @@ class RefusedError(ConfigError):
     """The server refuses the request and would refuse it again.
 
     Attributes:
-        status: HTTP status, 400..499.
+        status: HTTP status.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -115,7 +115,7 @@ class Endpoint:
             problem = f"the connection failed ({error or type(error).__name__})"
             raise Fault(FaultKind.CONNECTION, problem) from None
         status = response.status_code
-        if status == 429 or status >= 500:
+        if status == 429 or (status >= 500 and status != 501):  # 501: it does not know how, and never will
             kind = FaultKind.BUSY if status in (429, 503) else FaultKind.SERVER_ERROR
             raise Fault(kind, f"it answered {status}: {self.shown(response.content)}", _retry_after(response))
         if status != 200:

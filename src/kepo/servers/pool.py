@@ -73,7 +73,8 @@ class Pool:
     Args:
         endpoints: At least one, each with another address.
         concurrency: Most requests at once to each, >= 1.
-        attempts: How often a request is tried, >= 1; None: until it succeeds.
+        attempts: How often a request is tried, >= 1.
+        patient: Try on for ever while a server is away or busy; answers that are wrong still count.
         first_wait: Seconds before the second try; doubled each time, unless the server names a time.
         say: Called with a sentence when a server is spared or is back, and when a request waits long.
         recheck: Called before a server that failed is used again; raises KepoError when it is another one now.
@@ -90,7 +91,8 @@ class Pool:
         endpoints: Sequence[Endpoint],
         *,
         concurrency: int = 16,
-        attempts: int | None = 6,
+        attempts: int = 6,
+        patient: bool = False,
         first_wait: float = 1.0,
         say: Callable[[str], None] | None = None,
         recheck: Callable[[Endpoint, httpx.AsyncClient], Awaitable[None]] | None = None,
@@ -100,12 +102,13 @@ class Pool:
         if twice or not addresses:
             raise ConfigError(f"the server {twice!r} is named twice; name each once" if twice else "name a server")
         for name, value in (("concurrency", concurrency), ("attempts", attempts)):
-            if value is not None and value < 1:
+            if value < 1:
                 raise ConfigError(f"{name} is {value}; give at least 1")
         self.replicas = [Replica(endpoint) for endpoint in endpoints]
         self.faults: Counter[FaultKind] = Counter()
         self.concurrency = concurrency
         self._attempts = attempts
+        self._patient = patient
         self._first_wait = first_wait
         self._say = say or (lambda _: None)
         self._recheck = recheck
@@ -164,7 +167,7 @@ class Pool:
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Fault),
-            stop=tenacity.stop_never if self._attempts is None else tenacity.stop_after_attempt(self._attempts),
+            stop=self._gives_up(),
             wait=self._wait,
             before_sleep=self._report_wait,
             reraise=True,
@@ -172,10 +175,21 @@ class Pool:
         try:
             return await retrying(once)
         except Fault as fault:
-            times = "" if self._attempts is None else f", {self._attempts} times"
             named = self._named((replica or self.replicas[0]).endpoint, path, about)
-            message = f"{named}: {fault}{times}."
-            raise UnavailableError(message, fault.kind) from None
+            raise UnavailableError(f"{named}: {fault}, {self._attempts} times.", fault.kind) from None
+
+    def _gives_up(self) -> Callable[[tenacity.RetryCallState], bool]:
+        """Whether one request has been tried often enough; asked after each of its faults."""
+        counted = 0
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            nonlocal counted
+            fault = state.outcome.exception() if state.outcome else None
+            away = isinstance(fault, Fault) and fault.kind in UNWELL
+            counted += not (self._patient and away)
+            return counted >= self._attempts
+
+        return enough
 
     async def _take_place(self, among: Sequence[Replica]) -> Replica:
         """The replica of `among` that is to be asked, as soon as it has a place."""
@@ -238,7 +252,7 @@ class Pool:
 
     def _report_wait(self, state: tenacity.RetryCallState) -> None:
         """Tell a user who waits for ever what for: from the sixth try on, once a minute for all requests."""
-        if self._attempts is not None or state.outcome is None or state.attempt_number < _PATIENCE:
+        if not self._patient or state.outcome is None or state.attempt_number < _PATIENCE:
             return
         now = time.monotonic()
         if now - self._told_at >= _TOLD_EVERY:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kepo.errors import TeacherError
-from kepo.prompts import prompt_text
+from kepo.prompts import prompt_images, prompt_text
 from kepo.types import Conversation, Message, Prompt
 
 # Fields with one entry per token; the completion's entries say "plain text".
@@ -105,14 +105,7 @@ def sees_images(processor: Any) -> bool:
 
 def has_images(prompt: Prompt) -> bool:
     """Whether any message of `prompt` holds an image."""
-    if isinstance(prompt, str):
-        return False
-    return any(
-        part["type"] == "image"
-        for message in prompt
-        if isinstance(message["content"], list)
-        for part in message["content"]
-    )
+    return bool(prompt_images(prompt))
 
 
 def micro_batches(

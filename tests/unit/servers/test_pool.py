@@ -113,12 +113,32 @@ def test_waiting_for_ever_is_told_once_a_minute_for_all_requests() -> None:
     said: list[str] = []
     with serving() as server:
         server.reply = lambda number, _: _ok() if number >= 30 else (503, {}, "away")
-        pool = Pool([Endpoint(server.url)], attempts=None, first_wait=0.001, say=said.append)
+        pool = Pool([Endpoint(server.url)], patient=True, attempts=2, first_wait=0.001, say=said.append)
         assert _ask(pool, 3) == ["ok"] * 3
     assert [sentence for sentence in said if "still waiting" in sentence] == [
         "still waiting for the server: it answered 503: away (6 tries so far)"
     ]
     assert said[-1] == f"{server.url} answers again."
+
+
+def test_a_wrong_answer_is_not_waited_for() -> None:
+    def read(content: bytes) -> Any:
+        raise Fault(FaultKind.MISALIGNED, "it speaks of something else")
+
+    with serving() as server:
+        server.reply = lambda number, _: (503, {}, "away") if number % 2 else _ok()
+        with pytest.raises(UnavailableError, match="something else") as caught:
+            _ask(_pool(server.url, patient=True, attempts=3, first_wait=0.001), read=read)
+        assert caught.value.kind is FaultKind.MISALIGNED
+        assert len(server.bodies) == 5  # three wrong answers, two outages between them
+
+
+def test_what_a_server_does_not_know_how_to_do_is_a_refusal() -> None:
+    with serving() as server:
+        server.reply = lambda *_: (501, {}, "not implemented")
+        with pytest.raises(RefusedError, match="501"):
+            _ask(_pool(server.url))
+        assert len(server.bodies) == 1
 
 
 def test_a_refusal_names_the_server_and_is_final() -> None:

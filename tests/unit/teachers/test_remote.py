@@ -172,7 +172,7 @@ def _one_short(content: dict[str, Any]) -> None:
     content["prompt_logprobs"].pop()
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("policy", ["stop", "skip", "wait"])
 @pytest.mark.parametrize("edit", [_other_id, _off_by_one, _off_by_one_without_ids, _one_short])
 def test_scores_of_other_tokens_are_never_used(
     server: FakeVLLM, edit: Callable[[dict[str, Any]], None], policy: str
@@ -331,18 +331,24 @@ def test_every_replica_is_checked(server: FakeVLLM) -> None:
             _teacher(server, other).check_student(ToyTokenizer(), V)
 
 
-def test_a_server_that_comes_back_with_another_vocabulary_is_refused(server: FakeVLLM) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"characters": CHARACTERS[::-1]}, "read otherwise there"), ({"served": "another"}, "does not serve the teacher")],
+    ids=["vocabulary", "model"],
+)
+def test_a_server_that_comes_back_as_another_is_refused(server: FakeVLLM, change: dict[str, Any], said: str) -> None:
     teacher = _teacher(server, on_failure="skip")
     teacher.check_student(ToyTokenizer(), V)
     teacher.check_prompt(TEXT)
-    server.characters = CHARACTERS[::-1]
+    for name, value in change.items():
+        setattr(server, name, value)
     away = [1]
 
     def reply(number: int, body: Any) -> Reply:
         return (503, {}, "restarting") if away and away.pop() else server.answer(number, body)
 
     server.reply = reply
-    with pytest.raises(TeacherError, match="read otherwise there"):
+    with pytest.raises(TeacherError, match=said):
         teacher.score([ScoreRequest(TEXT, (7,))])
 
 

@@ -17,7 +17,6 @@ _CHUNK = 4096
 
 class _Model(msgspec.Struct):
     id: str
-    max_model_len: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -69,8 +68,8 @@ def detokenize_body(model: str, passage: Passage) -> dict[str, Any]:
     return {"model": model, "tokens": list(passage.ids)}
 
 
-def read_models(content: bytes, model: str, url: str) -> int | None:
-    """The longest sequence that `model` takes there, in tokens; None where the server does not say.
+def read_models(content: bytes, model: str, url: str) -> None:
+    """Look for `model` in a server's list of models.
 
     Raises:
         TeacherError: it serves other models.
@@ -80,9 +79,8 @@ def read_models(content: bytes, model: str, url: str) -> int | None:
         found = _models.decode(content).data
     except msgspec.MsgspecError as error:
         raise Fault(FaultKind.MALFORMED, f"its list of models is not in the form of the API ({error})") from None
-    for one in found:
-        if one.id == model:
-            return one.max_model_len
+    if any(one.id == model for one in found):
+        return
     served = ", ".join(repr(one.id) for one in found) or "none"
     raise TeacherError(
         f"The server {url} does not serve the teacher {model!r}, but {served}. Name one of these as "

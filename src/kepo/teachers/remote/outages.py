@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -28,8 +27,8 @@ def check_policy(policy: str) -> None:
         raise ConfigError(f"the teacher's on_failure is {policy!r}; use one of {', '.join(FAILURE_POLICIES)}.")
 
 
-async def or_lost(answer: Awaitable[T], what: str, policy: str, lost: Counter[str]) -> T | None:
-    """The answer; None, counted in `lost` under `what`, when it failed and the policy is to go on.
+async def or_lost(answer: Awaitable[T], what: str, policy: str) -> T | None:
+    """The answer; None when it failed and the policy is to go on without this `what` ("scores", "hints").
 
     An answer about other tokens than those sent is never gone without: it is a defect somewhere, not an outage.
 
@@ -48,6 +47,5 @@ async def or_lost(answer: Awaitable[T], what: str, policy: str, lost: Counter[st
             raise TeacherError(str(error)) from None
         problem = error
     if policy == SKIP:
-        lost[what] += 1
         return None
     raise TeacherUnavailableError(f"The teacher gave no {what}. {problem}") from None

@@ -110,14 +110,6 @@ def read_render(content: bytes) -> Rendered:
     return Rendered(tuple(answer.token_ids), spans)
 
 
-def images_of(prompt: Prompt) -> list[Any]:
-    """The images of a prompt (PIL), in their order."""
-    if isinstance(prompt, str):
-        return []
-    parts = [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
-    return [part["image"] for part in parts if part["type"] == "image"]
-
-
 def image_key(image: Any) -> str:
     """Names an image by its mode and pixels."""
     content = image_content(image)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from kepo.errors import TeacherError
+from kepo.prompts import prompt_images
 from kepo.servers.chat import data_uri, wire_messages
 from kepo.servers.endpoint import Fault, RefusedError
 from kepo.servers.pool import Pool
@@ -20,7 +21,6 @@ from kepo.teachers.base import ScoreRequest, SparseScores
 from kepo.teachers.remote.prompts import (
     Rendered,
     image_key,
-    images_of,
     prompt_key,
     read_render,
     read_tokens,
@@ -70,7 +70,7 @@ class Scorer:
         """
         rendered = await self._rendering(key, request.prompt)
         await self._find_out(request.prompt, rendered)
-        images, completion = images_of(request.prompt), request.completion_ids
+        images, completion = prompt_images(request.prompt), request.completion_ids
         ids = [*rendered.sent(self._image_token), *completion]
         if self._takes_images:
             return await self._pool.ask(
@@ -114,7 +114,7 @@ class Scorer:
         return await asyncio.shield(task)
 
     async def _render(self, prompt: Prompt) -> Rendered:
-        if isinstance(prompt, str) or not images_of(prompt):
+        if isinstance(prompt, str) or not prompt_images(prompt):
             messages = [] if isinstance(prompt, str) else wire_messages(prompt)
             body = tokenize_body(self._model, prompt, messages, self._template)
             return await self._pool.ask("/tokenize", lambda: body, read_tokens, self._about)
@@ -162,7 +162,7 @@ class Scorer:
         Raises:
             TeacherError: there is none.
         """
-        probe, uris = rendered.shown[-1:], self._image_uris(images_of(prompt))
+        probe, uris = rendered.shown[-1:], self._image_uris(prompt_images(prompt))
 
         def fits(content: bytes) -> bool:
             try:

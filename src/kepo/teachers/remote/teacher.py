@@ -110,7 +110,8 @@ class RemoteTeacher:
         self._pool = Pool(
             [Endpoint(url, api_key, timeout) for url in addresses],
             concurrency=concurrency,
-            attempts=None if on_failure == WAIT else attempts,
+            attempts=attempts,
+            patient=on_failure == WAIT,
             first_wait=first_wait,
             say=logger.warning,
             recheck=self._recheck,
@@ -151,7 +152,8 @@ class RemoteTeacher:
         """Ask for one hint of one token, and for the scores of one token where the run needs scores.
 
         Raises:
-            TeacherError: says what the server lacks, and how to start it.
+            KepoError: the server does not answer or refuses; or a `TeacherError` that says what it lacks and how to
+                start it.
         """
         self._background.run(self._check_prompt(prompt))
 
@@ -194,9 +196,10 @@ class RemoteTeacher:
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
-            or_lost(self._chat(conversation, self._hint_sampling, seed), "hints", self._on_failure, self._counts)
+            or_lost(self._chat(conversation, self._hint_sampling, seed), "hints", self._on_failure)
             for conversation, seed in zip(conversations, seeds, strict=True)
         )
+        self._counts["hints_lost"] += sum(answer is None for answer in answers)
         return ["" if answer is None else answer for answer in answers]
 
     async def _chat(self, conversation: Conversation, sampling: Mapping[str, Any], seed: int) -> str:
@@ -229,8 +232,7 @@ class RemoteTeacher:
             rows.setdefault(key, request)
         self._counts["rows_sent"] += len(rows)
         answers = await all_of(
-            or_lost(self._scorer.score(key, request), "scores", self._on_failure, self._counts)
-            for (key, _), request in rows.items()
+            or_lost(self._scorer.score(key, request), "scores", self._on_failure) for (key, _), request in rows.items()
         )
         found = dict(zip(rows, answers, strict=True))
         self._counts["rows_lost"] += sum(found[key] is None for key in keys)
@@ -245,7 +247,7 @@ class RemoteTeacher:
         told = {
             "teacher/rows_sent": counts["rows_sent"],
             "teacher/rows_lost": counts["rows_lost"],
-            "teacher/hints_lost": counts["hints"],
+            "teacher/hints_lost": counts["hints_lost"],
             "teacher/faults": sum(faults.values()),
             **{f"teacher/faults/{kind}": count for kind, count in faults.items()},
         }

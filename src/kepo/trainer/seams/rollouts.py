@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl.trainer.utils import get_callable_name, is_async_callable
 
+from kepo.prompts import prompt_images
 from kepo.teachers.encoding import encode
 from kepo.trainer.seams.processes import max_over_processes
 from kepo.types import Prompt, Sample
@@ -116,7 +117,7 @@ def completion_logps(
             trainer.chat_template_kwargs,
         )
         keep = max(len(c) for c in ids[chunk])
-        image_counts = [_count_images(prompt) for prompt in padded[chunk]]
+        image_counts = [len(prompt_images(prompt)) for prompt in padded[chunk]]
         values, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model,
             batch.pop("input_ids"),
@@ -127,10 +128,3 @@ def completion_logps(
         )
         logps += [row[: len(c)].tolist() for row, c in zip(values, ids[chunk], strict=True)]
     return logps[: len(prompts)]
-
-
-def _count_images(prompt: Prompt) -> int:
-    if isinstance(prompt, str):
-        return 0
-    parts = [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
-    return sum(part["type"] == "image" for part in parts)
