@@ -166,3 +166,27 @@ def in_turn(faults: Sequence[Fault], every: int = 1, paths: Collection[str] = ()
         return None if next(counted) % every else next(coming)
 
     return plan
+
+
+def first_of_each(faults: Sequence[Fault], paths: Collection[str] = ()) -> Plan:
+    """A plan in which the first request with each body goes wrong, with one fault after the other; its repetitions pass.
+
+    What goes wrong then depends on what is asked, not on the order in which requests happen to come.
+
+    Args:
+        faults: What goes wrong, in this order, and again from the first.
+        paths: Only requests to these count; empty for all.
+
+    Raises:
+        ValueError: there are no faults.
+    """
+    turn = in_turn(faults, paths=paths)
+    seen: set[tuple[str, bytes]] = set()
+
+    def plan(number: int, path: str, body: bytes) -> Fault | None:
+        if (path, body) in seen:
+            return None
+        seen.add((path, body))
+        return turn(number, path, body)
+
+    return plan

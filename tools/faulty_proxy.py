@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tools.faults import FAULTS_OF_CONTENT, Fault, Plan, edited, every, in_turn, never
+from tools.faults import FAULTS_OF_CONTENT, Fault, Plan, edited, every, first_of_each, in_turn, never
 
-__all__ = ["Fault", "FaultyProxy", "Plan", "every", "in_turn", "never"]
+__all__ = ["Fault", "FaultyProxy", "Plan", "every", "first_of_each", "in_turn", "never"]
 
 # RFC 9110, 7.6.1; and what a message of another length or encoding must say anew.
 _OF_ONE_CONNECTION = frozenset(

@@ -21,7 +21,8 @@ from kepo.trainer.launch import train
 from kepo.trainer.recipe import load_recipe
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
-from tools.faulty_proxy import Fault, FaultyProxy, in_turn
+from tools.faults import FAULTS_OF_CONTENT
+from tools.faulty_proxy import Fault, FaultyProxy, first_of_each
 from tools.vllm_cpu import Server
 
 TOP_K = 20
@@ -168,7 +169,9 @@ def test_a_server_that_is_killed_in_the_middle_and_started_again(
 
 
 def test_faults_on_the_way_lose_no_row_and_no_hint(text_server: Server, smollm2_here: LocalTeacher) -> None:
+    # Of the rest one takes long, and the other is no fault of an answer about scores.
     faults = [fault for fault in Fault if fault not in (Fault.TOO_SLOW, Fault.OTHER_MODEL)]
+    anywhere = [fault for fault in faults if fault not in FAULTS_OF_CONTENT]
     prompts: list[Conversation] = [[{"role": "user", "content": f"What is {n} + {n}?"}] for n in range(30)]
     rows = _rows(prompts, 49152, tokens=8)
     with FaultyProxy(text_server.url.removesuffix("/v1")) as proxy:
@@ -176,10 +179,16 @@ def test_faults_on_the_way_lose_no_row_and_no_hint(text_server: Server, smollm2_
             f"{proxy.url}/v1", str(text_server.model), top_k=TOP_K, first_wait=0.05, on_failure="skip", concurrency=4
         )
         remote.score(rows[:1])
-        proxy.plan = in_turn(faults, every=3)
-        found = remote.score(rows)
+        proxy.plan = first_of_each(faults, paths=["/inference/v1/generate"])
+        found = remote.score(rows[:20])
+        assert set(proxy.injected) == set(faults)
+        assert proxy.injected.total() == 20
+        proxy.plan = first_of_each(anywhere)
+        found += remote.score(rows[20:])
         hints = remote.write_hints([hint_request(prompt, "7") for prompt in prompts[:9]])
-    assert set(proxy.injected) == set(faults)
+        # The prompt of each row, its scores and each hint at least.
+        assert proxy.injected.total() >= 20 + 10 + 10 + 9
+    assert not proxy.passed
     assert remote.take_metrics()["teacher/rows_lost"] == 0
     assert all(hints)
     for scores, dense in zip(found, smollm2_here.score(rows), strict=True):

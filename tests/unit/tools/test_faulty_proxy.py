@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.http_server import Server, completion, serving
-from tools.faulty_proxy import Fault, FaultyProxy, every, in_turn
+from tools.faulty_proxy import Fault, FaultyProxy, every, first_of_each, in_turn
 
 SCORED: dict[str, Any] = {
     "model": "m",
@@ -192,6 +192,18 @@ def test_plans(proxy: FaultyProxy) -> None:
     assert statuses == [200, 200, 503, 200, 200, 200, 500, 200]
     with pytest.raises(ValueError, match="at least one fault"):
         in_turn([])
+
+
+def test_a_plan_for_the_first_request_of_each_kind(proxy: FaultyProxy) -> None:
+    proxy.plan = first_of_each([Fault.UNAVAILABLE, Fault.BROKEN], paths=[GENERATE])
+
+    def status(path: str, n: int) -> int:
+        return httpx.post(f"{proxy.url}{path}", json={"n": n}).status_code
+
+    assert [status(GENERATE, n) for n in (1, 1, 2, 1, 2, 3)] == [503, 200, 500, 200, 200, 503]
+    assert status("/other", 4) == 200
+    with pytest.raises(ValueError, match="at least one fault"):
+        first_of_each([])
 
 
 def test_many_requests_at_once_are_counted_once_each(proxy: FaultyProxy) -> None:
