@@ -169,9 +169,9 @@ def in_turn(faults: Sequence[Fault], every: int = 1, paths: Collection[str] = ()
 
 
 def first_of_each(faults: Sequence[Fault], paths: Collection[str] = ()) -> Plan:
-    """A plan in which the first request with each body goes wrong, with one fault after the other; its repetitions pass.
+    """A plan in which each request goes wrong once, with one fault after the other; the same body again passes.
 
-    What goes wrong then depends on what is asked, not on the order in which requests happen to come.
+    How often things go wrong then depends on what is asked, not on the order in which requests happen to come.
 
     Args:
         faults: What goes wrong, in this order, and again from the first.

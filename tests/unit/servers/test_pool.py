@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,9 +37,17 @@ def _pool(*urls: str, timeout: float = 5.0, **settings: Any) -> Pool:
 
 
 def test_the_least_busy_server_is_asked() -> None:
+    others_done = threading.Event()
+
+    def quickly(number: int, _: Any) -> Reply:
+        if number == 9:
+            others_done.set()
+        # Long enough for its second place to be taken meanwhile.
+        return (time.sleep(0.01), _ok())[1]
+
     with serving() as slow, serving() as fast:
-        slow.reply = lambda *_: (time.sleep(0.3), _ok())[1]
-        fast.reply = lambda *_: (time.sleep(0.01), _ok())[1]
+        slow.reply = lambda *_: (others_done.wait(30), _ok())[1]
+        fast.reply = quickly
         _ask(_pool(slow.url, fast.url, concurrency=2), 12)
         assert len(slow.bodies) == 2  # its two places are taken all the time
         assert len(fast.bodies) == 10
@@ -46,6 +56,7 @@ def test_the_least_busy_server_is_asked() -> None:
 
 def test_a_body_is_made_when_there_is_a_place_for_it() -> None:
     made = []
+    counted = threading.Event()
 
     async def first_two(pool: Pool) -> int:
         async with pool:
@@ -55,11 +66,12 @@ def test_a_body_is_made_when_there_is_a_place_for_it() -> None:
             ]
             await asyncio.sleep(0.15)
             waiting = len(made)
+            counted.set()
             await asyncio.gather(*tasks)
             return waiting
 
     with serving() as server:
-        server.reply = lambda *_: (time.sleep(0.3), _ok())[1]
+        server.reply = lambda *_: (counted.wait(30), _ok())[1]
         assert asyncio.run(first_two(_pool(server.url, concurrency=2))) == 2
     assert sorted(made) == list(range(6))
 
@@ -152,9 +164,6 @@ def test_a_refusal_names_the_server_and_is_final() -> None:
 
 def test_an_answer_that_trickles_ends_in_time() -> None:
     """A time-out per byte would never end."""
-    import socket
-    import threading
-
     listening = socket.create_server(("127.0.0.1", 0))
 
     def trickle() -> None:
