@@ -51,7 +51,7 @@ class HintBank:
             if create:
                 bank.path.parent.mkdir(parents=True, exist_ok=True)
                 bank.path.touch()
-            bank.refresh()
+            bank._refresh()
         except FileNotFoundError as error:
             raise ConfigError(
                 f"There is no hint bank {bank.path}. Write one with `kepo hints`, mend the path, or name a teacher, "
@@ -88,15 +88,13 @@ class HintBank:
         """Read what was added to the file since the last look.
 
         Raises:
+            ConfigError: The file cannot be read any more.
             DataError: A line that is not one of a bank; names file and line.
         """
-        with self.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_ino != self._file or status.st_size < self._read:
-                self._forget()
-                self._file = status.st_ino
-            file.seek(self._read)
-            self._take(file.read())
+        try:
+            self._refresh()
+        except OSError as error:
+            raise ConfigError(f"The hint bank {self.path} cannot be read: {error}.") from error
 
     def add(self, hints: Iterable[BankedHint]) -> list[BankedHint]:
         """Append hints to the file, under its lock.
@@ -121,6 +119,7 @@ class HintBank:
                     file.write(b"".join(map(to_line, added)))
                     self._read = file.tell()
         except OSError as error:
+            self._forget()  # the file says how much of it was written
             raise ConfigError(f"The hint bank {self.path} cannot be written: {error}.") from error
         self._lines += len(added)
         return added
@@ -140,6 +139,15 @@ class HintBank:
 
     def _lock(self) -> FileLock:
         return FileLock(f"{self.path}.lock")
+
+    def _refresh(self) -> None:
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._file or status.st_size < self._read:
+                self._forget()
+                self._file = status.st_ino
+            file.seek(self._read)
+            self._take(file.read())
 
     def _take(self, content: bytes) -> None:
         *lines, last = content.split(b"\n")
@@ -170,7 +178,7 @@ class HintBank:
 
     def _mend(self) -> None:
         """Take up what others wrote, and see to it that the file ends with a whole line."""
-        self.refresh()
+        self._refresh()
         with self.path.open("r+b") as file:
             file.truncate(self._read)
             file.seek(max(self._read - 1, 0))

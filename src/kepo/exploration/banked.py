@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from kepo.addresses import address_of
 from kepo.exploration.bank import HintBank
@@ -16,9 +17,28 @@ from kepo.types import Group, Hint
 ANY_TEACHER = "any"
 """In place of a teacher's name: hints of whoever wrote them."""
 
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """Makes a call that may raise a `KepoError`."""
+
+    def __call__(self, call: Callable[[], T], /) -> T:
+        """What `call()` returns."""
+        ...
+
+
+def _alone(call: Callable[[], T], /) -> T:
+    return call()
+
 
 def banked_hints(
-    bank: HintBank, writer: HintWriter | None, settings: ExplorationSettings, read_from: str | None = None
+    bank: HintBank,
+    writer: HintWriter | None,
+    settings: ExplorationSettings,
+    read_from: str | None = None,
+    *,
+    through: Caller = _alone,
 ) -> HintSource:
     """Hints of a bank under `settings.leak_policy`; the teacher is asked only about groups without a line in it.
 
@@ -33,6 +53,8 @@ def banked_hints(
         settings: Level and leak policy.
         read_from: Whose hints are read, before the writer's own: a teacher's name, or `ANY_TEACHER`. None: only the
             writer's, or anyone's where there is no writer.
+        through: Makes the calls that read and write the bank's file, so that the processes of a training can fail
+            together.
     """
     teachers = _teachers(writer, read_from)
     ask = None if writer is None else teacher_hints(writer, settings)
@@ -40,7 +62,7 @@ def banked_hints(
     def find(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
         level = settings.hint_level if level is None else level
         addresses = [_address(group, level) for group in groups]
-        bank.refresh()
+        through(bank.refresh)
         hints = [
             () if address is None else _from_bank(bank, address, teachers, group, settings.leak_policy)
             for address, group in zip(addresses, groups, strict=True)
@@ -51,12 +73,13 @@ def banked_hints(
         asked = {address: group for address, group, found in zip(addresses, groups, hints, strict=True) if not found}
         missing = {address: group for address, group in asked.items() if address is not None}
         written = dict(zip(missing, ask(list(missing.values()), level), strict=True))
-        bank.add(
+        new = [
             audited_hint(hint.raw, address=address, teacher=writer.name, level=level, group=missing[address])
             for address, answers in written.items()
             for hint in answers
             if hint.raw.strip()
-        )
+        ]
+        through(lambda: bank.add(new))
         return [
             found or (() if address is None else written[address])
             for address, found in zip(addresses, hints, strict=True)

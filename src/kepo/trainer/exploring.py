@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import gather_object
 
 from kepo.exploration import ANY_TEACHER, Explorer, HintBank, banked_hints, needs_exploration
+from kepo.exploration.banked import Caller
 from kepo.teachers.base import HintWriter
 from kepo.trainer import seams
 from kepo.trainer.round import Round
@@ -48,8 +49,13 @@ class _Explored:
     behaviour_logps: tuple[Sequence[float], ...] = ()
 
 
-def make_explorer(args: KEPOConfig, teacher: HintWriter | None) -> Explorer:
+def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller) -> Explorer:
     """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
+
+    Args:
+        args: Of the run.
+        teacher: Writes hints; None: there is only the bank.
+        through: See `banked_hints`.
 
     Raises:
         ConfigError: There is no bank and no teacher that could write it, or it cannot be opened.
@@ -68,7 +74,8 @@ def make_explorer(args: KEPOConfig, teacher: HintWriter | None) -> Explorer:
             ", ".join(bank.teachers),
             ANY_TEACHER,
         )
-    return Explorer(settings, hint_source=banked_hints(bank, teacher, settings, args.hint_bank_teacher))
+    hints = banked_hints(bank, teacher, settings, args.hint_bank_teacher, through=through)
+    return Explorer(settings, hint_source=hints)
 
 
 class ExplorationStep:

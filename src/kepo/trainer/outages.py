@@ -1,4 +1,4 @@
-"""When the teacher fails in the middle of a run: all processes stop together, and a checkpoint is written first."""
+"""When the teacher or the hint bank fails in a run: all processes stop together, and a checkpoint is written first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from kepo.errors import TeacherError, TeacherUnavailableError
+from kepo.errors import ConfigError, DataError, KepoError, TeacherError
 from kepo.teachers.base import HintWriter
 from kepo.trainer import seams
 from kepo.types import Conversation
@@ -24,21 +24,29 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class StoppedElsewhereError(KepoError):
+    """What ended the run happened on another process."""
+
+
 def together(trainer: KEPOTrainer, call: Callable[[], T]) -> T:
-    """`call()`; fails on every process when the teacher fails on one of them. Collective.
+    """`call()`; fails on every process when it fails on one of them. Collective.
 
     Without this, the other processes would wait in their next collective until it times out, and nothing was saved.
 
     Raises:
-        TeacherError: the teacher failed here or elsewhere.
+        TeacherError: the teacher failed here.
+        ConfigError: a file that the run needs cannot be read or written here.
+        DataError: such a file is broken.
+        StoppedElsewhereError: one of these happened on another process.
     """
-    failure: TeacherError | None = None
+    failure: KepoError | None = None
     try:
         result = call()
-    except TeacherError as error:
+    except (TeacherError, ConfigError, DataError) as error:
         failure = error
     if seams.max_over_processes(trainer, int(failure is not None)):
-        raise failure or TeacherUnavailableError("The teacher failed on another process, which says why.")
+        trainer.failure = failure or StoppedElsewhereError("Another process failed, and says why.")
+        raise trainer.failure
     return result
 
 
@@ -75,13 +83,13 @@ def _set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, error: TeacherError) -> TeacherError:
+def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, error: KepoError) -> KepoError:
     """Write a checkpoint of the last whole step, and say so in the error that is to be raised. Collective.
 
     Args:
         trainer: The trainer, inside `train`.
         states: Of the generators when the step that failed began, so that the resumed run draws the same rollouts.
-        error: What ended the run.
+        error: What ended the run, one that `together` raised.
     """
     step = trainer.state.global_step
     if step == 0:
@@ -91,5 +99,5 @@ def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, er
         if states is not None:
             _set_random_states(states)
         trainer._save_checkpoint(trainer.model, trial=None)
-    words = f"{error} All {step} finished steps are kept in {folder}; go on from there when the teacher is back."
+    words = f"{error} All {step} finished steps are kept in {folder}; go on from there when this is mended."
     return type(error)(words)

@@ -13,7 +13,7 @@ import torch
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
-from kepo.errors import ConfigError, DataError, TeacherError
+from kepo.errors import ConfigError, DataError, KepoError
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
 from kepo.prompts import hint_request
@@ -22,7 +22,7 @@ from kepo.trainer import seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts, make_explorer
 from kepo.trainer.off_policy import check_references, put_references
-from kepo.trainer.outages import TogetherWriter, random_states, save_before_stopping
+from kepo.trainer.outages import TogetherWriter, random_states, save_before_stopping, together
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.rollout_log import write_rollouts
 from kepo.trainer.round import Round
@@ -73,7 +73,9 @@ class KEPOTrainer(GRPOTrainer):
         check_references(train_dataset, args.on_policy_share)
         _check_generation(args, grpo)
         hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
-        explorer = make_explorer(args, hint_writer) if args.exploration != "none" else None
+        explorer = None
+        if args.exploration != "none":
+            explorer = make_explorer(args, hint_writer, through=lambda call: together(self, call))
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
         _check_chat_template(self.processing_class, train_dataset)
         if args.share_image_features:
@@ -81,6 +83,7 @@ class KEPOTrainer(GRPOTrainer):
         seams.mend_colocated_images(self)
 
         self.teacher = teacher
+        self.failure: KepoError | None = None  # for which all processes stop together, see `outages`
         self._round: Round | None = None
         self._loss_inputs: dict[str, Any] | None = None
         self._target: seams.DistillationTarget | None = None
@@ -113,7 +116,8 @@ class KEPOTrainer(GRPOTrainer):
         """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
 
         Raises:
-            TeacherError: the teacher failed; a checkpoint of the last whole step was written before.
+            KepoError: the teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
+                step was written before.
         """
         last = resume_from_checkpoint is True
         checkpoint = get_last_checkpoint(self.args.output_dir) if last else resume_from_checkpoint
@@ -121,7 +125,9 @@ class KEPOTrainer(GRPOTrainer):
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        except TeacherError as error:
+        except KepoError as error:
+            if error is not self.failure:
+                raise
             raise save_before_stopping(self, self._random_states, error) from error
 
     # --- what the steps need ----------------------------------------------------------------------------------------

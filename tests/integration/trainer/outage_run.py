@@ -1,4 +1,4 @@
-"""A KEPO run whose teacher fails on one of two processes; started by `test_served_teacher.py` under torchrun."""
+"""A KEPO run whose teacher, or hint bank, fails on one of two processes; `test_served_teacher.py` starts it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
-from kepo.errors import TeacherUnavailableError
+from kepo.errors import KepoError, TeacherUnavailableError
+from kepo.exploration import HintBank
 from kepo.teachers.base import ScoreRequest
-from tests.integration.trainer.conftest import even_start, questions
+from kepo.trainer import exploring
+from tests.integration.trainer.conftest import even_start, has_magic, questions
 
 
-def main(student: str, teacher: str, out: str) -> None:
+def main(student: str, teacher: str, out: str, what: str) -> None:
     args = KEPOConfig(
         output_dir=out,
         per_device_train_batch_size=4,
@@ -27,20 +29,32 @@ def main(student: str, teacher: str, out: str) -> None:
         gradient_checkpointing=False,
         disable_tqdm=True,
         gate="always",
-        exploration="none",
+        exploration="none" if what == "teacher" else "hint",
+        hint_bank=None if what == "teacher" else f"{out}/hints.jsonl",
         seed=3,
     )
 
     class Failing(LocalTeacher):
         def score(self, requests: Sequence[ScoreRequest]) -> Any:
-            if trainer.state.global_step == 1 and trainer.accelerator.process_index == 1:
+            if what == "teacher" and fails():
                 raise TeacherUnavailableError("The teacher is away for process 1.")
             return super().score(requests)
 
-    trainer = KEPOTrainer(student, [even_start], args, questions(), teacher=Failing(teacher))
+    class FullDisk(HintBank):
+        def _mend(self) -> None:
+            if fails():
+                raise OSError(28, "No space left on device")
+            super()._mend()
+
+    def fails() -> bool:
+        return trainer.state.global_step == 1 and trainer.accelerator.process_index == 1
+
+    exploring.HintBank = FullDisk  # type: ignore[misc]
+    reward = even_start if what == "teacher" else has_magic
+    trainer = KEPOTrainer(student, [reward], args, questions(), teacher=Failing(teacher))
     try:
         trainer.train()
-    except TeacherUnavailableError as error:
+    except KepoError as error:
         (Path(out) / f"said-{trainer.accelerator.process_index}.txt").write_text(str(error))
     trainer.accelerator.end_training()
 

@@ -145,6 +145,35 @@ def test_what_another_one_adds_is_seen(path: Path, draft: Callable[..., BankedHi
     assert [hint.raw for hint in mine.hints] == ["one", "two", "TWO!", "four"]
 
 
+def test_a_write_that_fails_leaves_what_the_file_says(
+    path: Path, draft: Callable[..., BankedHint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = HintBank.open(path, create=True)
+    bank.add([draft()])
+    whole = Path.open
+
+    def full(self: Path, mode: str = "r") -> Any:
+        if mode == "ab":
+            raise OSError(28, "No space left on device")
+        return whole(self, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(ConfigError, match=r"hints\.jsonl cannot be written: .*No space left on device"):
+            bank.add([draft(raw="<hint>Look again.</hint>")])
+    bank.refresh()
+    assert [hint.text for hint in bank.hints] == ["Look at the rim."]
+    bank.add([draft(raw="<hint>Look again.</hint>")])
+    assert [hint.index for hint in HintBank.open(path).hints] == [0, 1]
+
+
+def test_a_bank_that_goes_away_is_an_error_that_names_it(path: Path) -> None:
+    bank = HintBank.open(path, create=True)
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"hints\.jsonl cannot be read"):
+        bank.refresh()
+
+
 def _add_many(path: Path, drafts: list[BankedHint]) -> None:
     bank = HintBank.open(path)
     for draft in drafts:
