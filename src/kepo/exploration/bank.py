@@ -7,9 +7,10 @@ dropped, with a warning.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,10 +92,8 @@ class HintBank:
             ConfigError: The file cannot be read any more.
             DataError: A line that is not one of a bank; names file and line.
         """
-        try:
+        with self._explained("read"):
             self._refresh()
-        except OSError as error:
-            raise ConfigError(f"The hint bank {self.path} cannot be read: {error}.") from error
 
     def add(self, hints: Iterable[BankedHint]) -> list[BankedHint]:
         """Append hints to the file, under its lock.
@@ -111,22 +110,22 @@ class HintBank:
         drafts = list(hints)
         if not drafts:
             return []
-        try:
-            with self._lock():
-                self._mend()
-                added = [self._remember(self._placed(draft)) for draft in drafts]
-                with self.path.open("ab") as file:
-                    file.write(b"".join(map(to_line, added)))
-                    self._read = file.tell()
-        except OSError as error:
-            self._forget()  # the file says how much of it was written
-            raise ConfigError(f"The hint bank {self.path} cannot be written: {error}.") from error
+        with self._explained("written"), self._lock():
+            self._mend()
+            added = [self._remember(self._placed(draft)) for draft in drafts]
+            with self.path.open("ab") as file:
+                file.write(b"".join(map(to_line, added)))
+                self._read = file.tell()
         self._lines += len(added)
         return added
 
     def tidy(self) -> None:
-        """Sort the file, number its hints and mark duplicates in that order; a bank that is in order is left alone."""
-        with self._lock():
+        """Sort the file, number its hints and mark duplicates in that order; a bank that is in order is left alone.
+
+        Raises:
+            ConfigError: The file cannot be written; it is what it was.
+        """
+        with self._explained("written"), self._lock():
             self._mend()
             content = b"".join(map(to_line, _in_order(self.hints)))
             if content != self.path.read_bytes():
@@ -139,6 +138,15 @@ class HintBank:
 
     def _lock(self) -> FileLock:
         return FileLock(f"{self.path}.lock")
+
+    @contextlib.contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        """An error of the file is a sentence; what is known is read anew then, since nobody knows how far it came."""
+        try:
+            yield
+        except OSError as error:
+            self._forget()
+            raise ConfigError(f"The hint bank {self.path} cannot be {done}: {error}.") from error
 
     def _refresh(self) -> None:
         with self.path.open("rb") as file:

@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
-from kepo.errors import ConfigError, TeacherUnavailableError
+from kepo.errors import ConfigError
 from kepo.rewards import get_rewards
 from kepo.servers.keys import read_api_key
 from kepo.teachers.base import Teacher
@@ -93,7 +93,8 @@ def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
         trainer.save_model(str(folder))
     except BaseException as error:
         if main:
-            stopped = isinstance(error, KeyboardInterrupt | TeacherUnavailableError)
+            # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
+            stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
             status = "interrupted" if stopped else "failed"
             run_folder.finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
         raise

@@ -83,8 +83,8 @@ def _set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, error: KepoError) -> KepoError:
-    """Write a checkpoint of the last whole step, and say so in the error that is to be raised. Collective.
+def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, error: KepoError) -> None:
+    """Write a checkpoint of the last whole step, and say so in the error. Collective.
 
     Args:
         trainer: The trainer, inside `train`.
@@ -93,11 +93,10 @@ def save_before_stopping(trainer: KEPOTrainer, states: dict[str, Any] | None, er
     """
     step = trainer.state.global_step
     if step == 0:
-        return error
+        return
     folder = Path(trainer.args.output_dir) / f"checkpoint-{step}"
     if not folder.is_dir():
         if states is not None:
             _set_random_states(states)
         trainer._save_checkpoint(trainer.model, trial=None)
-    words = f"{error} All {step} finished steps are kept in {folder}; go on from there when this is mended."
-    return type(error)(words)
+    error.args = (f"{error} All {step} finished steps are kept in {folder}; go on from there when this is mended.",)

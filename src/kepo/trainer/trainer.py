@@ -13,12 +13,12 @@ import torch
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
-from kepo.errors import ConfigError, DataError, KepoError
+from kepo.errors import ConfigError, KepoError
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
 from kepo.prompts import hint_request
 from kepo.teachers.base import CountingTeacher, Teacher
-from kepo.trainer import seams
+from kepo.trainer import checks, seams
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, Rollouts, make_explorer
 from kepo.trainer.off_policy import check_references, put_references
@@ -66,18 +66,18 @@ class KEPOTrainer(GRPOTrainer):
         args = KEPOConfig("kepo-run") if args is None else args
         functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         names = seams.reward_names(functions)
-        correctness = _correctness_index(args, names, functions)
-        _check_gate_reward(args, names)
-        _check_teacher(args, teacher)
-        _check_dataset(train_dataset)
+        correctness = checks.correctness_index(args, names, functions)
+        checks.check_gate_reward(args, names)
+        checks.check_teacher(args, teacher)
+        checks.check_dataset(train_dataset)
         check_references(train_dataset, args.on_policy_share)
-        _check_generation(args, grpo)
+        checks.check_generation(args, grpo)
         hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
         explorer = None
         if args.exploration != "none":
             explorer = make_explorer(args, hint_writer, through=lambda call: together(self, call))
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
-        _check_chat_template(self.processing_class, train_dataset)
+        checks.check_chat_template(self.processing_class, train_dataset)
         if args.share_image_features:
             share_image_features(self.model)
         seams.mend_colocated_images(self)
@@ -126,9 +126,9 @@ class KEPOTrainer(GRPOTrainer):
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except KepoError as error:
-            if error is not self.failure:
-                raise
-            raise save_before_stopping(self, self._random_states, error) from error
+            if error is self.failure:
+                save_before_stopping(self, self._random_states, error)
+            raise
 
     # --- what the steps need ----------------------------------------------------------------------------------------
 
@@ -283,76 +283,6 @@ class KEPOTrainer(GRPOTrainer):
             self.args.injection_correction,
             self.args.injection_gamma,
             inputs.get("behaviour_logps"),
-        )
-
-
-def _correctness_index(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> int:
-    """Index of the reward function that says what is correct."""
-    if args.correctness_reward is None:
-        index = 0
-    elif args.correctness_reward in names:
-        index = list(names).index(args.correctness_reward)
-    else:
-        raise ConfigError(
-            f"correctness_reward is {args.correctness_reward!r}, but the reward functions are "
-            f"{', '.join(names) or 'none'}. Use one of these names."
-        )
-    needed = args.exploration != "none"
-    if needed and not functions:
-        raise ConfigError("Exploration needs a reward function that says what is correct; pass reward_funcs.")
-    if needed and (isinstance(functions[index], (str, torch.nn.Module))):
-        raise ConfigError(
-            f"correctness_reward is the reward model {names[index]!r}. Exploration verifies answers, so it needs a "
-            "reward FUNCTION: set correctness_reward to one, or exploration to 'none'."
-        )
-    return index
-
-
-def _check_gate_reward(args: KEPOConfig, names: Sequence[str]) -> None:
-    if args.gate_reward not in (None, TOTAL_REWARD, *names):
-        raise ConfigError(
-            f"gate_reward is {args.gate_reward!r}, but the reward functions are {', '.join(names) or 'none'}. Use one "
-            f"of these names, or '{TOTAL_REWARD}' for their weighted sum."
-        )
-    if args.uses_teacher_scores and args.gate != "always" and not names:
-        raise ConfigError(
-            f"gate {args.gate!r} looks at rewards, but there are none. Pass reward_funcs, or gate='always'."
-        )
-
-
-def _check_teacher(args: KEPOConfig, teacher: Teacher | None) -> None:
-    if teacher is not None:
-        return
-    if args.uses_teacher_scores:
-        raise ConfigError("distillation_weight is above 0 but there is no teacher. Pass teacher=, or set it to 0.")
-    if args.uses_hints and args.hint_bank is None:
-        raise ConfigError(
-            "exploration is 'hint' but there is no teacher to write hints. Pass teacher=, or a hint_bank that has "
-            "them, or set exploration to 'resample' or 'none'."
-        )
-
-
-def _check_dataset(dataset: Any) -> None:
-    if dataset is not None and hasattr(dataset, "__len__") and len(dataset) == 0:
-        raise DataError("train_dataset has no rows. Check the path and the filters (modality, task, num_train).")
-
-
-def _check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:
-    used = [name for name in ("tools", "rollout_func", "environment_factory") if grpo.get(name)]
-    if used and args.exploration != "none":
-        raise ConfigError(
-            f"exploration replaces whole rollouts, which does not work with {', '.join(used)}. "
-            "Set exploration to 'none', or leave them out."
-        )
-
-
-def _check_chat_template(processing_class: Any, dataset: Any) -> None:
-    conversational = dataset is not None and not isinstance(next(iter(dataset))["prompt"], str)
-    if conversational and getattr(processing_class, "chat_template", None) is None:
-        raise ConfigError(
-            f"The processor of {getattr(processing_class, 'name_or_path', 'the model')!r} has no chat template, but "
-            "the data set's prompts are conversations. Use an instruction-tuned model, set processor.chat_template, "
-            "or give prompts as plain text."
         )
 
 

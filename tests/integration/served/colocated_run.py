@@ -18,6 +18,7 @@ from datasets import Dataset
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
 from tests.tiny_models import IMAGE, tiny_image
+from tests.tiny_runs import SHORT_RUN, even_start
 
 HINT = "count the edges"
 
@@ -56,12 +57,7 @@ def _trainer(student: str, teacher: str, folder: str, questions: Dataset) -> KEP
         learning_rate=1e-2,
         lr_scheduler_type="constant",
         max_steps=3,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        seed=3,
+        **SHORT_RUN,
     )
     return KEPOTrainer(
         student,
@@ -70,11 +66,6 @@ def _trainer(student: str, teacher: str, folder: str, questions: Dataset) -> KEP
         questions,
         teacher=ScriptedTeacher(f"<hint>{HINT}</hint>", lambda row: scores.score([row])[0], scores.head),
     )
-
-
-def even_start(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Right for about every second completion of a random policy."""
-    return [float(ids[0] % 2 == 0) for ids in completion_ids]
 
 
 def _questions(images: bool, count: int = 12) -> Dataset:
@@ -100,7 +91,7 @@ def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:
 
     def watched_score(inputs: Any) -> Any:
         batch = score(inputs)
-        rewards = even_start([row[:1] for row in batch["completion_ids"].tolist()])
+        rewards = even_start(None, [row[:1] for row in batch["completion_ids"].tolist()])
         kept = {name: batch[name].tolist() for name in ("injected", "importance_sampling_ratio")}
         batches.append({**kept, "rewards": rewards})
         return batch

@@ -1,4 +1,4 @@
-"""Tiny models and runs for the trainer's tests."""
+"""Tiny models and trainers for the trainer's tests."""
 
 from __future__ import annotations
 
@@ -7,29 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
 from kepo.types import Sample
-from tests.tiny_models import build_text_model, build_vlm, tiny_image
-
-MAGIC = 65  # any ordinary token; its presence is what the reward below calls a right answer
-ANSWER_IDS = (MAGIC, MAGIC, MAGIC)
-
-
-def has_magic(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Right when the completion starts with the magic tokens, which a random policy practically never samples."""
-    return [float(tuple(ids[:3]) == ANSWER_IDS) for ids in completion_ids]
-
-
-def even_start(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Right for about every second completion of a random policy."""
-    return [float(ids[0] % 2 == 0) for ids in completion_ids]
-
-
-def well_formed(completions: Any, **_: Any) -> list[float]:
-    """A format reward that every completion earns."""
-    return [1.0] * len(completions)
+from tests.tiny_models import build_text_model, build_vlm
+from tests.tiny_runs import ANSWER_IDS, SHORT_RUN, even_start, questions
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +29,6 @@ def vlm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(build_vlm(tmp_path_factory.mktemp("models") / "vlm", "llava", seed=0))
 
 
-def questions(count: int = 8, images: bool = False) -> Dataset:
-    """`count` multiple-choice questions in TRL's format."""
-    rows = {
-        "id": [f"q{i}" for i in range(count)],
-        "prompt": [[{"role": "user", "content": f"What does image {i} show?"}] for i in range(count)],
-        "answer": ["A"] * count,
-        "options": [["MRI", "CT"]] * count,
-        "modality": ["MRI"] * count,
-        "task": ["Modality Recognition"] * count,
-    }
-    if images:
-        rows["images"] = [[tiny_image(i)] for i in range(count)]
-    return Dataset.from_dict(rows)
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Callable[..., KEPOConfig]:
     def make(**fields: Any) -> KEPOConfig:
@@ -72,14 +39,8 @@ def config(tmp_path: Path) -> Callable[..., KEPOConfig]:
             max_completion_length=6,
             learning_rate=1e-2,
             max_steps=1,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            gradient_checkpointing=False,
-            disable_tqdm=True,
-            seed=3,
         )
-        return KEPOConfig(**{**defaults, **fields})
+        return KEPOConfig(**{**SHORT_RUN, **defaults, **fields})
 
     return make
 

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
-from tests.integration.trainer.conftest import ANSWER_IDS, has_magic, questions, well_formed
+from tests.tiny_runs import ANSWER_IDS, SHORT_RUN, has_magic, questions, well_formed
 
 
 class FixedRollouts(KEPOTrainer):
@@ -40,19 +40,14 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         max_completion_length=6,
         learning_rate=1e-3,
         max_steps=3,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        gradient_checkpointing=False,
-        disable_tqdm=True,
         gate="token",
         hint_attempts=2,
         hint_level=0,
         hint_max_level=1,
         hint_bank=f"{out}/hints.jsonl",
         hint_leak_policy="allow",
-        seed=3,
         rollout_log=True,
+        **SHORT_RUN,
     )
     trainer = FixedRollouts(
         student, [has_magic, well_formed], args, questions(), teacher=LocalTeacher(teacher, hint_max_new_tokens=2)

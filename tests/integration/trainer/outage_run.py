@@ -12,7 +12,7 @@ from kepo.errors import KepoError, TeacherUnavailableError
 from kepo.exploration import HintBank
 from kepo.teachers.base import ScoreRequest
 from kepo.trainer import exploring
-from tests.integration.trainer.conftest import even_start, has_magic, questions
+from tests.tiny_runs import SHORT_RUN, even_start, has_magic, questions
 
 
 def main(student: str, teacher: str, out: str, what: str) -> None:
@@ -22,16 +22,10 @@ def main(student: str, teacher: str, out: str, what: str) -> None:
         num_generations=4,
         max_completion_length=6,
         max_steps=3,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=100,
-        report_to="none",
-        gradient_checkpointing=False,
-        disable_tqdm=True,
         gate="always",
         exploration="none" if what == "teacher" else "hint",
         hint_bank=None if what == "teacher" else f"{out}/hints.jsonl",
-        seed=3,
+        **{**SHORT_RUN, "save_strategy": "steps", "save_steps": 100},
     )
 
     class Failing(LocalTeacher):

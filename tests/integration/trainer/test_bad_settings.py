@@ -12,8 +12,7 @@ from datasets import Dataset
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
 from kepo.errors import ConfigError, DataError, TeacherError
 from tests.tiny_models import build_text_model, build_tokenizer
-
-from .conftest import even_start, questions
+from tests.tiny_runs import even_start, questions
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from kepo import KEPOTrainer
 from kepo.errors import ConfigError
 from tests.tiny_models import IMAGE
-
-from .conftest import questions
+from tests.tiny_runs import questions
 
 IMAGE_TOKENS = 4  # of an image of these models
 

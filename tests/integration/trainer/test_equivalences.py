@@ -13,8 +13,7 @@ from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 
 from kepo import KEPOTrainer
 from kepo.trainer.seams import moved_seams
-
-from .conftest import even_start, questions, well_formed
+from tests.tiny_runs import even_start, questions, well_formed
 
 
 def _weights(trainer: Any) -> dict[str, torch.Tensor]:

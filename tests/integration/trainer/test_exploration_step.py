@@ -11,8 +11,7 @@ import torch
 
 from kepo import KEPOTrainer, ScriptedTeacher
 from kepo.runs import read_rollouts
-
-from .conftest import ANSWER_IDS, has_magic, well_formed
+from tests.tiny_runs import ANSWER_IDS, has_magic, well_formed
 
 HINT = "<hint>look at\nthe {border}</hint>"
 

@@ -24,8 +24,7 @@ from kepo.trainer.arguments import TeacherArguments
 from kepo.trainer.launch import _teacher
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
-
-from .conftest import has_magic, well_formed
+from tests.tiny_runs import has_magic, well_formed
 
 
 def by_level(conversation: Conversation) -> str:

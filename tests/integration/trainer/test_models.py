@@ -22,8 +22,7 @@ from tests.tiny_models import (
     build_tokenizer,
     build_vlm,
 )
-
-from .conftest import even_start, has_magic, questions, well_formed
+from tests.tiny_runs import even_start, has_magic, questions, well_formed
 
 
 def _changed(trainer: KEPOTrainer, before: dict[str, torch.Tensor]) -> int:

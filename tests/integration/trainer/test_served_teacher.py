@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import pytest
 import torch
 
 from kepo import KEPOTrainer, LocalTeacher
-from kepo.errors import ConfigError, TeacherUnavailableError
+from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
 from kepo.teachers.base import ScoreRequest, Scores
 from kepo.teachers.remote import RemoteTeacher
+from kepo.trainer.launch import _run
+from kepo.trainer.run_folder import write_manifest
 from kepo.types import Sample
+from tests.tiny_runs import even_start, has_magic
 
-from .conftest import even_start, has_magic
 from .test_processes import REPOSITORY
 from .test_teaching_step import _one_batch
 
@@ -168,6 +171,29 @@ def test_a_teacher_that_fails_at_once_leaves_no_checkpoint(
     with pytest.raises(TeacherUnavailableError, match=r"^The teacher gave no hints\.$"):
         trainer.train()
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(TeacherUnavailableError("away"), "interrupted"), (TeacherError("refused"), "interrupted"), (OSError(), "failed")],
+    ids=["away", "refused", "a defect"],
+)
+def test_a_run_that_stopped_for_its_teacher_can_be_gone_on_with(
+    error: Exception,
+    status: str,
+    make_trainer: Callable[..., KEPOTrainer],
+    teacher_folder: str,
+    tmp_path: Path,
+) -> None:
+    class Failing(ServedTeacher):
+        def score(self, requests: Sequence[ScoreRequest]) -> Any:
+            raise error
+
+    write_manifest(tmp_path, {"status": "running"})
+    trainer = make_trainer(teacher=Failing(teacher_folder), output_dir=str(tmp_path), gate="always", exploration="none")
+    with pytest.raises(type(error)):
+        _run(trainer, tmp_path, None)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == status
 
 
 def test_temperature_needs_whole_distributions(make_trainer: Callable[..., KEPOTrainer]) -> None:

@@ -12,8 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from kepo import KEPOTrainer
 from kepo.trainer.shared_images import share_image_features
-
-from .conftest import even_start, questions
+from tests.tiny_runs import even_start, questions
 
 
 def _encoded(tower: Any, images_of: Callable[[Any], int]) -> list[int]:

@@ -11,8 +11,7 @@ import torch
 
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.teachers.base import ScoreRequest
-
-from .conftest import even_start, has_magic, well_formed
+from tests.tiny_runs import even_start, has_magic, well_formed
 
 
 def _one_batch(trainer: KEPOTrainer) -> dict[str, Any]:
@@ -146,7 +145,7 @@ def test_gate_metrics_and_teacher_tokens(make_trainer: Callable[..., KEPOTrainer
 
 
 def test_evaluation_measures_the_policy_alone(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    from .conftest import questions
+    from tests.tiny_runs import questions
 
     trainer = make_trainer(eval_dataset=questions(4), per_device_eval_batch_size=4, eval_strategy="steps", eval_steps=1)
     with _requests(trainer.teacher) as seen:

@@ -19,6 +19,7 @@ from kepo.trainer.exploring import Rollouts
 from kepo.trainer.off_policy import check_references, put_references
 from kepo.trainer.round import Round
 from tests.tiny_models import build_text_model, build_tokenizer
+from tests.tiny_runs import SHORT_RUN, even_start
 
 REFERENCES = [f"<think>look {i}</think>\n<answer>A</answer>" for i in range(4)]
 GROUP = 4
@@ -32,10 +33,6 @@ def _questions(reference: bool = True) -> Dataset:
     if reference:
         rows["reference"] = REFERENCES
     return Dataset.from_dict(rows)
-
-
-def _even_start(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
-    return [float(ids[0] % 2 == 0) for ids in completion_ids]
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +53,11 @@ def make_trainer(models: tuple[str, str], tmp_path: Path) -> Callable[..., KEPOT
             gate="always",
             learning_rate=1e-2,
             max_steps=2,
-            save_strategy="no",
-            report_to="none",
-            gradient_checkpointing=False,
-            disable_tqdm=True,
-            seed=3,
         )
         student, teacher = models
-        args = KEPOConfig(**{**defaults, **fields})
+        args = KEPOConfig(**{**SHORT_RUN, **defaults, **fields})
         data = _questions() if dataset is None else dataset
-        return KEPOTrainer(student, [_even_start], args, data, teacher=LocalTeacher(teacher))
+        return KEPOTrainer(student, [even_start], args, data, teacher=LocalTeacher(teacher))
 
     return make
 

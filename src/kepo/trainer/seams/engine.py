@@ -50,8 +50,7 @@ class _ColocatedPrompts:
         """
         if images is None:
             return tuple(self._generate(prompts=prompts, images=None, **arguments))
-        unknown = [ids for ids in prompts if tuple(ids) not in self._short]
-        if unknown:
+        if any(tuple(ids) not in self._short for ids in prompts):
             raise ConfigError("A colocated vLLM cannot be given images that tools return. Set vllm_mode to 'server'.")
         short = [self._short[tuple(ids)] for ids in prompts]
         read, *rest = self._generate(prompts=short, images=images, **arguments)
