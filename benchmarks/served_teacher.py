@@ -115,7 +115,7 @@ def step(student: str, teacher: Teacher, steps: int, **fields: Any) -> dict[str,
         args = KEPOConfig(
             output_dir=folder, per_device_train_batch_size=16, num_generations=8, max_completion_length=32,
             max_steps=steps, logging_steps=1, save_strategy="no", report_to="none", gradient_checkpointing=False,
-            disable_tqdm=True, seed=0, rollout_log=False, hint_attempts=1, **fields,
+            disable_tqdm=True, seed=0, rollout_log=False, exploration_attempts=1, **fields,
         )  # fmt: skip
         trainer = KEPOTrainer(student, [three_in_ten], args, dataset, teacher=teacher)
         trainer.remove_callback(PrinterCallback)

@@ -32,7 +32,7 @@ def rollout(step: int, row: int, id_: str, right: float, **fields: Any) -> dict[
         "reward": right + 0.5,
         "advantage": right - 0.5,
         "gate": 1.0 if right else 0.0,
-        "group_dead": False,
+        "group_all_failed": False,
         "injected": False,
         "attempt": None,
         "attempts": 0,
@@ -49,7 +49,7 @@ def kepo_step(step: int) -> list[dict[str, Any]]:
     """Three groups of four: one alive, one dead and rescued by one of its rollouts, one dead for lack of a hint."""
     alive = [rollout(step, row, "q1", float(row % 2)) for row in range(4)]
     rescued = [
-        rollout(step, 4 + row, "q2", 0.0, group_dead=True, attempts=3, hints_tried=["Look at the rim."])
+        rollout(step, 4 + row, "q2", 0.0, group_all_failed=True, attempts=3, hints_tried=["Look at the rim."])
         for row in range(4)
     ]
     rescued[0] |= {
@@ -62,7 +62,9 @@ def kepo_step(step: int) -> list[dict[str, Any]]:
         "reward": 1.5,
         "advantage": 1.5,
     }
-    failed = [rollout(step, 8 + row, "q3", 0.0, group_dead=True, exploration_failure="no hint") for row in range(4)]
+    failed = [
+        rollout(step, 8 + row, "q3", 0.0, group_all_failed=True, exploration_failure="no hint") for row in range(4)
+    ]
     return [*alive, *rescued, *failed]
 
 
@@ -73,7 +75,7 @@ SCHEMA = pa.schema(
         ("tokens", pa.int32()),
         *[(f"reward/{name}", pa.float32()) for name in REWARDS],
         *[(name, pa.float32()) for name in ("reward", "advantage", "gate")],
-        *[(name, pa.bool_()) for name in ("group_dead", "injected")],
+        *[(name, pa.bool_()) for name in ("group_all_failed", "injected")],
         *[(name, pa.int32()) for name in ("attempt", "attempts")],
         ("hint", pa.string()),
         ("hint_level", pa.int32()),

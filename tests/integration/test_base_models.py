@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from kepo.benchmark.models import SHIPPED, copy_models
-from kepo.data.phantom.files import draw
-from kepo.data.phantom.knowledge import MISCONCEPTION, facts
-from kepo.data.phantom.questions import phantom_questions
-from kepo.data.phantom.reasoning import write_hint
-from kepo.data.phantom.scene import Scene
 from kepo.errors import ConfigError
 from kepo.evaluation.generate import Sampling, TransformersBackend
 from kepo.evaluation.loading import load_backend
 from kepo.evaluation.reasoning import reasoning_text
+from kepo.phantom.files import draw
+from kepo.phantom.knowledge import MISCONCEPTION, facts
+from kepo.phantom.models import SHIPPED, copy_models
+from kepo.phantom.questions import phantom_questions
+from kepo.phantom.reasoning import write_hint
+from kepo.phantom.scene import Scene
 from kepo.prompts import build_prompt, hint_request, hinted_prompt
 from kepo.rewards.answers import predicted_letter
 from kepo.types import Conversation, Question

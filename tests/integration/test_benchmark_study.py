@@ -16,10 +16,10 @@ from kepo.benchmark.plan import RunPlan, StudySettings, plan_runs
 from kepo.benchmark.questions import write_study_questions
 from kepo.benchmark.results import write_results
 from kepo.benchmark.study import run_plans
-from kepo.benchmark.tokenizer import phantom_tokenizer
 from kepo.benchmark.worker import is_done
 from kepo.errors import KepoError
 from kepo.models.llava import LlavaSize, build_llava
+from kepo.phantom.tokenizer import phantom_tokenizer
 from kepo.runs import open_run, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ SMALL = {"per_device_train_batch_size": "8", "num_generations": "4", "max_comple
 ARMS = [
     Arm("zero-shot", "Base model", None),
     Arm("grpo", "GRPO", "grpo", SMALL),
-    Arm("opd-0", "OPD, λ = 0", "opd", {**SMALL, "on_policy_share": "0"}),
+    Arm("opd-0", "OPD, λ = 0", "opd", {**SMALL, "lmbda": "0"}),
 ]
 SETTINGS = StudySettings(steps=3, validate_every=2, train=8, validation=4, watched=1, test=1, test_others=1)
 

@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model_name_or_path: student\n"
         "teacher_model_name_or_path: teacher\n"
         "hint_max_new_tokens: 4\n"
-        "hint_attempts: 1\n"
+        "exploration_attempts: 1\n"
         "data_path: questions.jsonl\n"
         "num_train: 8\n"
         "num_eval: 4\n"

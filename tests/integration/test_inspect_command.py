@@ -185,7 +185,7 @@ def test_without_exploration_and_teacher_their_columns_are_left_out(tmp_path: Pa
 
 
 def test_metrics_speak_where_there_is_no_rollout_log(tmp_path: Path) -> None:
-    metrics = [{"step": s, "loss": 0.5, "reward": 0.25, "exploration/dead_groups": 0.75} for s in (1, 2)]
+    metrics = [{"step": s, "loss": 0.5, "reward": 0.25, "exploration/all_failed_groups": 0.75} for s in (1, 2)]
     run = write_run(tmp_path / "run", {}, metrics)
     assert _json(run)[0] | {"step": 0} == {
         "step": 0,

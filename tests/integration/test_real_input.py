@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kepo.recipes.launch import train
+from kepo.recipes.recipe import load_recipe
 from kepo.runs import read_rollouts
-from kepo.trainer.launch import train
-from kepo.trainer.recipe import load_recipe
 
 SHORT = ["--max_steps", "2", "--save_steps", "2", "--logging_steps", "1", "--disable_tqdm", "true"]
 
@@ -33,7 +33,7 @@ def test_from_real_images_to_a_trained_vision_language_model(
     for arm in ("sft", "sft-teacher"):
         result = train(load_recipe(f"medical/{arm}", [*data, *SHORT, "--per_device_train_batch_size", "8"]))
         assert (result.folder / "model.safetensors").is_file()
-    small = ["--per_device_train_batch_size", "16", "--max_completion_length", "8", "--hint_attempts", "1"]
+    small = ["--per_device_train_batch_size", "16", "--max_completion_length", "8", "--exploration_attempts", "1"]
     # Two supervised steps teach no answers, so the gate is opened by hand to let the teacher term be seen.
     result = train(load_recipe("medical/kepo", [*data, *SHORT, *small, "--gate", "always"]))
     logs = [log for log in result.history if "loss" in log]
@@ -53,11 +53,11 @@ def test_a_pretrained_language_model_on_reasoning_tasks(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     export_smollm2(Path("models/smollm2"))
     small = ["--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "16"]
-    hints = ["--hint_attempts", "2", "--hint_max_new_tokens", "16", "--max_steps", "1", "--num_train", "8"]
+    hints = ["--exploration_attempts", "2", "--hint_max_new_tokens", "16", "--max_steps", "1", "--num_train", "8"]
     result = train(load_recipe("smollm2/kepo", [*SHORT, *small, *hints, "--correctness_threshold", "2.0"]))
     log = next(log for log in result.history if "loss" in log)
     # No reward reaches 2, so every group is dead: hints are written and tried, and nothing is kept.
-    assert log["exploration/dead_groups"] == 1.0
+    assert log["exploration/all_failed_groups"] == 1.0
     assert log["exploration/attempts"] == 2.0
     assert log["exploration/injected_share"] == 0.0
     rows = read_rollouts(result.folder).to_pylist()

@@ -22,7 +22,7 @@ class Arm:
         label: For tables and figures.
         recipe: Name of a recipe under `phantom/`; None: the base model as it is.
         settings: Recipe fields that differ, by name.
-        teacher: Which teacher, see `kepo.benchmark.lessons.Role`.
+        teacher: Which teacher, see `kepo.phantom.lessons.Role`.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Arm:
 _TRAINED = (
     Arm("sft", "SFT on the true reasoning", "sft"),
     Arm("grpo", "GRPO", "grpo"),
-    Arm("opd-0", "OPD, λ = 0", "opd", {"on_policy_share": "0"}),
-    Arm("opd-0.5", "OPD, λ = 0.5", "opd", {"on_policy_share": "0.5"}),
+    Arm("opd-0", "OPD, λ = 0", "opd", {"lmbda": "0"}),
+    Arm("opd-0.5", "OPD, λ = 0.5", "opd", {"lmbda": "0.5"}),
     Arm("opd", "OPD, λ = 1", "opd"),
     Arm("grpo-uniform", "GRPO + uniform OPD", "grpo-uniform"),
     Arm("grpo-gated", "GRPO + gated OPD", "grpo-gated"),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from kepo.benchmark.arms import OTHER_TEACHERS, ZERO_SHOT
 from kepo.evaluation.accuracy import IN_DOMAIN, OUT_OF_DOMAIN, paired_scores, split_domains
-from kepo.evaluation.paired import Difference, holm, paired_bootstrap, sign_flip_test
 from kepo.reports.claims import pair_runs
 from kepo.reports.study import Study
+from kepo.statistics.paired import Difference, holm, paired_bootstrap, sign_flip_test
 
 if TYPE_CHECKING:
     import pyarrow as pa

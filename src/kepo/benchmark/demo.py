@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from kepo.benchmark.arms import OTHER_TEACHERS, RELIABLE, Arm, all_arms, demo_arms
-from kepo.benchmark.build import build_models
-from kepo.benchmark.models import copy_models
 from kepo.benchmark.plan import MODELS, StudySettings, plan_runs
 from kepo.benchmark.questions import write_study_questions
 from kepo.benchmark.study import describe_study, run_plans
 from kepo.benchmark.tuning import tune
+from kepo.phantom.build import build_models
+from kepo.phantom.models import copy_models
 
 DEMO = StudySettings(bases=("student-1", "student-2"), seeds=(1,), steps=60, test=210)
 FULL = StudySettings(bases=("student-1", "student-2", "student-3"), seeds=(1, 2), steps=40, test=315)

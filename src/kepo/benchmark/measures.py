@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from kepo.evaluation.reasoning import reasoning_text, statements, summarize_reasoning
-from kepo.evaluation.stability import measure
 from kepo.reports.study import RunData, Study
 from kepo.runs import ROLLOUTS, read_rollouts
+from kepo.statistics.stability import measure
 
 if TYPE_CHECKING:
     import pyarrow as pa

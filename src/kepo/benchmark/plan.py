@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.benchmark.arms import RELIABLE, Arm
-from kepo.trainer.recipe_files import find_recipe, read_recipe
+from kepo.recipes.files import find_recipe, read_recipe
 
 DATA = "data"
 MODELS = "models"

@@ -9,9 +9,9 @@ from pathlib import Path
 from kepo.benchmark.arms import TRAINED_ON
 from kepo.benchmark.plan import DATA, StudySettings
 from kepo.data.omnimedvqa import MODALITIES
-from kepo.data.phantom.files import write_questions
-from kepo.data.phantom.questions import phantom_questions
 from kepo.errors import ConfigError
+from kepo.phantom.files import write_questions
+from kepo.phantom.questions import phantom_questions
 from kepo.types import Question
 
 _NOTE = "data.json"

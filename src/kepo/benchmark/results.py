@@ -24,9 +24,9 @@ from kepo.benchmark.measures import (
 from kepo.benchmark.plan import DATA
 from kepo.data.files import load_jsonl
 from kepo.evaluation.accuracy import macro_accuracy, paired_scores, split_domains
-from kepo.evaluation.paired import paired_bootstrap
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.study import Arm, Study
+from kepo.statistics.paired import paired_bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa

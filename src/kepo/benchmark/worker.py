@@ -38,7 +38,7 @@ def run(plan: RunPlan) -> None:
     """Train and evaluate; what is printed, and why it failed if it did, goes to the plan's log.
 
     Raises:
-        KepoError: as `kepo.trainer.launch.train` and `kepo.evaluation.run.evaluate`.
+        KepoError: as `kepo.recipes.launch.train` and `kepo.evaluation.run.evaluate`.
     """
     note = plan.folder / _IDENTITY
     note.unlink(missing_ok=True)
@@ -68,8 +68,8 @@ def _train(plan: RunPlan) -> None:
 
     from kepo.benchmark.validation import Validation
     from kepo.data.files import load_jsonl
-    from kepo.trainer.launch import train
-    from kepo.trainer.recipe import load_recipe
+    from kepo.recipes.launch import train
+    from kepo.recipes.recipe import load_recipe
 
     logging.disable_progress_bar()
     questions = load_jsonl(plan.study / DATA / "validation.jsonl")

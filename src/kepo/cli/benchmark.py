@@ -27,9 +27,9 @@ def data(
     from rich.console import Console
 
     from kepo.data.omnimedvqa import MODALITIES
-    from kepo.data.phantom.files import write_omnimedvqa, write_questions
-    from kepo.data.phantom.questions import phantom_questions
     from kepo.errors import ConfigError
+    from kepo.phantom.files import write_omnimedvqa, write_questions
+    from kepo.phantom.questions import phantom_questions
 
     if layout not in ("kepo", "omnimedvqa"):
         raise ConfigError(f"layout is {layout!r}; use 'kepo' or 'omnimedvqa'.")
@@ -53,7 +53,7 @@ def models(out: Out) -> None:
     """Copy the base models that come with the package: three students and a teacher."""
     from rich.console import Console
 
-    from kepo.benchmark.models import SHIPPED, copy_models
+    from kepo.phantom.models import SHIPPED, copy_models
 
     copy_models(out)
     Console().print(f"{', '.join(SHIPPED)}: {out}", highlight=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def build(
     """Make the base models from their seeds (all of them: some 45 minutes of one CPU core)."""
     from rich.console import Console
 
-    from kepo.benchmark.build import MODEL_PLANS, build_models
+    from kepo.phantom.build import MODEL_PLANS, build_models
 
     console = Console()
     build_models(out, name or tuple(MODEL_PLANS), tell=lambda text: console.print(text, highlight=False))
@@ -79,7 +79,7 @@ def sheet(
     size: Annotated[int, typer.Option(help="Side of one image in pixels.")] = 160,
 ) -> None:
     """Draw a contact sheet: every modality, several scenes."""
-    from kepo.data.phantom.contact_sheet import contact_sheet
+    from kepo.phantom.contact_sheet import contact_sheet
 
     # With a palette of its own the file is less than half as large, and no colour is far off.
     contact_sheet(size).quantize(128, kmeans=2).save(file, optimize=True)

@@ -12,7 +12,7 @@ def fields(
     search: Annotated[str | None, typer.Argument(help="Only fields whose name or text contains this.")] = None,
 ) -> None:
     """List the fields of a recipe that are not TRL's own."""
-    from kepo.trainer.recipe import field_tables
+    from kepo.recipes.recipe import field_tables
 
     if markdown:
         typer.echo(field_tables(), nl=False)
@@ -20,7 +20,7 @@ def fields(
     from rich.console import Console
     from rich.table import Table
 
-    from kepo.trainer.recipe import own_fields
+    from kepo.recipes.recipe import own_fields
 
     table = Table("field", "default", "meaning")
     for rows in own_fields().values():

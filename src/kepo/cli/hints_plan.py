@@ -13,8 +13,8 @@ from kepo.exploration.filling import FillSettings
 
 if TYPE_CHECKING:
     from kepo.data.arguments import DataArguments
+    from kepo.recipes.arguments import TeacherArguments
     from kepo.teachers.base import HintWriter
-    from kepo.trainer.arguments import TeacherArguments
     from kepo.types import Group, Question
 
 DEFAULT_BANK = "hints.jsonl"
@@ -109,7 +109,7 @@ class _Base:
 
 def _defaults(options: Options) -> _Base:
     from kepo.data.arguments import DataArguments, load_questions
-    from kepo.trainer.arguments import TeacherArguments
+    from kepo.recipes.arguments import TeacherArguments
 
     if options.dataset is None:
         raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
@@ -119,8 +119,8 @@ def _defaults(options: Options) -> _Base:
 
 def _of_recipe(options: Options) -> _Base:
     from kepo.data.arguments import load_splits
+    from kepo.recipes.recipe import load_recipe
     from kepo.trainer.config import KEPOConfig
-    from kepo.trainer.recipe import load_recipe
 
     recipe = load_recipe(str(options.recipe), [] if options.dataset is None else ["--data_path", options.dataset])
     training = recipe.training
@@ -162,7 +162,7 @@ def _load_teacher(
 ) -> HintWriter:
     import torch
 
-    from kepo.trainer.launch import load_teacher
+    from kepo.recipes.launch import load_teacher
 
     if teacher.teacher_device is None and not teacher.teacher_url:
         teacher = replace(teacher, teacher_device="cuda" if torch.cuda.is_available() else "cpu")

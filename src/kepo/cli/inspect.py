@@ -25,7 +25,7 @@ _DEFAULT_LIMIT = 20
 _TEXTS = ("prompt", "completion", "hint", "hints_tried")
 _ONLY: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "injected": lambda record: bool(record["injected"]),
-    "dead": lambda record: bool(record["group_dead"]),
+    "dead": lambda record: bool(record["group_all_failed"]),
     "open": lambda record: (record["gate"] or 0.0) > 0,
     "wrong": lambda record: record["right"] is False,
 }
@@ -33,7 +33,7 @@ _ONLY: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 _METRICS = {
     "reward": "reward",
     "right": "",
-    "dead_groups": "exploration/dead_groups",
+    "dead_groups": "exploration/all_failed_groups",
     "rescued_groups": "exploration/rescued_groups",
     "injected": "exploration/injected_share",
     "gate_open": "gate/open_share",
@@ -249,7 +249,9 @@ def _steps(run: Run) -> list[dict[str, Any]]:
         logged.setdefault(record["step"], {}).update(record)
     records = _records(run, None, texts=False) if any((run.folder / ROLLOUTS).glob("step-*.parquet")) else []
     groups = {step: list(part) for step, part in groupby(_groups(run, records), key=lambda group: group.step)}
-    explores = _setting(run, "exploration", "none") != "none" or any(r["group_dead"] or r["injected"] for r in records)
+    explores = _setting(run, "exploration", "none") != "none" or any(
+        r["group_all_failed"] or r["injected"] for r in records
+    )
     teaches = any("gate/open_share" in record for record in logged.values()) or any(r["gate"] for r in records)
     steps = []
     for step in sorted({*logged, *groups}):

@@ -48,9 +48,9 @@ def _launch(config: str | None, gpus: int | None) -> Launch:
 
     if config is None:
         return default_launch(gpus or 1)
-    from kepo.trainer.seams import accelerate_config_file
+    from kepo.recipes.accelerate_files import config_file
 
-    return read_launch(accelerate_config_file(config), gpus)
+    return read_launch(config_file(config), gpus)
 
 
 def _show(console: Console, recipe: str, planned: RecipePlan) -> None:

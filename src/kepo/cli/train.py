@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from kepo.trainer.launch import Result
+    from kepo.recipes.launch import Result
 
 # What the closing table shows, where the run logged it.
 _SHOWN = {
     "reward": "reward",
     "exploration/correct_before": "correct before exploration",
-    "exploration/dead_groups": "dead groups",
+    "exploration/all_failed_groups": "dead groups",
     "exploration/rescued_groups": "rescued of the explored groups",
     "exploration/attempts_per_rescue": "attempts per rescue",
     "exploration/tokens_per_rescue": "tokens per rescue",
@@ -57,8 +57,8 @@ def train(
     """Train with a recipe; `--field value` sets any field of it (`kepo fields` lists those that are not TRL's)."""
     overrides = list(context.args)
     if go_on:
-        from kepo.trainer.continuing import how_to_continue, run_folder_of
-        from kepo.trainer.recipe_files import find_recipe
+        from kepo.recipes.continuing import how_to_continue, run_folder_of
+        from kepo.recipes.files import find_recipe
 
         more = how_to_continue(recipe, overrides)
         if more is None:
@@ -70,8 +70,8 @@ def train(
         return
     from accelerate import PartialState
 
-    from kepo.trainer.launch import train as run
-    from kepo.trainer.recipe import load_recipe
+    from kepo.recipes.launch import train as run
+    from kepo.recipes.recipe import load_recipe
 
     result = run(load_recipe(recipe, overrides))
     _show(result)
@@ -83,9 +83,9 @@ def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:
     """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
-    from kepo.trainer.seams import accelerate_config_file
+    from kepo.recipes.accelerate_files import config_file
 
-    arguments = ["--config_file", accelerate_config_file(config), "-m", "kepo", "train", recipe, *overrides]
+    arguments = ["--config_file", config_file(config), "-m", "kepo", "train", recipe, *overrides]
     launch_command(launch_command_parser().parse_args(arguments))
 
 

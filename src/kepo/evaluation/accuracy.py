@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from kepo.errors import DataError
-from kepo.evaluation.intervals import Interval, bootstrap_mean, finite, wilson
+from kepo.statistics.intervals import Interval, bootstrap_mean, finite, wilson
 
 IN_DOMAIN = "in-domain"
 OUT_OF_DOMAIN = "out-of-domain"

@@ -106,7 +106,7 @@ class TransformersBackend:
         batch_size: int = 64,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        from kepo.teachers.encoding import load_processor, sees_images, tokenizer_of
+        from kepo.models.encoding import load_processor, sees_images, tokenizer_of
 
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; give at least 1")
@@ -163,7 +163,7 @@ class TransformersBackend:
         return prompt
 
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        from kepo.teachers.encoding import encode
+        from kepo.models.encoding import encode
 
         return encode(self._processor, prompts, None, self._model.device, self._chat_template_kwargs)
 

@@ -102,8 +102,8 @@ def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, s
     Raises:
         ConfigError: the teacher's tokenizer cannot say where a token begins.
     """
+    from kepo.models.encoding import tokenizer_of
     from kepo.teachers.base import ScoreRequest
-    from kepo.teachers.encoding import tokenizer_of
 
     tokenizer = tokenizer_of(teacher.processor)
     if not tokenizer.is_fast:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
-    from kepo.evaluation.intervals import Interval
-    from kepo.evaluation.paired import Difference, McNemar
+    from kepo.statistics.intervals import Interval
+    from kepo.statistics.paired import Difference, McNemar
 
 _MEASURES = {
     "format_rate": "outputs in the form asked for",
@@ -132,7 +132,7 @@ def compare(first: Evaluation, second: Evaluation) -> list[Comparison]:
 
 def _compared(name: str, first: pa.Table, second: pa.Table) -> Comparison:
     from kepo.evaluation.accuracy import paired_scores
-    from kepo.evaluation.paired import mcnemar, paired_bootstrap
+    from kepo.statistics.paired import mcnemar, paired_bootstrap
 
     _, scores = paired_scores([first, second])
     yes_or_no = bool(((scores == 0) | (scores == 1)).all())

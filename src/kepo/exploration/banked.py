@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from kepo.addresses import address_of
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import audited_hint
 from kepo.exploration.hints import HintSource, has_answer, judge_hint, teacher_hints
 from kepo.exploration.settings import ExplorationSettings
+from kepo.files import address_of
 from kepo.prompts import hint_request
 from kepo.teachers.base import HintWriter
 from kepo.types import Group, Hint

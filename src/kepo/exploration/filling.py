@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kepo.addresses import address_of
 from kepo.errors import ConfigError, KepoError
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint
 from kepo.exploration.hints import has_answer
 from kepo.exploration.settings import LEAK_POLICIES
+from kepo.files import address_of
 from kepo.prompts import HINT_LEVELS, hint_request, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group

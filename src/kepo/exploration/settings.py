@@ -9,7 +9,7 @@ from kepo.errors import ConfigError
 from kepo.prompts import HINT_LEVELS
 
 EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
-TRIGGERS: tuple[str, ...] = ("dead", "mean_below", "always")
+TRIGGERS: tuple[str, ...] = ("all_failed", "mean_below", "always")
 LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
 
 # Errors name the field as a recipe spells it too, where that differs.
@@ -17,8 +17,8 @@ _IN_A_RECIPE = {
     "mode": "exploration",
     "trigger": "exploration_trigger",
     "trigger_mean": "exploration_trigger_mean",
-    "attempts": "hint_attempts",
-    "samples_per_attempt": "hint_samples_per_attempt",
+    "attempts": "exploration_attempts",
+    "samples_per_attempt": "exploration_samples_per_attempt",
     "leak_policy": "hint_leak_policy",
 }
 
@@ -29,7 +29,7 @@ class ExplorationSettings:
 
     Attributes:
         mode: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
-        trigger: "dead" (no rollout correct, whatever its format earned), "mean_below" (mean reward below
+        trigger: "all_failed" (no rollout correct, whatever its format earned), "mean_below" (mean reward below
             `trigger_mean`) or "always" (any failed rollout).
         trigger_mean: Bound of "mean_below", in units of reward.
         num_injected: K >= 1, rollouts of a group replaced at most (paper: 2 of 8).
@@ -46,7 +46,7 @@ class ExplorationSettings:
     """
 
     mode: str = "hint"
-    trigger: str = "dead"
+    trigger: str = "all_failed"
     trigger_mean: float = 0.0
     num_injected: int = 2
     attempts: int = 5

@@ -12,13 +12,13 @@ from kepo.types import Group
 def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
     """Whether `group` is to be explored under `settings`; never a group without a failed rollout to replace.
 
-    With the trigger "dead" a group needs it when no rollout is correct, whatever its other rewards: this is the
+    With the trigger "all_failed" a group needs it when no rollout is correct, whatever its other rewards: this is the
     learning cliff, where the correctness reward has no variance. The mean of "mean_below" leaves out rewards that are
     NaN (a reward function that does not apply).
     """
     if settings.mode == "none" or all(group.correct):
         return False
-    if settings.trigger == "dead":
+    if settings.trigger == "all_failed":
         return not any(group.correct)
     if settings.trigger == "mean_below":
         return _mean(group.rewards) < settings.trigger_mean

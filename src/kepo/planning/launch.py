@@ -67,7 +67,7 @@ def read_launch(file: str | Path, gpus: int | None = None) -> Launch:
     """What an accelerate config asks for.
 
     Args:
-        file: The config; TRL's and ours are found by `kepo.trainer.seams.accelerate_config_file`.
+        file: The config; TRL's and ours are found by `kepo.recipes.accelerate_files.config_file`.
         gpus: Instead of its `num_processes`.
 
     Raises:

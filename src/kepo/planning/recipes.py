@@ -30,12 +30,12 @@ class RecipePlan:
 
 
 def load_for_gpu(name: str, overrides: Sequence[str] = ()) -> Any:
-    """A recipe (`kepo.trainer.recipe.load_recipe`) as a machine with GPUs reads it, also where there is none.
+    """A recipe (`kepo.recipes.recipe.load_recipe`) as a machine with GPUs reads it, also where there is none.
 
     Without accelerator a recipe that says nothing of bfloat16 trains in float32; with one, TRL's default is bfloat16.
     """
-    from kepo.trainer.recipe import load_recipe
-    from kepo.trainer.recipe_files import find_recipe, read_recipe
+    from kepo.recipes.files import find_recipe, read_recipe
+    from kepo.recipes.recipe import load_recipe
 
     given = {word[2:].split("=")[0] for word in overrides if word.startswith("--")}
     if {"bf16", "fp16", "no_bf16"} & (given | read_recipe(find_recipe(name)).keys()):
@@ -47,7 +47,7 @@ def plan_recipe(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
     """Plan a recipe.
 
     Args:
-        recipe: A `kepo.trainer.recipe.Recipe`.
+        recipe: A `kepo.recipes.recipe.Recipe`.
         launch: GPUs and sharding.
         gpu_memory: Of one GPU, in GiB.
         prompt_text: Tokens of a prompt beside its image.

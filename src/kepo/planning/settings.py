@@ -138,7 +138,7 @@ def settings_of(
     adapter: Adapter | None,
     prompt_text: int = TEXT_TOKENS,
 ) -> PlanSettings:
-    """The numbers of a recipe (`kepo.trainer.recipe.Recipe`).
+    """The numbers of a recipe (`kepo.recipes.recipe.Recipe`).
 
     Raises:
         ConfigError: The recipe holds images of any size and its model does too, so that nothing can be counted.

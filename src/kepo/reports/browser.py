@@ -59,7 +59,7 @@ def _card(one: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
         "rewards": [[line(name[7:]), _finite(row[name])] for name in row if name.startswith("reward/")],
         **{name: _finite(row.get(name)) for name in ("reward", "advantage", "gate")},
         "tokens": row.get("tokens"),
-        "dead": bool(row.get("group_dead")),
+        "dead": bool(row.get("group_all_failed")),
         **_exploration(row),
         "images": _images(one, thumbnails),
     }

@@ -20,9 +20,9 @@ from kepo.evaluation.accuracy import (
     question_scores,
     split_domains,
 )
-from kepo.evaluation.intervals import Interval
-from kepo.evaluation.paired import Difference, holm, paired_bootstrap, sign_flip_test
 from kepo.reports.study import Arm, RunData, Study
+from kepo.statistics.intervals import Interval
+from kepo.statistics.paired import Difference, holm, paired_bootstrap, sign_flip_test
 
 if TYPE_CHECKING:
     import pyarrow as pa

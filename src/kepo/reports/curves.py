@@ -8,8 +8,8 @@ from math import isfinite
 
 import numpy as np
 
-from kepo.evaluation.stability import VALIDATION, smoothed
 from kepo.reports.study import Arm, RunData
+from kepo.statistics.stability import VALIDATION, smoothed
 
 OUT_OF_DOMAIN_KEY = "validation/out_of_domain"
 _SMOOTH_FROM = 30

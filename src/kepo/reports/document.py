@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TypeAlias
 
-from kepo.evaluation.intervals import Interval
 from kepo.reports.terminal import visible
+from kepo.statistics.intervals import Interval
 
 NONE = "–"
 """Shown where there is no value."""

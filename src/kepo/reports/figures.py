@@ -14,10 +14,10 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kepo.evaluation.intervals import Interval
 from kepo.reports.curves import Curve
 from kepo.reports.document import line
 from kepo.reports.palette import GRID, INK, LIGHT, PAPER, SOFT, ArmStyle
+from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kepo.evaluation.accuracy import OUT_OF_DOMAIN
-from kepo.evaluation.paired import holm
 from kepo.reports.claims import Claims
 from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Study
+from kepo.statistics.paired import holm
 
 _MOST_SENTENCES = 3
 

@@ -16,11 +16,11 @@ import numpy as np
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import paired_scores
-from kepo.evaluation.intervals import Interval, wilson
-from kepo.evaluation.paired import paired_bootstrap
 from kepo.reports.document import line
 from kepo.reports.load import same_questions
 from kepo.reports.study import Arm, EvaluationData, RunData, Study
+from kepo.statistics.intervals import Interval, wilson
+from kepo.statistics.paired import paired_bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -174,7 +174,7 @@ def _stratum(one: Shown) -> tuple[Any, ...]:
     row = one.row
     return (
         bool(row["injected"]),
-        bool(row.get("group_dead")),
+        bool(row.get("group_all_failed")),
         (row.get("gate") or 0.0) > 0,
         one.right,
         row.get("modality"),

@@ -66,7 +66,7 @@ class RolloutGroup:
     @property
     def dead(self) -> bool:
         """Whether all its rollouts failed before exploration."""
-        return any(record["group_dead"] for record in self.records)
+        return any(record["group_all_failed"] for record in self.records)
 
     @property
     def explored(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kepo.evaluation.stability import measure, seed_spread
 from kepo.reports.claims import Claims
 from kepo.reports.curves import OUT_OF_DOMAIN_KEY, Curve, curve, validation_key, window_of
 from kepo.reports.document import Block, Cell, Figure, Legend, Row, Section, Table, mean, number, percent, without_empty
@@ -14,11 +13,12 @@ from kepo.reports.figures import as_svg, curves_figure
 from kepo.reports.palette import arm_styles, drawn_arms
 from kepo.reports.results import Drawn
 from kepo.reports.study import Arm, RunData, Study
+from kepo.statistics.stability import measure, seed_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-_DEAD = "exploration/dead_groups"
+_DEAD = "exploration/all_failed_groups"
 _GATE = "gate/open_share"
 # Key of a metric -> heading; those with True are shares.
 _EXPLORATION = {

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from kepo.errors import ConfigError, DataError
+from kepo.recipes.files import read_recipe
 from kepo.runs import RUNS, STUDY
 from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, DataSpec, ModelSpec, StudySpec
-from kepo.trainer.recipe_files import read_recipe
 
 RECIPES = "recipes"
 LOGS = "logs"
@@ -165,7 +165,7 @@ def check_recipes(plans: Sequence[RunPlan]) -> None:
     Raises:
         ConfigError: names file and field.
     """
-    from kepo.trainer.recipe import check_recipe
+    from kepo.recipes.recipe import check_recipe
 
     seen = set()
     for plan in plans:

@@ -14,6 +14,7 @@ import yaml
 
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
 from kepo.errors import ConfigError
+from kepo.recipes.files import STUDIES, find_file, find_recipe
 from kepo.studies.schema import (
     DEFAULT_MODEL,
     ArmSpec,
@@ -23,7 +24,6 @@ from kepo.studies.schema import (
     SlurmSpec,
     StudySpec,
 )
-from kepo.trainer.recipe_files import STUDIES, find_file, find_recipe
 
 T = TypeVar("T")
 

@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kepo.errors import TeacherError
-from kepo.objective.divergence import OutputHead, chunked_token_logps
-from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
-from kepo.teachers.encoding import (
+from kepo.models.encoding import (
     check_chat_template,
     encode,
     filler_prompt,
@@ -31,7 +29,9 @@ from kepo.teachers.encoding import (
     sees_images,
     tokenizer_of,
 )
-from kepo.teachers.head import backbone, check_head, output_head, whole_copy
+from kepo.models.head import backbone, check_head, output_head, whole_copy
+from kepo.objective.divergence import OutputHead, chunked_token_logps
+from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
 from kepo.types import Conversation, Prompt
 
 if TYPE_CHECKING:

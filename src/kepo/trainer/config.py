@@ -120,7 +120,7 @@ class KEPOConfig(GRPOConfig):
         default=1.0, metadata={"help": "Weight of the policy term; 0 leaves pure on-policy distillation."}
     )
 
-    on_policy_share: float = field(
+    lmbda: float = field(
         default=1.0,
         metadata={
             "help": "In [0, 1], lambda of GKD: share of groups learned from the student's rollouts; the others are "
@@ -137,9 +137,9 @@ class KEPOConfig(GRPOConfig):
         },
     )
     exploration_trigger: str = field(
-        default="dead",
+        default="all_failed",
         metadata={
-            "help": "Which groups are explored: 'dead' (no rollout correct), 'mean_below' (mean of "
+            "help": "Which groups are explored: 'all_failed' (no rollout correct), 'mean_below' (mean of "
             "`correctness_reward` below `exploration_trigger_mean`) or 'always' (any failed rollout)."
         },
     )
@@ -147,8 +147,8 @@ class KEPOConfig(GRPOConfig):
         default=0.5, metadata={"help": "Bound of `exploration_trigger=mean_below`."}
     )
     num_injected: int = field(default=2, metadata={"help": "K: rollouts of a group replaced at most, 1 <= K <= G."})
-    hint_attempts: int = field(default=5, metadata={"help": "Attempts per explored group, >= 1."})
-    hint_samples_per_attempt: int | None = field(
+    exploration_attempts: int = field(default=5, metadata={"help": "Attempts per explored group, >= 1."})
+    exploration_samples_per_attempt: int | None = field(
         default=None, metadata={"help": "Samples per attempt and group; None: as many as are still missing."}
     )
     hint_level: int = field(default=1, metadata={"help": "Strength of the hint: 0 concept, 1 plan, 2 near-solution."})
@@ -213,8 +213,8 @@ class KEPOConfig(GRPOConfig):
             trigger=self.exploration_trigger,
             trigger_mean=self.exploration_trigger_mean,
             num_injected=self.num_injected,
-            attempts=self.hint_attempts,
-            samples_per_attempt=self.hint_samples_per_attempt,
+            attempts=self.exploration_attempts,
+            samples_per_attempt=self.exploration_samples_per_attempt,
             hint_level=self.hint_level,
             hint_max_level=self.hint_max_level,
             leak_policy=self.hint_leak_policy,
@@ -259,11 +259,11 @@ class KEPOConfig(GRPOConfig):
         _in_range("distillation_weight", self.distillation_weight, 0.0, math.inf)
         _in_range("distillation_weight_end", self.distillation_weight_end, 0.0, math.inf)
         _in_range("policy_weight", self.policy_weight, 0.0, math.inf)
-        _in_range("on_policy_share", self.on_policy_share, 0.0, 1.0)
-        if self.on_policy_share < 1 and self.exploration != "none":
+        _in_range("lmbda", self.lmbda, 0.0, 1.0)
+        if self.lmbda < 1 and self.exploration != "none":
             raise ConfigError(
-                f"on_policy_share is {self.on_policy_share} with exploration={self.exploration!r}: groups taken from "
-                "the data cannot be explored. Set exploration to 'none', or on_policy_share to 1."
+                f"lmbda is {self.lmbda} with exploration={self.exploration!r}: groups taken from "
+                "the data cannot be explored. Set exploration to 'none', or lmbda to 1."
             )
         for name in ("divergence_temperature", "divergence_chunk_size", "injection_gamma", "gate_min_probability"):
             if not getattr(self, name) > 0:

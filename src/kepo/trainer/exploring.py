@@ -237,7 +237,7 @@ class ExplorationStep:
 
     def _log_groups(self, groups: Sequence[Group], dead: set[int]) -> None:
         flags = [flag for group in groups for flag in group.correct]
-        self._trainer.log_metric("exploration/dead_groups", len(dead) / len(groups))
+        self._trainer.log_metric("exploration/all_failed_groups", len(dead) / len(groups))
         self._trainer.log_metric("exploration/correct_before", sum(flags) / len(flags))
 
     def _log_rescues(self, explored: Sequence[_Explored]) -> None:

@@ -1,6 +1,6 @@
 """The data's own completions in the place of rollouts: lambda of GKD (arXiv 2306.13649, algorithm 1).
 
-With `on_policy_share` = 1 every group is learned from the student's rollouts, with 0 from the data alone. GKD draws for
+With `lmbda` = 1 every group is learned from the student's rollouts, with 0 from the data alone. GKD draws for
 a batch; here every group is drawn for itself, so that a small batch has both.
 """
 
@@ -28,9 +28,9 @@ def check_references(dataset: Any, share: float) -> None:
     """
     if share < 1.0 and COLUMN not in (getattr(dataset, "column_names", None) or ()):
         raise DataError(
-            f"on_policy_share is {share:g}, so some groups are learned from the data's own completions, but the data "
+            f"lmbda is {share:g}, so some groups are learned from the data's own completions, but the data "
             f"set has no column {COLUMN!r}. Build it with kepo.data.to_dataset from questions that have a 'reasoning' "
-            "in their metadata, or set on_policy_share to 1."
+            "in their metadata, or set lmbda to 1."
         )
 
 
@@ -46,7 +46,7 @@ def put_references(trainer: KEPOTrainer, round_: Round, rollouts: Rollouts) -> N
     first = trainer.accelerator.process_index * len(round_.rows)
     for row, data in enumerate(round_.rows):
         group = (first + row) // trainer.num_generations
-        if random.Random(f"{args.seed}/{trainer.state.global_step}/{group}").random() < args.on_policy_share:
+        if random.Random(f"{args.seed}/{trainer.state.global_step}/{group}").random() < args.lmbda:
             continue
         ids = seams.completion_ids(trainer, data[COLUMN])
         rollouts.completion_ids[row] = ids

@@ -70,7 +70,7 @@ class KEPOTrainer(GRPOTrainer):
         checks.check_gate_reward(args, names)
         checks.check_teacher(args, teacher)
         checks.check_dataset(train_dataset)
-        check_references(train_dataset, args.on_policy_share)
+        check_references(train_dataset, args.lmbda)
         checks.check_generation(args, grpo)
         hint_writer = TogetherWriter(self, teacher) if teacher is not None and args.uses_hints else None
         explorer = None
@@ -169,7 +169,7 @@ class KEPOTrainer(GRPOTrainer):
         round_.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
         round_.completions = completions
         rollouts = Rollouts(prompt_ids, completion_ids, completions, logprobs)
-        if self.args.on_policy_share < 1:
+        if self.args.lmbda < 1:
             put_references(self, round_, rollouts)
         if self._exploration is not None:
             with round_.clock("exploration"):

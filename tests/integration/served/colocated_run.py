@@ -49,7 +49,7 @@ def _trainer(student: str, teacher: str, folder: str, questions: Dataset) -> KEP
         bf16=False,
         use_cpu=True,
         exploration_trigger="always",
-        hint_attempts=4,
+        exploration_attempts=4,
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=8,

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kepo import LocalTeacher, RemoteTeacher
 from kepo.errors import TeacherError
 from kepo.prompts import hint_request
+from kepo.recipes.launch import train
+from kepo.recipes.recipe import load_recipe
 from kepo.teachers.base import ScoreRequest, SparseScores
-from kepo.trainer.launch import train
-from kepo.trainer.recipe import load_recipe
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
 from tools.faults import FAULTS_OF_CONTENT
@@ -128,7 +128,16 @@ def test_a_run_with_a_served_teacher_is_the_run_with_a_local_one(
     small = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "16"]
     # Steps so small that both students stay the same up to rounding, whose samples can be compared then.
     shared = ["--model_name_or_path", student, *teacher, *small, "--max_steps", "2", "--learning_rate", "1e-9"]
-    shared += ["--save_strategy", "no", "--gate", "always", "--hint_attempts", "1", "--hint_max_new_tokens", "12"]
+    shared += [
+        "--save_strategy",
+        "no",
+        "--gate",
+        "always",
+        "--exploration_attempts",
+        "1",
+        "--hint_max_new_tokens",
+        "12",
+    ]
     here = train(load_recipe("smollm2/kepo", [*shared, "--output_dir", "here", "--teacher_dtype", "float32"]))
     served = train(load_recipe("smollm2/kepo", [*shared, "--output_dir", "served", "--teacher_url", text_server.url]))
     for name in ("reward", "exploration/correct_before", "gate/open_share", "teacher/tokens"):

@@ -41,7 +41,7 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         learning_rate=1e-3,
         max_steps=3,
         gate="token",
-        hint_attempts=2,
+        exploration_attempts=2,
         hint_level=0,
         hint_max_level=1,
         hint_bank=f"{out}/hints.jsonl",

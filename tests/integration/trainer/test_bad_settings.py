@@ -21,7 +21,7 @@ from tests.tiny_runs import even_start, questions
         ({"num_injected": 5}, ["num_injected", "5", "4"]),
         ({"gate": "sometimes"}, ["gate", "'sometimes'", "trajectory"]),
         ({"exploration": "wander"}, ["wander", "hint"]),
-        ({"hint_attempts": 0}, ["0", "1"]),
+        ({"exploration_attempts": 0}, ["0", "1"]),
         ({"divergence_interpolation": 1.5}, ["divergence_interpolation", "1.5", "between 0 and 1"]),
         ({"divergence_temperature": 0.0}, ["divergence_temperature", "greater than 0"]),
         ({"injection_correction": "magic"}, ["injection_correction", "shaped"]),
@@ -99,7 +99,7 @@ def test_the_reward_of_a_group_without_ground_truth(make_trainer: Callable[..., 
     trainer = make_trainer((not_applicable, even_start), dataset=dataset)
     trainer.train()
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    assert log["exploration/dead_groups"] == 0.0
+    assert log["exploration/all_failed_groups"] == 0.0
     assert log["gate/open_share"] == 0.0
 
 

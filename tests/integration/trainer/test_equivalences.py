@@ -126,7 +126,7 @@ def test_one_batch_of_eight_equals_eight_of_one(make_trainer: Callable[..., KEPO
 def test_a_run_that_was_killed_and_resumed_ends_in_the_same_weights(
     make_trainer: Callable[..., KEPOTrainer], tmp_path: Path, stop: int
 ) -> None:
-    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "hint_attempts": 2}
+    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "exploration_attempts": 2}
     whole = make_trainer(output_dir=str(tmp_path / "whole"), **fields)
     whole.train()
 

@@ -158,7 +158,7 @@ def test_metrics_and_rollout_log_tell_what_happened(
     trainer = explore_only()
     trainer.train()
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    assert log["exploration/dead_groups"] == 1.0
+    assert log["exploration/all_failed_groups"] == 1.0
     assert log["exploration/rescued_groups"] == 1.0
     assert log["exploration/attempts_per_rescue"] == 1.0
     assert log["exploration/tokens_per_rescue"] == 2 * 5

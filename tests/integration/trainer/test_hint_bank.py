@@ -19,9 +19,9 @@ from kepo.data.dataset import to_dataset
 from kepo.errors import ConfigError
 from kepo.exploration import HintBank
 from kepo.prompts import HINT_LEVELS, prompt_text
+from kepo.recipes.arguments import TeacherArguments
+from kepo.recipes.launch import _teacher
 from kepo.runs import read_rollouts
-from kepo.trainer.arguments import TeacherArguments
-from kepo.trainer.launch import _teacher
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
 from tests.tiny_runs import has_magic, well_formed
@@ -85,7 +85,7 @@ def test_training_finds_all_hints_that_kepo_hints_wrote(
 
     questions = load_questions(DataArguments(data_path=str(data)))
     dataset = to_dataset(questions, "answer", image_size=image_size)
-    fields = {"hint_level": 0, "hint_max_level": 2, "hint_attempts": 3}
+    fields = {"hint_level": 0, "hint_max_level": 2, "exploration_attempts": 3}
     teacher.hint_calls.clear()
     log = train(model=vlm, dataset=dataset, teacher=teacher, **fields)
     assert log["exploration/bank_hits"] == 1.0
@@ -104,13 +104,13 @@ def test_training_finds_all_hints_that_kepo_hints_wrote(
 def test_a_bank_is_made_and_filled_by_training_and_read_by_the_next_run(
     train: Callable[..., dict[str, Any]], teacher: ScriptedTeacher, tmp_path: Path
 ) -> None:
-    log = train(teacher=teacher, hint_attempts=1)
+    log = train(teacher=teacher, exploration_attempts=1)
     assert log["exploration/bank_hits"] == 0.0
     bank = HintBank.open(tmp_path / "hints.jsonl")
     assert {hint.text for hint in bank.hints} == {"rung 1"}
     assert {hint.teacher for hint in bank.hints} == {"scripted"}
     # The same two questions of the seed, without a teacher.
-    log = train(teacher=None, hint_attempts=1, output_dir=str(tmp_path / "again"))
+    log = train(teacher=None, exploration_attempts=1, output_dir=str(tmp_path / "again"))
     assert log["exploration/bank_hits"] == 1.0
     assert HintBank.open(tmp_path / "hints.jsonl").hints == bank.hints
 
@@ -119,7 +119,7 @@ def test_a_run_without_teacher_goes_on_where_the_bank_has_nothing(
     train: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "hints.jsonl").touch()
-    log = train(teacher=None, hint_attempts=1)
+    log = train(teacher=None, exploration_attempts=1)
     assert log["exploration/bank_hits"] == 0.0
     rows = read_rollouts(tmp_path / "run").to_pylist()
     assert {row["exploration_failure"] for row in rows} == {"no hint"}
@@ -147,7 +147,7 @@ def test_the_level_that_worked_is_logged(
         ]
 
     monkeypatch.setattr("kepo.trainer.seams.sample_completions", needs_a_plan)
-    log = train(teacher=teacher, hint_level=0, hint_max_level=2, hint_attempts=3)
+    log = train(teacher=teacher, hint_level=0, hint_max_level=2, exploration_attempts=3)
     assert log["exploration/hint_level"] == 1.0
     assert log["exploration/attempts"] == 2.0
     assert teacher.hint_calls == [2, 2, 0]
@@ -179,11 +179,11 @@ def test_a_bank_of_other_teachers_is_said_and_can_be_read(
 ) -> None:
     big = ScriptedTeacher(by_level)
     big.name = "big"
-    train(teacher=big, hint_attempts=1)
-    log = train(teacher=teacher, hint_attempts=1, output_dir=str(tmp_path / "b"), hint_bank_teacher="any")
+    train(teacher=big, exploration_attempts=1)
+    log = train(teacher=teacher, exploration_attempts=1, output_dir=str(tmp_path / "b"), hint_bank_teacher="any")
     assert log["exploration/bank_hits"] == 1.0
     assert "holds no hint of" not in caplog.text
-    log = train(teacher=teacher, hint_attempts=1, output_dir=str(tmp_path / "c"))
+    log = train(teacher=teacher, exploration_attempts=1, output_dir=str(tmp_path / "c"))
     assert log["exploration/bank_hits"] == 0.0
     assert "holds no hint of scripted, only of big" in caplog.text
 

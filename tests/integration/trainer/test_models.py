@@ -107,9 +107,9 @@ def test_lora(
 
 def test_plain_text_prompts_work_too(make_trainer: Callable[..., KEPOTrainer]) -> None:
     dataset = questions().map(lambda row: {"prompt": f"Question: {row['id']}. Answer:"})
-    trainer = make_trainer((has_magic, well_formed), dataset=dataset, hint_attempts=1, hint_leak_policy="allow")
+    trainer = make_trainer((has_magic, well_formed), dataset=dataset, exploration_attempts=1, hint_leak_policy="allow")
     trainer.train()
-    assert _log(trainer)["exploration/dead_groups"] == 1.0
+    assert _log(trainer)["exploration/all_failed_groups"] == 1.0
 
 
 def test_a_model_object_and_a_processor_can_be_passed_as_in_trl(

@@ -15,9 +15,9 @@ import torch
 
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
+from kepo.recipes.launch import _run
 from kepo.teachers.base import ScoreRequest, Scores
 from kepo.teachers.remote import RemoteTeacher
-from kepo.trainer.launch import _run
 from kepo.trainer.run_folder import write_manifest
 from kepo.types import Sample
 from tests.tiny_runs import even_start, has_magic
@@ -75,7 +75,7 @@ def test_rows_that_are_surely_open_are_asked_before_exploration(
         return [Sample((66, 67, trainer.eos_token_ids[0]), "rescued") for _ in prompts]
 
     monkeypatch.setattr("kepo.trainer.seams.sample_completions", explore)
-    fields = {"exploration": "resample", "exploration_trigger": "always", "hint_attempts": 1}
+    fields = {"exploration": "resample", "exploration_trigger": "always", "exploration_attempts": 1}
     teacher = ServedTeacher(teacher_folder, events)
     served = make_trainer(teacher=teacher, max_steps=2, **fields)
     served.train()
@@ -97,7 +97,7 @@ def test_a_gate_that_correctness_does_not_open_waits_for_all_rewards(
     make_trainer: Callable[..., KEPOTrainer], teacher_folder: str, fields: dict[str, Any]
 ) -> None:
     teacher = ServedTeacher(teacher_folder)
-    trainer = make_trainer(teacher=teacher, exploration="resample", hint_attempts=1, **fields)
+    trainer = make_trainer(teacher=teacher, exploration="resample", exploration_attempts=1, **fields)
     _one_batch(trainer)
     assert teacher.events == ["answer"]
 
@@ -142,7 +142,7 @@ def test_what_a_teacher_counts_is_logged(make_trainer: Callable[..., KEPOTrainer
 def test_a_teacher_that_fails_costs_no_step(
     make_trainer: Callable[..., KEPOTrainer], teacher_folder: str, tmp_path: Path
 ) -> None:
-    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 100, "hint_attempts": 2}
+    fields = {"max_steps": 4, "save_strategy": "steps", "save_steps": 100, "exploration_attempts": 2}
     whole = make_trainer(output_dir=str(tmp_path / "whole"), **fields)
     whole.train()
 

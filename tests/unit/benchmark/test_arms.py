@@ -8,16 +8,16 @@ import pytest
 from trl import SFTConfig
 
 from kepo.benchmark.arms import OTHER_TEACHERS, RELIABLE, ZERO_SHOT, Arm, all_arms, demo_arms
-from kepo.benchmark.build import MODEL_PLANS
 from kepo.benchmark.plan import RunPlan, StudySettings
-from kepo.trainer.recipe import Recipe, load_recipe
+from kepo.phantom.build import MODEL_PLANS
+from kepo.recipes.recipe import Recipe, load_recipe
 
 # arm -> what makes it that arm
 SETTINGS = {
     "grpo": {"exploration": "none", "distillation_weight": 0.0, "policy_weight": 1.0},
-    "opd-0": {"gate": "always", "policy_weight": 0.0, "on_policy_share": 0.0},
-    "opd-0.5": {"gate": "always", "policy_weight": 0.0, "on_policy_share": 0.5},
-    "opd": {"gate": "always", "policy_weight": 0.0, "on_policy_share": 1.0},
+    "opd-0": {"gate": "always", "policy_weight": 0.0, "lmbda": 0.0},
+    "opd-0.5": {"gate": "always", "policy_weight": 0.0, "lmbda": 0.5},
+    "opd": {"gate": "always", "policy_weight": 0.0, "lmbda": 1.0},
     "grpo-uniform": {"exploration": "none", "gate": "always", "policy_weight": 1.0},
     "grpo-gated": {"exploration": "none", "gate": "trajectory"},
     "grpo-token": {"exploration": "none", "gate": "token"},

@@ -14,9 +14,9 @@ import torch
 
 from kepo.benchmark import validation
 from kepo.benchmark.validation import Validation
-from kepo.data.phantom.questions import phantom_questions
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.phantom.questions import phantom_questions
 from kepo.runs import read_metrics
 from kepo.types import Question
 

@@ -21,7 +21,7 @@ from kepo.evaluation.accuracy import (
     question_scores,
     split_domains,
 )
-from kepo.evaluation.intervals import Interval, bootstrap_mean, wilson
+from kepo.statistics.intervals import Interval, bootstrap_mean, wilson
 
 SCHEMA = pa.schema(
     [

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from kepo.addresses import address_of
 from kepo.errors import ConfigError, DataError
 from kepo.exploration import ExplorationSettings, Explorer
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint, to_line
 from kepo.exploration.banked import ANY_TEACHER, banked_hints
+from kepo.files import address_of
 from kepo.prompts import hint_request
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group, Hint

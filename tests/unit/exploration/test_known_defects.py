@@ -24,7 +24,7 @@ def _explore(groups: list[Group], script: Any, hints: Any = HINT, **fields: Any)
 
 def test_old_code_never_explored_again_once_the_format_was_learned(group: Callable[..., Group]) -> None:
     well_formed_but_wrong = group(correct=(False,) * 4, rewards=(1.0,) * 4)
-    assert needs_exploration(well_formed_but_wrong, ExplorationSettings(trigger="dead"))
+    assert needs_exploration(well_formed_but_wrong, ExplorationSettings(trigger="all_failed"))
 
 
 def test_old_code_lost_all_kept_samples_when_one_prompt_of_the_batch_failed(

@@ -38,7 +38,10 @@ def test_attempts_climb_evenly(first: int, last: int | None, attempts: int, leve
         ({"hint_level": 0, "hint_max_level": 3}, ["hint_max_level is 3", "give 0 to 2"]),
         ({"hint_level": 1, "hint_max_level": 0}, ["hint_max_level is 0", "give 1 to 2"]),
         ({"hint_max_level": True}, ["hint_max_level", "True", "whole number"]),
-        ({"hint_level": 0, "hint_max_level": 2, "attempts": 2}, ["hint_attempts", "2", "3 levels", "at least 3"]),
+        (
+            {"hint_level": 0, "hint_max_level": 2, "attempts": 2},
+            ["exploration_attempts", "2", "3 levels", "at least 3"],
+        ),
     ],
 )
 def test_levels_that_cannot_be_climbed_are_refused(fields: dict[str, Any], words: list[str]) -> None:

@@ -16,12 +16,12 @@ YES, NO = True, False
 @pytest.mark.parametrize(
     ("trigger", "correct", "rewards", "expected"),
     [
-        ("dead", (NO, NO, NO), (0.0, 0.0, 0.0), True),
-        ("dead", (NO, NO, NO), (1.0, 1.0, 1.0), True),  # the format was earned by all
-        ("dead", (NO, NO, NO), (1.0, 0.0, 1.0), True),
-        ("dead", (NO, YES, NO), (0.0, 1.0, 0.0), False),
-        ("dead", (YES, YES, YES), (1.0, 1.0, 1.0), False),
-        ("dead", (), (), False),
+        ("all_failed", (NO, NO, NO), (0.0, 0.0, 0.0), True),
+        ("all_failed", (NO, NO, NO), (1.0, 1.0, 1.0), True),  # the format was earned by all
+        ("all_failed", (NO, NO, NO), (1.0, 0.0, 1.0), True),
+        ("all_failed", (NO, YES, NO), (0.0, 1.0, 0.0), False),
+        ("all_failed", (YES, YES, YES), (1.0, 1.0, 1.0), False),
+        ("all_failed", (), (), False),
         ("mean_below", (NO, NO, YES), (0.0, 0.0, 1.0), True),  # mean 1/3 < 0.5
         ("mean_below", (NO, YES), (0.0, 1.0), False),  # mean 0.5 is not below 0.5
         ("mean_below", (NO, NO, NO), (1.0, 1.0, 1.0), False),

@@ -9,7 +9,7 @@ import pytest
 
 from kepo.errors import ConfigError
 from kepo.planning.launch import Launch, default_launch, read_launch
-from kepo.trainer.seams import accelerate_config_file
+from kepo.recipes.accelerate_files import config_file
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from kepo.trainer.seams import accelerate_config_file
     ],
 )  # fmt: skip
 def test_shipped_configs(name: str, strategy: str, gpus: int) -> None:
-    assert read_launch(accelerate_config_file(name)) == Launch(strategy, gpus)
+    assert read_launch(config_file(name)) == Launch(strategy, gpus)
 
 
 def test_another_number_of_gpus() -> None:
-    assert read_launch(accelerate_config_file("zero3-8gpu"), gpus=2) == Launch("zero3", 2)
-    assert read_launch(accelerate_config_file("fsdp2-8gpu"), gpus=1).strategy == "single"
+    assert read_launch(config_file("zero3-8gpu"), gpus=2) == Launch("zero3", 2)
+    assert read_launch(config_file("fsdp2-8gpu"), gpus=1).strategy == "single"
 
 
 def test_what_is_sharded() -> None:

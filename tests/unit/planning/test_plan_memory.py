@@ -12,7 +12,7 @@ from kepo.planning.launch import Launch
 from kepo.planning.memory import GIB, UPDATE, MemoryPlan, plan_memory
 from kepo.planning.recipes import load_for_gpu, plan_recipe
 from kepo.planning.settings import PlanSettings
-from kepo.trainer.recipe_files import shipped_recipes
+from kepo.recipes.files import shipped_recipes
 
 STUDENT, TEACHER = 2_127_532_032, 33_357_390_064
 

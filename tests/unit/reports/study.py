@@ -158,7 +158,7 @@ def write_metrics(run: Path, skill: Skill, steps: int, draw: np.random.Generator
         }
         record |= {"time/rollouts_s": 1.2, "completions/mean_length": 30 + draw.random(), "entropy": 1 - 0.5 * progress}
         if skill.explores:
-            record |= {"exploration/dead_groups": 0.3 * (1 - progress) + 0.1 * draw.random()}
+            record |= {"exploration/all_failed_groups": 0.3 * (1 - progress) + 0.1 * draw.random()}
             record |= {"exploration/rescued_groups": 0.6 + 0.2 * draw.random(), "exploration/injected_share": 0.1}
             record |= {"exploration/attempts_per_rescue": 2.0, "exploration/tokens_per_rescue": 90.0}
             record |= {"exploration/leaked_hints": 0.0, "exploration/correct_before": right, "time/exploration_s": 0.4}
@@ -206,7 +206,7 @@ def _rollout(step: int, row: int, skill: Skill, draw: np.random.Generator, *, ho
         "reward": right + 0.5,
         "advantage": 1.0 if right else -1.0,
         "gate": float(right) if skill.gate else 0.0,
-        "group_dead": dead,
+        "group_all_failed": dead,
         "injected": injected,
         "attempt": 2 if injected else None,
         "attempts": 3 if dead else 0,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kepo.evaluation.intervals import Interval
 from kepo.reports.curves import Curve
 from kepo.reports.figures import as_svg, curves_figure, heat_figure, intervals_figure, write_files
 from kepo.reports.palette import ArmStyle
+from kepo.statistics.intervals import Interval
 from tests.unit.reports.study import HOSTILE
 
 STYLE = ArmStyle(0, "-", "o", 2.0)

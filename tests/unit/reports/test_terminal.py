@@ -183,7 +183,9 @@ def test_one_step_has_no_course() -> None:
 def test_a_table_of_groups_fits_and_loses_no_reward(width: int, size: int) -> None:
     long = {"modality": "Optical Coherence Tomography", "task": "Anatomy Identification"}
     rows = [
-        rollout(1, row, "x" * 60, 1.0, **long, group_dead=True, attempts=10, exploration_failure="no correct sample")
+        rollout(
+            1, row, "x" * 60, 1.0, **long, group_all_failed=True, attempts=10, exploration_failure="no correct sample"
+        )
         for row in range(size)
     ]
     console = _console(width)

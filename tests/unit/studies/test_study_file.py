@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from kepo.errors import ConfigError
+from kepo.recipes.files import find_recipe, shipped_recipes
 from kepo.studies.reading import read_study, shipped_studies
-from kepo.trainer.recipe_files import find_recipe, shipped_recipes
 
 GOOD: dict[str, Any] = {
     "out": "runs/mine",

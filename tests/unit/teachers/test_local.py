@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from kepo.errors import KepoError, TeacherError
+from kepo.models.encoding import encode, micro_batches
+from kepo.models.head import output_head
 from kepo.teachers.base import ScoreRequest, Teacher
-from kepo.teachers.encoding import encode, micro_batches
-from kepo.teachers.head import output_head
 from kepo.teachers.local import LocalTeacher
 from kepo.types import Prompt
 from tests.tiny_models import (

@@ -79,7 +79,7 @@ def _completions(batch: dict[str, Any]) -> list[list[int]]:
 
 
 def test_without_own_rollouts_every_row_is_its_reference_with_its_end(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    trainer = make_trainer(on_policy_share=0.0)
+    trainer = make_trainer(lmbda=0.0)
     rows, batch = _one_batch(trainer)
     tokenizer = trainer.processing_class
     expected = [[*tokenizer(row["reference"])["input_ids"], tokenizer.eos_token_id] for row in rows]
@@ -88,7 +88,7 @@ def test_without_own_rollouts_every_row_is_its_reference_with_its_end(make_train
 
 
 def test_the_loss_is_the_teachers_divergence_on_the_references(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    trainer = make_trainer(on_policy_share=0.0, policy_weight=0.0, divergence_interpolation=0.0)
+    trainer = make_trainer(lmbda=0.0, policy_weight=0.0, divergence_interpolation=0.0)
     rows, batch = _one_batch(trainer)
     loss = trainer._compute_loss(trainer.model, batch)
     assert isinstance(trainer.teacher, LocalTeacher)
@@ -110,7 +110,7 @@ def test_the_loss_is_the_teachers_divergence_on_the_references(make_trainer: Cal
 
 
 def test_references_are_cut_where_rollouts_are_cut(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    trainer = make_trainer(on_policy_share=0.0, max_completion_length=3)
+    trainer = make_trainer(lmbda=0.0, max_completion_length=3)
     rows, batch = _one_batch(trainer)
     expected = [trainer.processing_class(row["reference"])["input_ids"][:3] for row in rows]
     assert _completions(batch) == expected
@@ -122,14 +122,14 @@ def test_on_policy_runs_never_look_at_references(
     monkeypatch.setattr("kepo.trainer.trainer.put_references", None)
     weights = []
     for dataset in (_questions(), _questions(reference=False)):
-        trainer = make_trainer(dataset, on_policy_share=1.0)
+        trainer = make_trainer(dataset, lmbda=1.0)
         trainer.train()
         weights.append({name: parameter.detach() for name, parameter in trainer.model.named_parameters()})
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_mixed_run_trains_on_both(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    trainer = make_trainer(on_policy_share=0.5, max_steps=4)
+    trainer = make_trainer(lmbda=0.5, max_steps=4)
     seen: list[bool] = []
     compute = trainer._compute_loss
 
@@ -162,7 +162,7 @@ def _replaced(
     all_rollouts = []
     for process in range(processes):
         trainer: Any = SimpleNamespace(
-            args=SimpleNamespace(on_policy_share=share, seed=seed, max_completion_length=50),
+            args=SimpleNamespace(lmbda=share, seed=seed, max_completion_length=50),
             accelerator=SimpleNamespace(process_index=process),
             state=SimpleNamespace(global_step=step),
             num_generations=GROUP,
@@ -216,19 +216,17 @@ def test_a_reference_has_no_sampling_probabilities_and_the_form_of_a_rollout() -
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_a_share_outside_its_range_is_refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(ConfigError, match=f"on_policy_share is {share}; it must be between 0 and 1"):
-        KEPOConfig(output_dir=str(tmp_path), exploration="none", on_policy_share=share)
+    with pytest.raises(ConfigError, match=f"lmbda is {share}; it must be between 0 and 1"):
+        KEPOConfig(output_dir=str(tmp_path), exploration="none", lmbda=share)
 
 
 def test_references_cannot_be_explored(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"on_policy_share is 0\.5 with exploration='hint'.*Set exploration to 'none'"
-    ):
-        KEPOConfig(output_dir=str(tmp_path), on_policy_share=0.5)
+    with pytest.raises(ConfigError, match=r"lmbda is 0\.5 with exploration='hint'.*Set exploration to 'none'"):
+        KEPOConfig(output_dir=str(tmp_path), lmbda=0.5)
 
 
 def test_data_without_references_is_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(DataError, match=r"on_policy_share is 0\.5.*no column 'reference'.*or set on_policy_share to 1"):
+    with pytest.raises(DataError, match=r"lmbda is 0\.5.*no column 'reference'.*or set lmbda to 1"):
         check_references(_questions(reference=False), 0.5)
     check_references(_questions(reference=False), 1.0)
     check_references(_questions(), 0.0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.trainer.arguments import RunArguments
+from kepo.recipes.arguments import RunArguments
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.run_folder import MetricsFile, claim, describe, finish_manifest, older_run_set_aside, write_manifest
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from kepo.addresses import address_of, image_content
+from kepo.files import address_of, image_content
 from kepo.servers.endpoint import Fault, FaultKind
 from kepo.types import Prompt
 

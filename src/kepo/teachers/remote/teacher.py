@@ -22,12 +22,12 @@ import httpx
 import torch
 
 from kepo.errors import ConfigError, TeacherError
+from kepo.models.encoding import tokenizer_of
 from kepo.servers.background import Background, all_of
 from kepo.servers.chat import SEEDS, read_chat, wire_messages
 from kepo.servers.endpoint import Endpoint, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
-from kepo.teachers.encoding import tokenizer_of
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
 from kepo.teachers.remote.outages import STOP, WAIT, check_policy, or_lost
 from kepo.teachers.remote.prompts import prompt_key

@@ -9,8 +9,6 @@ from kepo.trainer.seams.engine import mend_colocated_images
 from kepo.trainer.seams.expected import moved_seams
 from kepo.trainer.seams.forward import DistillationTarget, DistilledOutput, ForwardWithTarget, add_divergence
 from kepo.trainer.seams.processes import (
-    accelerate_config_file,
-    accelerate_config_names,
     max_over_processes,
     sums_over_processes,
     teacher_sharding,
@@ -28,8 +26,6 @@ __all__ = [
     "DistillationTarget",
     "DistilledOutput",
     "ForwardWithTarget",
-    "accelerate_config_file",
-    "accelerate_config_names",
     "add_divergence",
     "as_completion",
     "call_reward",

@@ -15,9 +15,9 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
+from kepo.models.head import output_head
 from kepo.objective.divergence import OutputHead, chunked_divergence, sparse_divergence
 from kepo.teachers.base import DenseScores, Scores, SparseScores
-from kepo.teachers.head import output_head
 
 
 @dataclass

@@ -1,17 +1,13 @@
-"""Several processes: agreeing on a number, sharding a teacher, the accelerate configs that TRL and we ship."""
+"""Several processes: agreeing on a number, sharding a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
 from trl.models import prepare_deepspeed, prepare_fsdp
-
-from kepo.errors import ConfigError
 
 if TYPE_CHECKING:
     from kepo.trainer.trainer import KEPOTrainer
@@ -42,27 +38,3 @@ def teacher_sharding(trainer: KEPOTrainer) -> Callable[[Any], Any] | None:
     if trainer.is_fsdp_enabled:
         return lambda module: prepare_fsdp(module, trainer.accelerator)
     return None
-
-
-def accelerate_config_names() -> list[str]:
-    """Names of the accelerate configs at hand: those that TRL ships, then ours."""
-    return [path.stem for folder in _config_folders() for path in sorted(folder.glob("*.yaml"))]
-
-
-def accelerate_config_file(name: str) -> str:
-    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    shipped = (folder / f"{name}.yaml" for folder in _config_folders())
-    found = next((path for path in (*shipped, Path(name)) if path.is_file()), None)
-    if found is None:
-        names = ", ".join(accelerate_config_names())
-        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {names}.")
-    return str(found)
-
-
-def _config_folders() -> tuple[Path, ...]:
-    # From the packages above, because a folder without Python files is no path to importlib.resources.
-    return tuple(Path(str(files(package))) / "accelerate_configs" for package in ("trl", "kepo.trainer"))

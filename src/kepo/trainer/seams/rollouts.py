@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl.trainer.utils import get_callable_name, is_async_callable
 
+from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
-from kepo.teachers.encoding import encode
 from kepo.trainer.seams.processes import max_over_processes
 from kepo.types import Prompt, Sample
 

@@ -1,0 +1,91 @@
+"""PhantomVQA on disk: in this package's own layout, and in the raw layout of OmniMedVQA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kepo.data.omnimedvqa import QUESTION_FOLDER
+from kepo.phantom.render import render
+from kepo.phantom.scene import Scene
+from kepo.types import Question
+
+IMAGE_SIZE = 48
+
+
+def draw(questions: Iterable[Question], size: int = IMAGE_SIZE) -> list[Question]:
+    """The questions with their images, drawn in memory at `size` pixels a side."""
+    return [replace(question, images=(render(scene_of(question), size),)) for question in questions]
+
+
+def scene_of(question: Question) -> Scene:
+    """The scene that a question of PhantomVQA is about."""
+    return Scene(**question.metadata["scene"])
+
+
+def write_questions(file: Path, questions: Sequence[Question], size: int = IMAGE_SIZE) -> None:
+    """Write `file` (JSON lines) and an image for each question into `images/` beside it.
+
+    Args:
+        file: Ends in .jsonl; written whole or not at all.
+        questions: With unique ids.
+        size: Side of the images, in pixels.
+    """
+    rows = [
+        {
+            "id": question.id,
+            "image": _write_image(file.parent, Path("images"), question, size),
+            "question": question.text,
+            "options": list(question.options),
+            "answer": question.answer,
+            "modality": question.modality,
+            "task": question.task,
+            "metadata": dict(question.metadata),
+        }
+        for question in questions
+    ]
+    _write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size: int = IMAGE_SIZE) -> None:
+    """Write `root/QA_information/Open-access/NAME.json` and `root/Images/NAME/`, as OmniMedVQA is published.
+
+    The layout has no place for facts and reasoning; they are left out.
+
+    Args:
+        root: The folder that `kepo.data.omnimedvqa.load_omnimedvqa` reads.
+        name: Name of the data set.
+        questions: With unique ids.
+        size: Side of the images, in pixels.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "dataset": name,
+            "question_id": question.id,
+            "question_type": question.task,
+            "question": question.text,
+            "gt_answer": question.answer_text,
+            "image_path": _write_image(root, Path("Images") / name, question, size),
+            **{f"option_{letter}": text for letter, text in zip(question.letters, question.options, strict=True)},
+            "modality_type": question.modality,
+        }
+        for question in questions
+    ]
+    _write_text(root / QUESTION_FOLDER / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+
+
+def _write_image(root: Path, folder: Path, question: Question, size: int) -> str:
+    path = folder / f"{question.id}.png"
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    render(scene_of(question), size).save(root / path)
+    return path.as_posix()
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

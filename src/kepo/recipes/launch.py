@@ -1,0 +1,253 @@
+"""From a recipe to a trained model: the Python function behind `kepo train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer, get_quantization_config
+
+from kepo.data.arguments import DataArguments, load_splits
+from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
+from kepo.errors import ConfigError
+from kepo.recipes.arguments import TeacherArguments
+from kepo.recipes.recipe import Recipe
+from kepo.rewards import get_rewards
+from kepo.servers.keys import read_api_key
+from kepo.teachers.base import Teacher
+from kepo.teachers.local import LocalTeacher
+from kepo.teachers.remote import RemoteTeacher
+from kepo.trainer import run_folder
+from kepo.trainer.config import KEPOConfig
+from kepo.trainer.resuming import CheckpointWeights
+from kepo.trainer.trainer import KEPOTrainer
+from kepo.types import Question
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind.
+
+    Attributes:
+        folder: The run folder; the trained model and its processor lie in it.
+        metrics: The last logged metrics.
+        history: Every log of the run.
+        device: Where it computed, in words.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    device: str
+
+
+def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] = ()) -> Result:
+    """Run a recipe.
+
+    All input is checked before anything is trained, and before an older run is touched.
+
+    Args:
+        recipe: What to run, see `load_recipe`.
+        callbacks: Make callbacks from the trainer once it is built.
+
+    Raises:
+        KepoError: Input that cannot work; the message says what to do.
+    """
+    folder = Path(recipe.training.output_dir)
+    _check_model(recipe.model.model_name_or_path)
+    train_set, eval_set = _datasets(recipe)
+    rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
+    state = PartialState()
+    checkpoint = run_folder.claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
+    recipe.training.resume_from_checkpoint = checkpoint
+    state.wait_for_everyone()  # all have looked at the folder before one of them changes it
+    fresh = checkpoint is None and state.is_main_process
+    with run_folder.older_run_set_aside(folder) if fresh else nullcontext():
+        trainer = _build(recipe, train_set, eval_set, rewards)
+    device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
+    if trainer.is_world_process_zero():
+        manifest = run_folder.describe(_parts(recipe), recipe.training.seed, device)
+        run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
+    trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
+    trainer.add_callback(run_folder.MetricsFile(folder))
+    if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
+        trainer.add_callback(CheckpointWeights(trainer, checkpoint))
+    for make in callbacks:
+        trainer.add_callback(make(trainer))
+    _run(trainer, folder, checkpoint)
+    history = list(trainer.state.log_history)
+    return Result(folder, history[-1] if history else {}, history, device)
+
+
+def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
+    main = trainer.is_world_process_zero()
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(folder))
+    except BaseException as error:
+        if main:
+            # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
+            stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
+            status = "interrupted" if stopped else "failed"
+            run_folder.finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
+        raise
+    if main:
+        run_folder.finish_manifest(folder, "finished", steps=trainer.state.global_step)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def _check_model(name: str | None) -> None:
+    """A folder that is given as the student must be a model; a hub name is left to transformers.
+
+    Raises:
+        ConfigError: No model is named, or the folder is not one.
+    """
+    if not name:
+        raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ConfigError(f"model_name_or_path {name!r} is a folder without config.json; it does not hold a model.")
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise ConfigError(
+            f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
+        )
+
+
+def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
+    data: DataArguments = recipe.data
+    train_questions, eval_questions = load_splits(data)
+
+    def convert(questions: list[Question]) -> Dataset:
+        if recipe.run.method != "sft":
+            return to_dataset(questions, data.prompt_style, image_size=data.image_size)
+        if data.sft_think == "option":
+            questions = [option_as_reasoning(question) for question in questions]
+        return to_sft_dataset(questions, data.prompt_style, image_size=data.image_size)
+
+    evaluation = convert(eval_questions) if eval_questions else None
+    if recipe.training.eval_strategy != "no" and evaluation is None:
+        raise ConfigError(
+            f"eval_strategy is {str(recipe.training.eval_strategy)!r} but num_eval is 0. Set num_eval, or set "
+            "eval_strategy to 'no'."
+        )
+    return convert(train_questions), evaluation
+
+
+def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards: list[Any]) -> Any:
+    args, model = recipe.training, recipe.model
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    shared: dict[str, Any] = {
+        "model": model.model_name_or_path,
+        "args": args,
+        "train_dataset": train_set,
+        "eval_dataset": eval_set if args.eval_strategy != "no" else None,
+        "peft_config": recipe.peft_config(),
+        "quantization_config": get_quantization_config(model),
+    }
+    if isinstance(args, SFTConfig):
+        return SFTTrainer(**shared)
+    return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
+
+
+def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
+    """The teacher, if this run needs one; an arm without teacher never loads it."""
+    if not (args.uses_teacher_scores or args.uses_hints):
+        return None
+    if settings.teacher_model_name_or_path is None:
+        if not args.uses_teacher_scores and args.hint_bank is not None:
+            return None
+        raise ConfigError(
+            "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
+            "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
+        )
+    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
+
+
+def load_teacher(
+    settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+) -> Teacher:
+    """The teacher that `settings` name, on a server or loaded here.
+
+    Args:
+        settings: With a name in `teacher_model_name_or_path`.
+        chat_template_kwargs: Variables of the chat template, as the student's.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ConfigError: Settings that cannot work together.
+        TeacherError: It cannot be loaded.
+    """
+    if settings.teacher_url:
+        return _served(settings, chat_template_kwargs)
+    assert settings.teacher_model_name_or_path is not None
+    return LocalTeacher(
+        settings.teacher_model_name_or_path,
+        device=settings.teacher_device,
+        dtype=settings.teacher_dtype,
+        quantization_config=_quantization(settings),
+        batch_size=settings.teacher_batch_size,
+        hint_max_new_tokens=settings.hint_max_new_tokens,
+        hint_temperature=settings.hint_temperature,
+        chat_template_kwargs=chat_template_kwargs,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
+    assert settings.teacher_model_name_or_path is not None
+    for name in ("teacher_device", "teacher_load_in_4bit", "teacher_load_in_8bit"):
+        if getattr(settings, name):
+            raise ConfigError(
+                f"{name} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
+                "out one of the two."
+            )
+    return RemoteTeacher(
+        settings.teacher_url,
+        settings.teacher_model_name_or_path,
+        top_k=settings.teacher_top_k,
+        api_key=read_api_key(settings.teacher_api_key_env, settings.teacher_api_key_file),
+        concurrency=settings.teacher_concurrency,
+        timeout=settings.teacher_timeout,
+        attempts=settings.teacher_attempts,
+        on_failure=settings.teacher_on_failure,
+        hint_max_new_tokens=settings.hint_max_new_tokens,
+        hint_temperature=settings.hint_temperature,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+
+
+def _quantization(settings: TeacherArguments) -> Any:
+    if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
+        raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
+    if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=settings.teacher_load_in_4bit,
+        load_in_8bit=settings.teacher_load_in_8bit,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe": {"source": str(recipe.source)},
+        "run": recipe.run,
+        "training": recipe.training,
+        "model": recipe.model,
+        "data": recipe.data,
+        "teacher": recipe.teacher,
+    }
