@@ -61,7 +61,7 @@ def mean_accuracy(scores: np.ndarray, clusters: Sequence[str] | None = None) -> 
     return Interval(found.estimate, found.low, found.high, len(scores))
 
 
-def macro_accuracy(scores: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> Interval:
+def macro_interval(scores: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> Interval:
     """The mean over groups of questions, each with the same weight, with its interval over replicates and questions.
 
     Args:

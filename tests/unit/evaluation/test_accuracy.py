@@ -5,19 +5,16 @@ from __future__ import annotations
 from math import isnan
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import (
     accuracy_by,
-    chance_level,
     domains,
     macro_accuracy,
     majority_letter_accuracy,
     paired_scores,
-    pass_at_k,
     question_scores,
     split_domains,
 )

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.asking import asked_questions, content_of, option_orders
+from kepo.evaluation.asking import content_of, option_orders, ordered_questions
 from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
@@ -108,8 +108,8 @@ def test_orders_are_all_different_and_as_many_as_there_are() -> None:
 
 def test_what_else_is_asked_changes_neither_order_nor_seed_of_a_question() -> None:
     settings = replace(SETTINGS, permutations=2)
-    all_of_them = {asked.key: asked for asked in asked_questions(questions(5), settings)}
-    assert list(asked_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
+    all_of_them = {asked.key: asked for asked in ordered_questions(questions(5), settings)}
+    assert list(ordered_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
     backends = [FakeBackend(always("A"), batch_size=size) for size in (1, 4)]
     for backend, asked in zip(backends, (questions(5), questions(5)[2:]), strict=True):
         ask(asked, backend, settings)

@@ -7,7 +7,7 @@ from math import isnan
 import numpy as np
 import pytest
 
-from kepo.statistics.accuracy import chance_level, macro_accuracy, mean_accuracy, pass_at_k
+from kepo.statistics.accuracy import chance_level, macro_interval, mean_accuracy, pass_at_k
 from kepo.statistics.paired import paired_bootstrap
 
 
@@ -45,20 +45,19 @@ def test_pass_at_k_without_questions() -> None:
 
 def test_one_replicate_has_the_interval_of_its_questions() -> None:
     scores = np.array([[1.0] * 30 + [0.0] * 10])
-    found = macro_accuracy(scores, np.array(["CT"] * 40), ["CT"])
+    found = macro_interval(scores, np.array(["CT"] * 40), ["CT"])
     assert found.estimate == 0.75
     assert 0.55 < found.low < 0.68
     assert 0.82 < found.high < 0.95
-    none = macro_accuracy(np.zeros((1, 10)), np.array(["CT"] * 10), ["CT"])
+    none = macro_interval(np.zeros((1, 10)), np.array(["CT"] * 10), ["CT"])
     assert (none.estimate, none.low) == (0, 0)
     assert 0.2 < none.high < 0.35
-    assert np.isnan(macro_accuracy(scores, np.array(["CT"] * 40), []).estimate)
-
+    assert np.isnan(macro_interval(scores, np.array(["CT"] * 40), []).estimate)
 
 
 def test_groups_weigh_alike_whatever_their_size() -> None:
     # MRI 1 and CT 1/3: (1 + 1/3) / 2, not 2 / 4.
-    found = macro_accuracy(np.array([[1.0, 1.0, 0.0, 0.0]] * 2), np.array(["MRI", "CT", "CT", "CT"]), ["MRI", "CT"])
+    found = macro_interval(np.array([[1.0, 1.0, 0.0, 0.0]] * 2), np.array(["MRI", "CT", "CT", "CT"]), ["MRI", "CT"])
     assert found.estimate == pytest.approx(2 / 3)
     assert (found.n, 0 <= found.low < 2 / 3 < found.high <= 1) == (2, True)
 
