@@ -167,14 +167,14 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
     Args:
         table: Its records, see `kepo.evaluation.records`.
     """
-    columns = ["permutation", "correct", "formatted", "agreement", "statements", "true_statements", "teacher_logp"]
+    columns = ["permutation", "correct", "formatted", "consistent", "statements", "true_statements", "teacher_logp"]
     rows = table.select([*columns, "tokens", "finished"]).to_pylist()
     own = [row for row in rows if row["permutation"] == 0]
     stated = [row for row in own if row["statements"]]
     made = sum(row["statements"] for row in stated)
     return ReasoningSummary(
         format_rate=_mean([row["formatted"] for row in own]),
-        consistency=_mean([row["agreement"] for row in own]),
+        consistency=_mean([row["consistent"] for row in own]),
         factual_accuracy=sum(row["true_statements"] for row in stated) / made if made else None,
         all_true=_mean([row["true_statements"] == row["statements"] for row in stated]),
         correct_but_false=_mean(
