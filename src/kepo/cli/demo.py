@@ -21,8 +21,8 @@ def demo(
     from rich.console import Console
 
     from kepo.benchmark.demo import run_demo, run_full_study
-    from kepo.benchmark.results import show_results, write_report, write_results
     from kepo.benchmark.study import default_workers
+    from kepo.reports.report import report_study
 
     console = Console()
     study = out or Path("runs/study" if full else "runs/demo")
@@ -31,8 +31,7 @@ def demo(
     except KeyboardInterrupt:
         console.print(f"Stopped. What is finished is kept in {study}; the same command goes on from there.")
         raise
-    show_results(study, console)
+    report = report_study(study, console, results)
     if results is not None:
-        write_results(study, results)
         console.print(f"Results: {results}", highlight=False, soft_wrap=True)
-    console.print(f"Report: {write_report(study)}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {report}", highlight=False, soft_wrap=True)

@@ -137,7 +137,7 @@ def _draw_curves(
         )
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.set_xlabel("update")
+    axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return drawn
 
@@ -245,12 +245,15 @@ def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1)
 
 
-def write_files(draw: Callable[[], Figure], folder: Path, name: str) -> None:
-    """The figure as `NAME.png` (200 dots per inch) and `NAME.svg` (text as outlines)."""
+def write_files(draw: Callable[[], Figure], folder: Path, name: str) -> list[Path]:
+    """The figure as `NAME.png` (200 dots per inch) and `NAME.svg` (text as outlines); returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with _settings({"svg.fonttype": "path", "figure.facecolor": "#ffffff"}):
         figure = draw()
-        figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(png, dpi=200, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
 
 
 def _new(title: str, height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:

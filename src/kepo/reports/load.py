@@ -59,6 +59,7 @@ def load_study(
         main=main,
         evaluation=evaluation,
         warnings=tuple(_warnings(runs, evaluation)),
+        described=described,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,7 @@ class Study:
         main: Name of the arm that the others are compared with; None when there is a single one.
         evaluation: Name of the evaluation.
         warnings: What was found strange while reading.
+        described: The content of its `study.json`.
     """
 
     title: str
@@ -120,6 +121,7 @@ class Study:
     main: str | None
     evaluation: str
     warnings: tuple[str, ...] = ()
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[RunData]:

@@ -116,8 +116,8 @@ def test_an_output_ends_at_its_first_end_token(text_folder: Path) -> None:
     backend = load_backend(text_folder)
     end = backend._tokenizer.eos_token_id
     word = backend._tokenizer.encode("image", add_special_tokens=False)
-    assert backend._output([*word, end, end, *word]) == Completion("image", len(word) + 1, True)
-    assert backend._output(word) == Completion("image", len(word), False)
+    assert backend._completion([*word, end, end, *word]) == Completion("image", len(word) + 1, True)
+    assert backend._completion(word) == Completion("image", len(word), False)
 
 
 def test_samples_differ_from_each_other_and_with_the_seed(text_folder: Path) -> None:

@@ -49,11 +49,11 @@
 
   const badge = (text, className) => make("li", text, className);
   const badges = (card) => {
-    const verdict = card.right === null ? badge("not judged") : card.right ? badge("✓ right", "right") : badge("✗ wrong", "wrong");
+    const verdict = card.right === null ? badge("not scored") : card.right ? badge("✓ correct", "right") : badge("✗ incorrect", "wrong");
     const gate = !card.gate ? "gate closed" : card.gate >= 1 ? "gate open" : `gate open for ${Math.round(100 * card.gate)} % of tokens`;
     const all = [verdict, badge(gate)];
     if (card.injected) all.push(badge(`◆ injected, attempt ${card.attempt ?? "?"}`, "special"));
-    if (card.dead) all.push(badge("dead group", "special"));
+    if (card.dead) all.push(badge("all-failed group", "special"));
     if (card.failure) all.push(badge(`nothing kept: ${card.failure}`));
     return add(make("ul", undefined, "badges"), ...all);
   };
@@ -88,7 +88,7 @@
   const draw = (card) => {
     const article = make("article", undefined, card.images.length ? "card" : "card plain");
     const body = make("div");
-    const where = [card.replicate, `update ${card.step}`, card.modality, card.task, `question ${card.id}`];
+    const where = [card.replicate, `step ${card.step}`, card.modality, card.task, `question ${card.id}`];
     add(body, make("h3", arms[card.arm]), make("p", where.filter(Boolean).join(" · "), "meta"), badges(card));
     const texts = make("dl");
     part(texts, "Question", card.question, "text");
