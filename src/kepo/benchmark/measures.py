@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from kepo.evaluation.reasoning import reasoning_text, statements, summarize_reasoning
 from kepo.reports.study import RunData, Study
-from kepo.runs import ROLLOUTS, read_rollouts
+from kepo.runs import read_rollouts, rollout_files
 from kepo.statistics.stability import measure
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def injected_section(study: Study, facts: Mapping[str, Mapping[str, str]]) -> st
 
 def _right_rollouts(folder: Path, facts: Mapping[str, Mapping[str, str]]) -> Iterable[tuple[bool, tuple[int, int]]]:
     """(injected, (statements, true statements)) of every right rollout of a run."""
-    if not (folder / ROLLOUTS).is_dir():
+    if not rollout_files(folder):
         return
     columns = ["id", "completion", "injected", "reward/choice_accuracy"]
     for row in read_rollouts(folder, columns).to_pylist():

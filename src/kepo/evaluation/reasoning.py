@@ -162,7 +162,7 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
     """The reasoning measures of one evaluation.
 
     Args:
-        table: Its records, see `kepo.evaluation.records`.
+        table: Its records, see `kepo.runs.evaluations`.
     """
     own = [row for row in _rows(table) if row["permutation"] == 0]
     stated = [row for row in own if row["statements"]]

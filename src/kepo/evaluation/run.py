@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from kepo.evaluation.asking import Asked, asked_questions, check_questions, content_of, conversations, sampling_seed
 from kepo.evaluation.generate import Backend
 from kepo.evaluation.judging import judge, reasoning_logps
-from kepo.evaluation.parts import Parts, now
-from kepo.evaluation.records import Record, to_table
+from kepo.evaluation.parts import Parts
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.prompts import prompt_text
+from kepo.runs.evaluations import Record, to_table
+from kepo.runs.manifest import now
 from kepo.types import Question
 
 if TYPE_CHECKING:

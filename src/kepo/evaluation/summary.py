@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import DataError
 from kepo.evaluation.reasoning import ReasoningSummary, summarize_reasoning
-from kepo.evaluation.records import Evaluation
+from kepo.runs import Evaluation
 
 if TYPE_CHECKING:
     import pyarrow as pa

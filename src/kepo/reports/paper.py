@@ -18,7 +18,8 @@ from kepo.errors import DataError
 from kepo.evaluation.accuracy import paired_scores
 from kepo.reports.document import line
 from kepo.reports.load import same_questions
-from kepo.reports.study import Arm, EvaluationData, RunData, Study
+from kepo.reports.study import Arm, RunData, Study
+from kepo.runs import Evaluation
 from kepo.statistics.intervals import Interval, wilson
 from kepo.statistics.paired import paired_bootstrap
 
@@ -164,7 +165,7 @@ def macro_interval(scores: np.ndarray, columns: np.ndarray, modalities: Sequence
     return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0), len(scores))
 
 
-def _evaluation(run: RunData) -> EvaluationData:
+def _evaluation(run: RunData) -> Evaluation:
     assert run.evaluation is not None
     return run.evaluation
 
