@@ -232,12 +232,12 @@ def test_a_group_in_full() -> None:
     assert lines[2] == "MRI, Disease Diagnosis, all failed before exploration, explored in 3 attempts, 1 injected"
     assert lines[3:5] == ["images", "/data/images/q2.png"]
     assert lines[5:11] == ["prompt", "user: [image] What does q2 show?", "A) cyst", "B) tumour", "true answer", "A"]
-    assert lines[9:11] == ["teacher's hint 1", "Look at the rim."]
-    assert lines[12] == (
+    assert lines[11:13] == ["teacher's hint 1", "Look at the rim."]
+    assert lines[14] == (
         "rollout 1 of 4  ✓ correct  reward 1.5 (choice_accuracy 1, think_format 0.5)  advantage +1.5  "
         "gate open for 50% of tokens  37 tokens  ◆ injected, attempt 3"
     )
-    assert lines[13:15] == ["sampled under the hint (level 1)", "Look at the rim."]
+    assert lines[15:17] == ["sampled under the hint (level 1)", "Look at the rim."]
     assert "rollout 2" not in _text(console)
 
 
