@@ -35,28 +35,18 @@ def evaluation_schema() -> pa.Schema:
 
     text, whole, number, flag = pa.string(), pa.int32(), pa.float64(), pa.bool_()
     columns: list[tuple[str, pa.DataType]] = [
-        ("id", text),
-        ("modality", text),
-        ("task", text),
-        ("level", whole),
-        ("permutation", whole),
-        ("sample", whole),
-        ("prompt", text),
-        ("completion", text),
-        ("answer", text),
+        *((name, text) for name in ("id", "modality", "task")),
+        *((name, whole) for name in ("level", "permutation", "sample")),
+        *((name, text) for name in ("prompt", "completion", "answer")),
         ("options", pa.list_(text)),
         ("predicted", text),
         ("correct", flag),
         ("tokens", whole),
-        ("finished", flag),
-        ("formatted", flag),
-        ("consistent", flag),
-        ("statements", whole),
-        ("true_statements", whole),
+        *((name, flag) for name in ("finished", "formatted", "consistent")),
+        *((name, whole) for name in ("statements", "true_statements")),
         ("teacher_logp", number),
         ("images", pa.list_(text)),
-        ("metadata", text),
-        ("content", text),
+        *((name, text) for name in ("metadata", "content")),
     ]
     return pa.schema(columns)
 

@@ -60,11 +60,6 @@ class Run:
         """Name -> Parquet file of every evaluation in the folder, by name."""
         return {file.stem: file for file in sorted((self.folder / EVALUATIONS).glob("*.parquet"))}
 
-    @property
-    def checkpoints(self) -> dict[int, Path]:
-        """Step -> folder of every whole checkpoint, in the order of steps."""
-        return checkpoints_in(self.folder)
-
     def setting(self, part: str, name: str, default: Any = None) -> Any:
         """A field of one part of the resolved config; the default where it is missing or null."""
         value = (self.manifest.get("config", {}).get(part) or {}).get(name)
