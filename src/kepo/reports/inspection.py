@@ -10,17 +10,17 @@ from typing import Any
 from kepo.errors import DataError
 from kepo.runs import Run, is_correct, read_metrics, read_rollouts, rollout_files
 
-# Key of a step record -> the metric that says it where the rollouts do not.
-_METRICS = {
-    "reward": "reward",
-    "correct": "",
-    "all_failed_groups": "exploration/all_failed_groups",
-    "rescued_groups": "exploration/rescued_groups",
-    "injected": "exploration/injected_share",
-    "gate_open": "gate/open_share",
-    "loss": "loss",
-    "grad_norm": "grad_norm",
+STEP_COLUMNS: dict[str, tuple[str, bool, str]] = {
+    "reward": ("reward", False, "reward"),
+    "correct": ("correct", True, ""),
+    "all_failed_groups": ("failed", True, "exploration/all_failed_groups"),
+    "rescued_groups": ("rescued", True, "exploration/rescued_groups"),
+    "injected": ("injected", True, "exploration/injected_share"),
+    "gate_open": ("gate", True, "gate/open_share"),
+    "loss": ("loss", False, "loss"),
+    "grad_norm": ("grad", False, "grad_norm"),
 }
+"""Key of a step record -> its heading, whether it is a share (0..1), the metric that says it without rollouts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ def step_records(run: Run) -> list[dict[str, Any]]:
     steps = []
     for step in sorted({*logged, *groups}):
         measured = _measure(groups.get(step, []), explores, teaches)
-        values = {key: measured.get(key, logged.get(step, {}).get(metric)) for key, metric in _METRICS.items()}
+        metrics = logged.get(step, {})
+        values = {key: measured.get(key, metrics.get(metric)) for key, (_, _, metric) in STEP_COLUMNS.items()}
         if any(value is not None for value in values.values()):
             steps.append({"step": step, **values})
     return steps

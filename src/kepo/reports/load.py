@@ -16,7 +16,7 @@ from pathlib import Path
 from kepo.errors import ConfigError
 from kepo.reports.document import line
 from kepo.reports.study import Arm, RunData, Study
-from kepo.runs import Evaluation, Run, find_runs, read_evaluation, read_metrics
+from kepo.runs import Run, find_runs, read_evaluation, read_metrics
 from kepo.runs.study import StudyArm, read_study_file, runs_of
 
 MAIN_ARM = "kepo"
@@ -72,9 +72,9 @@ def same_questions(study: Study) -> tuple[Study, list[RunData]]:
 
 
 def _load_run(run: Run, name: str) -> RunData:
-    evaluation = read_evaluation(run.folder, name, texts=False) if name in run.evaluations else None
-    asked: Evaluation | None = evaluation if evaluation is not None and len(evaluation.table) else None
-    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(read_metrics(run.folder)), asked)
+    found = read_evaluation(run.folder, name, texts=False) if name in run.evaluations else None
+    evaluation = found if found is not None and len(found.table) else None
+    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(read_metrics(run.folder)), evaluation)
 
 
 def _unique(runs: Sequence[RunData]) -> list[RunData]:

@@ -19,7 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kepo.reports.inspection import RolloutGroup
+from kepo.reports.inspection import STEP_COLUMNS, RolloutGroup
 from kepo.runs import Run
 
 _UNICODE = {"correct": "✓", "incorrect": "✗", "unknown": "?", "injected": "◆", "bars": "▁▂▃▄▅▆▇█"}
@@ -28,18 +28,6 @@ _STYLES = {"correct": "green", "incorrect": "red", "unknown": "yellow", "injecte
 _STATUS = {"finished": "green", "running": "yellow", "interrupted": "yellow", "failed": "red"}
 # Joiners shape letters and emoji; every other invisible character could hide or turn text.
 _JOINERS = "\u200c\u200d"
-
-# Key of a step record -> heading, and whether it is a share (0..1).
-_STEP_COLUMNS: dict[str, tuple[str, bool]] = {
-    "reward": ("reward", False),
-    "correct": ("correct", True),
-    "all_failed_groups": ("failed", True),
-    "rescued_groups": ("rescued", True),
-    "injected": ("injected", True),
-    "gate_open": ("gate", True),
-    "loss": ("loss", False),
-    "grad_norm": ("grad", False),
-}
 
 
 def visible(text: object, *, one_line: bool = False) -> str:
@@ -114,17 +102,17 @@ def header(run: Run) -> Text:
 def steps_table(steps: Sequence[Mapping[str, Any]], limit: int, console: Console) -> Table:
     """The last `limit` steps (0: all), columns without any value left out, and the course of each over all steps."""
     symbols = _symbols(console)
-    shown = {key: column for key, column in _STEP_COLUMNS.items() if any(step[key] is not None for step in steps)}
+    shown = {key: column for key, column in STEP_COLUMNS.items() if any(step[key] is not None for step in steps)}
     # "step", two cells of padding a column, and the frame are taken; the courses share the rest.
     width = max(6, min(16, (console.width - 10 - 2 * len(shown)) // max(len(shown), 1)))
     table = Table(box=box.SIMPLE, show_footer=len(steps) > 1, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("step", "all", justify="right")
-    for key, (title, share) in shown.items():
+    for key, (title, share, _) in shown.items():
         low, high = (0.0, 1.0) if share else (None, None)
         course = sparkline([step[key] for step in steps], width, low, high, bars=symbols["bars"])
         table.add_column(title, Text(course, "cyan"), justify="right", no_wrap=True)
     for step in steps[-limit:]:
-        cells = [_share(step[key]) if share else number(step[key]) for key, (_, share) in shown.items()]
+        cells = [_share(step[key]) if share else number(step[key]) for key, (_, share, _) in shown.items()]
         table.add_row(str(step["step"]), *cells)
     return table
 
