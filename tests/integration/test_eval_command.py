@@ -17,8 +17,7 @@ from typer.testing import CliRunner, Result
 from kepo.cli.eval import evaluate
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.generate import TransformersBackend
-from kepo.evaluation.records import read_evaluation
-from kepo.runs import find_runs, open_run
+from kepo.runs import find_runs, open_run, read_evaluation
 from tests.tiny_models import build_text_model
 
 # The command as it is registered, in a process of its own. Outputs come slowly, so that it can be stopped in between.

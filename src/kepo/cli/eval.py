@@ -91,8 +91,8 @@ def evaluate(
     from rich.console import Console
 
     from kepo.evaluation.job import Wanted
-    from kepo.evaluation.records import read_evaluation
     from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
+    from kepo.runs import read_evaluation
     from kepo.servers.keys import read_api_key
 
     _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
@@ -221,9 +221,9 @@ def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
 
 
 def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str] | None) -> None:
-    from kepo.evaluation.records import read_evaluation
     from kepo.reports.console import as_rich
     from kepo.reports.evaluation import accuracy_table, compare, comparison_table, in_one_line, measures_table
+    from kepo.runs import read_evaluation
 
     evaluation = read_evaluation(task.file)
     if brief:

@@ -23,9 +23,10 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     """The data set of a GRPO run.
 
     Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
-    to RGB when a row is read), `id`, `question`, `options`, `answer`, `solution` (the answer as text, the column that
-    TRL's own accuracy rewards read), `modality`, `task`, `metadata` (JSON text) and, where every question has what the
-    style asks for, `reference` (what a perfect policy writes, see `default_completion`).
+    to RGB when a row is read) and `image_paths` (of those images that are files), `id`, `question`, `options`,
+    `answer`, `solution` (the answer as text, the column that TRL's own accuracy rewards read), `modality`, `task`,
+    `metadata` (JSON text) and, where every question has what the style asks for, `reference` (what a perfect policy
+    writes, see `default_completion`).
 
     Args:
         questions: At least one.
@@ -132,8 +133,11 @@ def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_s
         types["options"] = List(text)
     has_images = any(question.images for question in questions)
     if has_images:
-        columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}
-        types["images"] = List(Image(mode="RGB"))
+        # An image is decoded when its row is read, and then knows its file no more.
+        paths = [[str(image) for image in question.images if isinstance(image, str | Path)] for question in questions]
+        stored = [[_stored(image) for image in question.images] for question in questions]
+        columns = {**columns, "images": stored, "image_paths": paths}
+        types |= {"images": List(Image(mode="RGB")), "image_paths": List(text)}
     dataset = Dataset.from_dict(columns, features=Features(types))
     if not has_images or image_size is None:
         return dataset

@@ -165,7 +165,7 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
     """The reasoning measures of one evaluation.
 
     Args:
-        table: Its records, see `kepo.evaluation.records`.
+        table: Its records, see `kepo.runs.evaluations`.
     """
     columns = ["permutation", "correct", "formatted", "consistent", "statements", "true_statements", "teacher_logp"]
     rows = table.select([*columns, "tokens", "finished"]).to_pylist()

@@ -20,11 +20,12 @@ from kepo.evaluation.asking import (
     sampling_seed,
 )
 from kepo.evaluation.backend import Backend
-from kepo.evaluation.parts import Parts, now
-from kepo.evaluation.records import Record, to_table
+from kepo.evaluation.parts import Parts
 from kepo.evaluation.scoring import reasoning_logps, score_completion
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.prompts import prompt_text
+from kepo.runs.evaluations import Record, to_table
+from kepo.runs.manifest import now
 from kepo.types import Question
 
 if TYPE_CHECKING:

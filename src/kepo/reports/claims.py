@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kepo.errors import DataError
 from kepo.evaluation.accuracy import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
@@ -110,19 +109,20 @@ def make_claims(study: Study) -> Claims | None:
 
     Returns:
         None when no run has an evaluation.
-
-    Raises:
-        DataError: The contrasts of the study's file are not what they should be.
     """
     evaluated = [run for run in study.runs if run.evaluation]
     if not evaluated:
         return None
-    contrasts = _named_contrasts(study)
-    tables = {run.name: _by_domain(run, _in_domain(evaluated)) for run in evaluated}
+    arms = {arm.name for arm in study.arms}
+    contrasts = [
+        (one.title, [pair for pair in one.pairs if arms.issuperset(pair)]) for one in study.described.contrasts
+    ]
+    in_domain = study.described.in_domain or _in_domain(evaluated)
+    tables = {run.name: _by_domain(run, in_domain) for run in evaluated}
     first = tables[evaluated[0].name]
     domains = tuple(name for name in (IN_DOMAIN, OUT_OF_DOMAIN) if len(first[name])) or (ALL,)
     main_pairs = [(study.main, arm.name) for arm in study.arms if study.main not in (None, arm.name)]
-    wanted = dict.fromkeys(pair for pairs in (main_pairs, *contrasts.values()) for pair in pairs)
+    wanted = dict.fromkeys(pair for pairs in (main_pairs, *(pairs for _, pairs in contrasts)) for pair in pairs)
     found = {
         (first, second, domain): comparison
         for first, second in wanted
@@ -145,7 +145,8 @@ def make_claims(study: Study) -> Claims | None:
         family=family,
         contrasts=tuple(
             Contrast(title, tuple(adjusted([found[key] for d in domains for p in pairs if (key := (*p, d)) in found])))
-            for title, pairs in contrasts.items()
+            for title, pairs in contrasts
+            if pairs
         ),
         chance={name: _chance(first[name]) for name in domains},
         letter={name: majority_letter_accuracy(first[name]) for name in domains},
@@ -182,31 +183,6 @@ def pair_runs(first: Arm, second: Arm) -> list[tuple[RunData, RunData]]:
         if partner is not None:
             pairs.append((run, partner))
     return pairs
-
-
-def _named_contrasts(study: Study) -> dict[str, list[tuple[str, str]]]:
-    """Title -> pairs of arms that the study has, as its file names them."""
-    arms = {arm.name for arm in study.arms}
-    contrasts = {}
-    for place, contrast in enumerate(study.described.get("contrasts") or ()):
-        if not _is_contrast(contrast):
-            raise DataError(
-                f"study.json, field 'contrasts', entry {place + 1}: {contrast!r} is no contrast; write "
-                '{"title": "...", "pairs": [["first arm", "second arm"], ...]}'
-            )
-        pairs = [(first, second) for first, second in contrast["pairs"] if {first, second} <= arms]
-        if pairs:
-            contrasts[contrast["title"]] = pairs
-    return contrasts
-
-
-def _is_contrast(content: Any) -> bool:
-    if not isinstance(content, Mapping) or not isinstance(content.get("title"), str):
-        return False
-    pairs = content.get("pairs")
-    return isinstance(pairs, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs
-    )
 
 
 def _evaluated(arm: Arm) -> list[RunData]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import accuracy_by, domains, majority_letter_accuracy, paired_scores, split_domains
 from kepo.evaluation.reasoning import summarize_reasoning
-from kepo.evaluation.records import Evaluation
 from kepo.reports.document import NONE, Cell, Row, Table, p_value, percent, points, span
 from kepo.reports.reasoning import MEASURES, measured
+from kepo.runs import Evaluation
 from kepo.statistics.accuracy import chance_level, pass_at_k
 from kepo.statistics.intervals import Interval
 from kepo.statistics.paired import Difference, McNemar, mcnemar, paired_bootstrap

@@ -17,7 +17,8 @@ from kepo.errors import DataError
 from kepo.evaluation.accuracy import paired_scores
 from kepo.reports.document import line
 from kepo.reports.load import same_questions
-from kepo.reports.study import Arm, EvaluationData, RunData, Study
+from kepo.reports.study import Arm, RunData, Study
+from kepo.runs import Evaluation
 from kepo.statistics.accuracy import macro_interval
 from kepo.statistics.intervals import Interval
 
@@ -137,7 +138,7 @@ def _row(arm: Arm, model: str, runs: Sequence[RunData], source: str, modalities:
     )
 
 
-def _evaluation(run: RunData) -> EvaluationData:
+def _evaluation(run: RunData) -> Evaluation:
     assert run.evaluation is not None
     return run.evaluation
 

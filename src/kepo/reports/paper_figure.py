@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kepo.evaluation.accuracy import accuracy_by
-from kepo.evaluation.records import read_evaluation
 from kepo.reports.curves import Curve, over_replicates
 from kepo.reports.figures import panels_figure
 from kepo.reports.palette import arm_styles, drawn_arms
 from kepo.reports.paper import PaperTable
 from kepo.reports.study import RunData, Study
-from kepo.runs import EVALUATIONS, checkpoints_in
+from kepo.runs import EVALUATIONS, checkpoints_in, read_evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -78,19 +78,19 @@ def _distinct(values: Iterator[object]) -> str:
 
 def _tuning_table(study: Study) -> Table | None:
     """What the study's own file says about the choice of a setting; None where it says nothing."""
-    tuning = study.described.get("tuning")
+    tuning = study.described.tuning
     if not tuning:
         return None
     labels = {arm.name: arm.label for arm in study.arms}
-    values = list(dict.fromkeys(value for scores in tuning["scores"].values() for value in scores))
+    values = list(dict.fromkeys(value for scores in tuning.scores.values() for value in scores))
     rows = [
         Row(
             line(labels.get(arm, arm)),
-            (*(Cell(percent(scores.get(v))) for v in values), Cell(line(tuning["chosen"][arm]))),
+            (*(Cell(percent(scores.get(v))) for v in values), Cell(line(tuning.chosen[arm]))),
         )
-        for arm, scores in tuning["scores"].items()
+        for arm, scores in tuning.scores.items()
     ]
-    field = line(tuning["field"], 40)
+    field = line(tuning.field, 40)
     notes = ("In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study.",)
     return Table(f"Choice of {field}", ("arm", *map(line, values), "chosen"), tuple(rows), notes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import yaml
 
 from kepo.errors import ConfigError, DataError
+from kepo.files import write_text
 from kepo.recipes.files import read_recipe
-from kepo.runs import RUNS, STUDY
+from kepo.runs.study import RUNS, StudyArm, StudyFile, write_study_file
 from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, DataSpec, ModelSpec, StudySpec
 
 RECIPES = "recipes"
@@ -137,26 +137,13 @@ def write_plans(study: StudySpec, plans: Sequence[RunPlan]) -> None:
     Raises:
         DataError: The disk refuses.
     """
-    arms = {
-        arm.name: {"label": arm.label, "order": order, "baseline": arm.baseline} for order, arm in enumerate(study.arms)
-    }
-    described = {"title": study.title, "question": study.question, "main_arm": study.main_arm, "arms": arms}
-    try:
-        for modality in study.modalities:
-            title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
-            _write(
-                study.out / modality / STUDY, json.dumps({**described, "title": title}, indent=2, ensure_ascii=False)
-            )
-        _write(study.out / STUDY, json.dumps(described, indent=2, ensure_ascii=False))
-        for plan in plans:
-            _write(plan.recipe_file, _HEAD + yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True).strip())
-    except OSError as error:
-        raise DataError(f"{study.out} cannot be written: {error}. Choose another --out.") from error
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
+    arms = {arm.name: StudyArm(arm.label, order, arm.baseline) for order, arm in enumerate(study.arms)}
+    write_study_file(study.out, StudyFile(study.title, study.question, study.main_arm, arms))
+    for modality in study.modalities:
+        title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
+        write_study_file(study.out / modality, StudyFile(title, study.question, study.main_arm, arms))
+    for plan in plans:
+        write_text(_HEAD + yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True), plan.recipe_file)
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:

@@ -14,7 +14,7 @@ from kepo.benchmark import tuning, worker
 from kepo.benchmark.arms import Arm
 from kepo.benchmark.plan import TUNING, RunPlan, StudySettings
 from kepo.benchmark.tuning import LEARNING_RATES, tune
-from kepo.trainer.run_folder import append_metrics
+from kepo.runs import append_metrics
 
 ARMS = [
     Arm("zero-shot", "Base", None),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kepo.evaluation.reasoning import is_consistent, reasoning_text, statements, summarize_reasoning
-from kepo.evaluation.records import to_table
+from kepo.runs.evaluations import to_table
 
 OPTIONS = ("carcinoma", "small cell carcinoma", "cyst", "normal")
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.asking import content_of, option_orders, ordered_questions
-from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.runs.evaluations import evaluation_schema, read_evaluation
 from kepo.types import Question
 from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
@@ -33,7 +33,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
     file = _evaluate(tmp_path, count=5)
     assert file == tmp_path / "evaluation" / "test.parquet"
     table = read_evaluation(tmp_path).table
-    assert table.schema.equals(schema())
+    assert table.schema.equals(evaluation_schema())
     assert table["id"].to_pylist() == ["q0", "q1", "q2", "q3", "q4"]
     assert table["correct"].to_pylist() == [True, False, False, False, True]
     [row] = table.slice(1, 1).to_pylist()
@@ -306,5 +306,5 @@ def test_reading_what_is_not_there_or_no_evaluation(tmp_path: Path) -> None:
         read_evaluation(tmp_path, "other")
     other = tmp_path / "rollouts.parquet"
     pq.write_table(read_evaluation(tmp_path).table.select(["id"]), other)
-    with pytest.raises(DataError, match="it has no column 'modality'"):
+    with pytest.raises(DataError, match="has no column 'modality'"):
         read_evaluation(other)

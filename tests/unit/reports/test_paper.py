@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from kepo.errors import DataError
-from kepo.evaluation.records import to_table
 from kepo.reports.latex import escape_latex
 from kepo.reports.load import load_study
 from kepo.reports.paper import paper_tables
 from kepo.reports.paper_files import write_paper
+from kepo.runs.evaluations import to_table
 from tests.unit.reports.study import answer_record, write_run
 
 ORDER = ("MRI", "CT", "X-Ray", "Ultrasound", "Dermoscopy", "Fundus", "OCT", "Microscopy")

@@ -88,9 +88,9 @@ def test_without_contrasts_the_claim_is_the_main_arm_against_its_baselines(tmp_p
 
 
 @pytest.mark.parametrize("wrong", ["kepo", {"pairs": []}, {"title": "?", "pairs": [["kepo"]]}, {"title": "?"}])
-def test_a_contrast_that_is_none_is_shown_with_what_it_should_be(tmp_path: Path, wrong: Any) -> None:
-    with pytest.raises(DataError, match=r"study\.json, field 'contrasts', entry 1: .*\"pairs\""):
-        make_claims(study_of(tmp_path, contrasts=[wrong]))
+def test_a_contrast_that_is_none_is_refused_with_its_place(tmp_path: Path, wrong: Any) -> None:
+    with pytest.raises(DataError, match=r"study\.json .*\$\.contrasts\[0\]"):
+        study_of(tmp_path, contrasts=[wrong])
 
 
 def test_the_choice_of_a_setting_is_shown(tmp_path: Path) -> None:
