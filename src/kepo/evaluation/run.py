@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from kepo.evaluation.scoring import reasoning_logps, score_completion
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.prompts import prompt_text
 from kepo.runs.evaluations import Record, to_table
-from kepo.runs.manifest import now
+from kepo.runs.manifest import installed_versions, now
 from kepo.types import Question
 
 if TYPE_CHECKING:
@@ -94,12 +93,15 @@ def evaluate(
             parts.flush()
 
     known = {"name": name, "data": data, "split": split, "in_domain": list(in_domain), "questions": len(questions)}
+    known |= {**(facts or {}), "model": backend.model, "backend": backend.kind, "generation": asdict(settings)}
     return parts.join(
         [asked.key for asked in everything],
         lambda started, seconds: {
             **known,
-            **(facts or {}),
-            **_described(backend, settings, started, seconds),
+            "started": started,
+            "ended": now(),
+            "seconds": round(seconds, 3),
+            "versions": installed_versions(_PACKAGES),
             "settings": identity,
         },
     )
@@ -185,18 +187,6 @@ def identify(
     }
 
 
-def _described(backend: Backend, settings: EvaluationSettings, started: str, seconds: float) -> dict[str, Any]:
-    return {
-        "model": backend.model,
-        "backend": backend.kind,
-        "generation": asdict(settings),
-        "started": started,
-        "ended": now(),
-        "seconds": round(seconds, 3),
-        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
-    }
-
-
 @contextmanager
 def _progress(name: str, total: int, done: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -205,10 +195,3 @@ def _progress(name: str, total: int, done: int, quiet: bool) -> Iterator[Callabl
     with Progress(*columns, disable=quiet) as progress:
         task = progress.add_task(f"Evaluating {name}", total=total, completed=done)
         yield lambda steps: progress.advance(task, steps)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

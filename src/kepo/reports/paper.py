@@ -25,6 +25,7 @@ from kepo.statistics.intervals import Interval
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MEAN, MEAN_OUT = "mean", "mean out of domain"
 PER_MODALITY = 300
 """Test questions of each modality in the paper's protocol."""
 
@@ -38,9 +39,8 @@ class PaperRow:
         label: For people.
         model: The base model; empty where all rows have the same.
         runs: Its runs.
-        cells: Modality -> accuracy, mean over runs with its 95 % interval.
-        mean: The same for the mean over all modalities, each with the same weight.
-        mean_out: For the mean over those not trained on.
+        cells: Modality -> accuracy, mean over runs with its 95 % interval; then `MEAN` of all modalities, each with the
+            same weight, and `MEAN_OUT` of those not trained on.
     """
 
     arm: str
@@ -48,8 +48,6 @@ class PaperRow:
     model: str
     runs: tuple[RunData, ...]
     cells: Mapping[str, Interval]
-    mean: Interval
-    mean_out: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +124,14 @@ def _row(arm: Arm, model: str, runs: Sequence[RunData], source: str, modalities:
     ids, scores = paired_scores([_evaluation(run).table for run in runs])
     of = _modalities_of(_evaluation(runs[0]).table)
     columns = np.array([str(of[id_]) for id_ in ids])
-    outside = [name for name in modalities if name not in source.split(", ")]
+    outside = [name for name in modalities if source and name not in source.split(", ")]
+    averaged = {**{name: [name] for name in modalities}, MEAN: list(modalities), MEAN_OUT: outside}
     return PaperRow(
         arm=arm.name,
         label=arm.label,
         model=model,
         runs=tuple(runs),
-        cells={name: macro_interval(scores, columns, [name]) for name in modalities},
-        mean=macro_interval(scores, columns, modalities),
-        mean_out=macro_interval(scores, columns, outside if source else []),
+        cells={name: macro_interval(scores, columns, names) for name, names in averaged.items()},
     )
 
 

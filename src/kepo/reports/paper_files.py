@@ -13,9 +13,8 @@ from kepo.reports.document import Cell, Document, Row, Section, Table, interval_
 from kepo.reports.latex import as_latex
 from kepo.reports.load import load_study
 from kepo.reports.markdown import as_markdown
-from kepo.reports.paper import PER_MODALITY, PaperRow, PaperTable, chosen, paper_tables
+from kepo.reports.paper import PER_MODALITY, PaperTable, chosen, paper_tables
 from kepo.reports.paper_figure import checkpoint_figures
-from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,13 +93,8 @@ def _table(caption: str, table: PaperTable, *, runs: bool = True) -> Table:
     for row in table.rows:
         label = f"{row.label} ({line(row.model, 40)})" if row.model else row.label
         count = [Cell(str(len(row.runs)))] if runs else []
-        rows.append(Row(label, (*count, *map(interval_cell, _intervals(table, row).values())), row.arm))
+        rows.append(Row(label, (*count, *map(interval_cell, row.cells.values())), row.arm))
     return Table(caption, ("arm", *(["runs"] if runs else []), *short, *means), tuple(rows), table.notes)
-
-
-def _intervals(table: PaperTable, row: PaperRow) -> dict[str, Interval]:
-    means = {"mean": row.mean, "mean out of domain": row.mean_out}
-    return {name: row.cells[name] for name in table.modalities} | means
 
 
 def _caption(table: PaperTable) -> str:
@@ -116,7 +110,7 @@ def table_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
         for row in table.rows:
             known = {"trained on": table.source, "arm": row.arm, "label": row.label, "model": row.model}
             numbers: dict[str, float] = {"runs": len(row.runs)}
-            for name, one in _intervals(table, row).items():
+            for name, one in row.cells.items():
                 numbers |= {name: one.estimate, f"{name} low": one.low, f"{name} high": one.high}
             rows.append({**known, **numbers})
     return pd.DataFrame(rows)

@@ -7,7 +7,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,7 @@ def describe(parts: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]
         "command": shlex.join(sys.argv),
         "seed": seed,
         "device": device,
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": installed_versions(_PACKAGES),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git": _git_state(),
@@ -88,11 +89,13 @@ def _is_secret(name: str) -> bool:
     return any(word in _SECRET_WORDS for word in words) and "tokens" not in words
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Package -> its version, of those that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _git_state() -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from PIL import Image
 from kepo.errors import DataError
 from kepo.reports.latex import escape_latex
 from kepo.reports.load import load_study
-from kepo.reports.paper import paper_tables
+from kepo.reports.paper import MEAN, MEAN_OUT, paper_tables
 from kepo.reports.paper_files import write_paper
 from kepo.runs.evaluations import to_table
 from tests.unit.reports.study import answer_record, write_run
@@ -72,8 +72,8 @@ def test_means_weigh_every_modality_alike(tmp_path: Path) -> None:
     [row] = table.rows
     assert row.cells["MRI"].estimate == pytest.approx(0.75)
     assert row.cells["CT"].estimate == pytest.approx(0.375)
-    assert row.mean.estimate == pytest.approx((0.75 + 0.375) / 8)
-    assert row.mean_out.estimate == pytest.approx(0.375 / 7)
+    assert row.cells[MEAN].estimate == pytest.approx((0.75 + 0.375) / 8)
+    assert row.cells[MEAN_OUT].estimate == pytest.approx(0.375 / 7)
     assert row.cells["MRI"].low <= 0.75 <= row.cells["MRI"].high <= 1
     assert row.cells["MRI"].low < row.cells["MRI"].high
     assert "The protocol has 4 questions of each modality; here there are: CT 8." in table.notes
@@ -99,7 +99,7 @@ def test_every_training_modality_has_its_table_and_every_model_its_row(tmp_path:
         ("kepo", "small"),
         ("zero-shot", "small"),
     ]
-    assert tables[1].rows[0].mean_out.estimate == 0  # CT is in domain there
+    assert tables[1].rows[0].cells[MEAN_OUT].estimate == 0  # CT is in domain there
     assert tables[1].out_of_domain == tuple(name for name in ORDER if name != "CT")
 
 
