@@ -28,7 +28,7 @@ class Choice:
     """The checkpoint that was chosen.
 
     Attributes:
-        step: Its updates.
+        step: Its optimizer steps.
         folder: Where it lies.
         by: Name of the evaluation it was chosen by.
         accuracy: Its in-domain accuracy there, 0..1.

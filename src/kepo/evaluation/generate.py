@@ -74,6 +74,8 @@ class TransformersBackend:
         Raises:
             ConfigError: images for a model that reads text only.
         """
+        import torch
+
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(sampling.samples)]
         completions: list[Completion] = []
         while len(completions) < len(rows):
@@ -81,11 +83,11 @@ class TransformersBackend:
             shown = [self._as_asked(prompts[row]) for row, _ in batch]
             try:
                 completions += self._generate(shown, sampling, [(seeds[row], sample) for row, sample in batch])
-            except _out_of_memory():
+            except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
                 self.batch_size = max(1, len(batch) // 2)
-                _free_memory()
+                torch.cuda.empty_cache()
         return [completions[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
 
     def prompt_ids(self, prompt: Conversation) -> list[int]:
@@ -164,15 +166,3 @@ def _evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _out_of_memory() -> type[BaseException]:
-    import torch
-
-    return torch.OutOfMemoryError
-
-
-def _free_memory() -> None:
-    import torch
-
-    torch.cuda.empty_cache()

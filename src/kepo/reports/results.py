@@ -286,7 +286,7 @@ def _parts_table(study: Study, claims: Claims) -> Table | None:
     """Accuracy on parts of the questions that say more than the whole; None where the questions have no such parts."""
     rows = []
     for arm in study.arms:
-        parts = [_parts(run, claims.domains) for run in arm.runs if run.evaluation]
+        parts = [_parts(run, study.described.in_domain, claims.domains) for run in arm.runs if run.evaluation]
         if parts:
             values = [mean([part[name] for part in parts]) for name in parts[0]]
             rows.append(arm_row(study, arm, list(map(percent, values))))
@@ -300,12 +300,13 @@ def _parts_table(study: Study, claims: Claims) -> Table | None:
     return Table(table.caption, table.columns, table.rows, (note,))
 
 
-def _parts(run: RunData, domains: Sequence[str]) -> dict[str, float | None]:
+def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> dict[str, float | None]:
     """Heading -> accuracy, the mean over modalities; None where the part is empty or everything."""
     import pyarrow.compute as pc
 
     assert run.evaluation is not None
-    whole = {**split_domains(run.evaluation.table, run.evaluation.in_domain), ALL: run.evaluation.table}
+    table = run.evaluation.table
+    whole = {**split_domains(table, in_domain or run.evaluation.in_domain), ALL: table}
     found: dict[str, float | None] = {}
     for domain in domains:
         table = whole[domain]
