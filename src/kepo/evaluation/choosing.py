@@ -139,7 +139,7 @@ def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question])
         )
     ids, contents = set(table["id"].to_pylist()), set(table["content"].to_pylist())
     _refuse([question.id for question in questions if question.id in ids], "id", choice)
-    # Images are compared by their pixels, so both sides have to be of the size that the validation was asked in.
+    # Images are compared by their pixels, so both have to be of the size that the validation was asked in.
     generation = evaluation.description.get("generation", {})
     settings = EvaluationSettings(
         prompt_style=generation.get("prompt_style", "think"), image_size=generation.get("image_size")

@@ -55,11 +55,11 @@ def _card(one: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
         "before": _text(completion[:start]),
         "reasoning": _text(completion[start:end]),
         "after": _text(completion[end:]),
-        "right": one.correct,
+        "correct": one.correct,
         "rewards": [[line(name[7:]), _finite(row[name])] for name in row if name.startswith("reward/")],
         **{name: _finite(row.get(name)) for name in ("reward", "advantage", "gate")},
         "tokens": row.get("tokens"),
-        "dead": bool(row.get("group_all_failed")),
+        "failed": bool(row.get("group_all_failed")),
         **_exploration(row),
         "images": _images(one, thumbnails),
     }

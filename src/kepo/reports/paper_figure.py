@@ -1,4 +1,4 @@
-"""The figure of the paper: accuracy of every checkpoint over updates, in domain and out of domain."""
+"""The figure of the paper: accuracy of every checkpoint over steps, in domain and out of domain."""
 
 from __future__ import annotations
 
