@@ -77,7 +77,7 @@ def test_every_run_is_trained_validated_and_tested(study: Path) -> None:
 
 def test_the_results_are_read_from_the_records(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # nothing may depend on where the study was run from
-    report_study(study, Console(file=io.StringIO()), tmp_path / "docs" / "results.md")
+    report_study(study, tmp_path / "r.html", Console(file=io.StringIO()), tmp_path / "docs" / "results.md")
     text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     answers = pq.read_table(study / "runs" / "grpo--student-1--seed-1" / "evaluation" / "test.parquet").to_pylist()
     inside = [row["correct"] for row in answers if row["modality"] == "MRI"]

@@ -31,7 +31,4 @@ def demo(
     except KeyboardInterrupt:
         console.print(f"Stopped. What is finished is kept in {study}; the same command goes on from there.")
         raise
-    report = report_study(study, console, results)
-    if results is not None:
-        console.print(f"Results: {results}", highlight=False, soft_wrap=True)
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    report_study(study, study / "report.html", console, results)

@@ -117,7 +117,7 @@ def make_claims(study: Study) -> Claims | None:
     contrasts = [
         (one.title, [pair for pair in one.pairs if arms.issuperset(pair)]) for one in study.described.contrasts
     ]
-    in_domain = study.described.in_domain or _in_domain(evaluated)
+    in_domain = _in_domain(evaluated) or study.described.in_domain
     tables = {run.name: _by_domain(run, in_domain) for run in evaluated}
     first = tables[evaluated[0].name]
     domains = tuple(name for name in (IN_DOMAIN, OUT_OF_DOMAIN) if len(first[name])) or (ALL,)

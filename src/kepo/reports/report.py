@@ -117,16 +117,14 @@ def write_html_report(
     return write_text(html(report), Path(out))
 
 
-def report_study(folder: Path, console: Console, results: Path | None = None) -> Path:
-    """Report a study that has ended: accuracy in the terminal, `report.html` in its folder, Markdown where wanted.
+def report_study(folder: Path, out: Path, console: Console, results: Path | None = None) -> None:
+    """Report a study that has ended: accuracy in the terminal, HTML, and Markdown where it is wanted.
 
     Args:
         folder: Of the study.
+        out: File of the HTML.
         console: Where the table of accuracies is printed.
         results: File of the Markdown; None: there is none.
-
-    Returns:
-        The HTML file.
 
     Raises:
         DataError, ConfigError: as `make_report`.
@@ -137,8 +135,10 @@ def report_study(folder: Path, console: Console, results: Path | None = None) ->
     if report.claims:
         console.print(as_rich(accuracy_table(report.study, report.claims)))
     if results is not None:
-        write_text(markdown(report), results)
-    return write_text(html(report), folder / "report.html")
+        console.print(
+            f"Results: {write_text(markdown(report), results)}", highlight=False, soft_wrap=True, markup=False
+        )
+    console.print(f"Report: {write_text(html(report), out)}", highlight=False, soft_wrap=True, markup=False)
 
 
 def html(report: Report) -> str:

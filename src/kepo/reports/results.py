@@ -306,7 +306,7 @@ def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> di
 
     assert run.evaluation is not None
     table = run.evaluation.table
-    whole = {**split_domains(table, in_domain or run.evaluation.in_domain), ALL: table}
+    whole = {**split_domains(table, run.evaluation.in_domain or in_domain), ALL: table}
     found: dict[str, float | None] = {}
     for domain in domains:
         table = whole[domain]

@@ -63,7 +63,7 @@ class StudyFile(msgspec.Struct, frozen=True):
         main_arm: Name of the arm that the others are compared with.
         arms: Name -> how it is shown.
         contrasts: What is asked; empty: whether the main arm is above its baselines.
-        in_domain: The modalities trained on; empty: what the evaluations say.
+        in_domain: The modalities trained on, where the evaluations do not say.
         tuning: None where no setting was chosen by trial runs.
     """
 

@@ -147,11 +147,19 @@ def test_a_study_that_has_ended_is_reported_in_the_terminal_as_html_and_as_markd
     arms = {name: ARMS[name] for name in ("zero-shot", "kepo")}
     study = write_study(tmp_path / "study", arms, bases=1, seeds=1, steps=10, questions=32)
     terminal, results = io.StringIO(), tmp_path / "docs" / "results.md"
-    page = report_study(study, Console(file=terminal, width=200), results)
+    page = tmp_path / "report.html"
+    report_study(study, page, Console(file=terminal, width=200), results)
     report = make_report([study])
-    assert page == study / "report.html"
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert results.read_text() == markdown(report)
     assert report.claims is not None
     accuracy = report.claims.accuracy["kepo", "in-domain"]
     assert f"{100 * accuracy.estimate:.1f} ({100 * accuracy.low:.1f} to " in terminal.getvalue()
+
+
+def test_the_studys_file_says_what_was_trained_on_where_the_evaluations_do_not(tmp_path: Path) -> None:
+    write_answers(write_run(tmp_path / "kepo", tmp_path, "kepo", "s/1", 1), [1, 0], in_domain=())
+    (tmp_path / "study.json").write_text(json.dumps({"in_domain": ["CT"]}))
+    claims = make_claims(load_study([tmp_path]))
+    assert claims is not None
+    assert claims.domains == ("in-domain",)
