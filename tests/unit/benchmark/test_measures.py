@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from kepo.benchmark.measures import reasoning_section, stability_section
-from kepo.reports.study import Arm, EvaluationData, RunData, Study
-from kepo.runs import Run
+from kepo.reports.study import Arm, RunData, Study
+from kepo.runs import Evaluation, Run
 
 
 def _study(metrics: list[list[dict[str, Any]]], rows: list[dict[str, Any]]) -> Study:
@@ -25,7 +25,7 @@ def _study(metrics: list[list[dict[str, Any]]], rows: list[dict[str, Any]]) -> S
     }
     described |= {"id": "q", "answer": "A", "options": ["a", "b"], "predicted": "A", "finished": True}
     table = pa.Table.from_pylist([{**described, **row, "id": str(place)} for place, row in enumerate(rows)])
-    evaluation = EvaluationData(Path("test.parquet"), table, {}, "")
+    evaluation = Evaluation(Path("test.parquet"), table, {})
     runs = tuple(
         RunData(Run(Path(), {"config": {"training": {}}}), str(place), "kepo", str(place), tuple(logged), evaluation)
         for place, logged in enumerate(metrics)
