@@ -52,6 +52,11 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     }
     if style != "think" or all(_reasoning(question) for question in questions):
         columns["reference"] = [default_completion(question, style) for question in questions]
+    if any(question.images for question in questions):
+        # An image is decoded when its row is read, and then knows its file no more.
+        columns["image_paths"] = [
+            [str(image) for image in question.images if isinstance(image, str | Path)] for question in questions
+        ]
     return _build(questions, columns, image_size)
 
 
@@ -129,15 +134,11 @@ def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_s
     for name in ("prompt", "completion"):
         if name in columns:
             types[name] = List({"role": text, "content": text})
-    if "options" in columns:
-        types["options"] = List(text)
+    types |= {name: List(text) for name in ("options", "image_paths") if name in columns}
     has_images = any(question.images for question in questions)
     if has_images:
-        # An image is decoded when its row is read, and then knows its file no more.
-        paths = [[str(image) for image in question.images if isinstance(image, str | Path)] for question in questions]
-        stored = [[_stored(image) for image in question.images] for question in questions]
-        columns = {**columns, "images": stored, "image_paths": paths}
-        types |= {"images": List(Image(mode="RGB")), "image_paths": List(text)}
+        columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}
+        types["images"] = List(Image(mode="RGB"))
     dataset = Dataset.from_dict(columns, features=Features(types))
     if not has_images or image_size is None:
         return dataset

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kepo.errors import ConfigError
 from kepo.files import readable_errors, write_json, write_table
-from kepo.runs.evaluations import EVALUATIONS, Record, read_description, read_records, to_table
+from kepo.runs.evaluations import Record, evaluation_file, read_description, read_records, to_table
 from kepo.runs.manifest import now
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Parts:
 
     def __init__(self, out: str | Path, name: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         check_name(name)
-        self.file = Path(out) / EVALUATIONS / f"{name}.parquet"
+        self.file = evaluation_file(out, name)
         self._description = self.file.with_suffix(".json")
         self._folder = self.file.with_name(f".{name}.parts")
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
@@ -146,7 +146,7 @@ def answered(out: str | Path, name: str) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    for file in (Path(out) / EVALUATIONS / f".{name}.parts").glob("part-*.parquet"):
+    for file in evaluation_file(out, name).with_name(f".{name}.parts").glob("part-*.parquet"):
         # The parts may be joined, and so vanish, at any moment.
         with suppress(FileNotFoundError):
             count += pq.read_metadata(file).num_rows

@@ -12,7 +12,7 @@ from kepo.evaluation.choosing import check_unseen, choose_checkpoint
 from kepo.evaluation.job import Job, Wanted, describe_home, plan
 from kepo.evaluation.parts import check_name
 from kepo.evaluation.run import evaluate, identify
-from kepo.runs import EVALUATIONS, MANIFEST, checkpoints_in
+from kepo.runs import MANIFEST, checkpoints_in, evaluation_file
 
 if TYPE_CHECKING:
     from kepo.evaluation.backend import Backend
@@ -42,7 +42,7 @@ class Task:
     @property
     def file(self) -> Path:
         """Where the records go."""
-        return self.home / EVALUATIONS / f"{self.name}.parquet"
+        return evaluation_file(self.home, self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kepo.reports.figures import panels_figure
 from kepo.reports.palette import arm_styles, drawn_arms
 from kepo.reports.paper import PaperTable
 from kepo.reports.study import RunData, Study
-from kepo.runs import EVALUATIONS, checkpoints_in, read_evaluation
+from kepo.runs import checkpoints_in, evaluation_file, read_evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def _course(run: RunData, name: str) -> dict[int, tuple[float, float]]:
     """Step -> accuracy in domain, and mean over the other modalities (NaN where there are none)."""
     found = {}
     for step, folder in checkpoints_in(run.run.folder).items():
-        if not (folder / EVALUATIONS / f"{name}.parquet").is_file():
+        if not evaluation_file(folder, name).is_file():
             continue
         evaluation = read_evaluation(folder, name, texts=False)
         parts = split_domains(evaluation.table, evaluation.in_domain)

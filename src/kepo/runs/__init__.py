@@ -3,22 +3,19 @@
 Nothing here imports torch, so that reports and the terminal open a run at once.
 """
 
-from kepo.runs.evaluations import EVALUATIONS, Evaluation, read_evaluation
+from kepo.runs.evaluations import Evaluation, evaluation_file, read_evaluation
 from kepo.runs.folder import Run, checkpoints_in, find_runs, open_run
 from kepo.runs.manifest import MANIFEST, write_manifest
 from kepo.runs.metrics import append_metrics, read_metrics
 from kepo.runs.rollouts import is_correct, read_rollouts, rollout_files
-from kepo.runs.study import RUNS, STUDY
 
 __all__ = [
-    "EVALUATIONS",
     "MANIFEST",
-    "RUNS",
-    "STUDY",
     "Evaluation",
     "Run",
     "append_metrics",
     "checkpoints_in",
+    "evaluation_file",
     "find_runs",
     "is_correct",
     "open_run",

@@ -88,6 +88,11 @@ class Evaluation:
         return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()
 
 
+def evaluation_file(folder: str | Path, name: str) -> Path:
+    """Where the records of the evaluation called `name` lie in a run or checkpoint folder."""
+    return Path(folder) / EVALUATIONS / f"{name}.parquet"
+
+
 def read_evaluation(path: str | Path, name: str = "test", *, texts: bool = True) -> Evaluation:
     """The evaluation in the file `path`, or the one called `name` in the run folder `path`.
 
@@ -100,7 +105,7 @@ def read_evaluation(path: str | Path, name: str = "test", *, texts: bool = True)
         DataError: there is none, or one of its files is damaged or holds something else.
     """
     given = Path(path)
-    file = given / EVALUATIONS / f"{name}.parquet" if given.is_dir() else given
+    file = evaluation_file(given, name) if given.is_dir() else given
     if not file.is_file():
         there = sorted(found.stem for found in file.parent.glob("*.parquet"))
         known = f"there are {', '.join(there)}" if there else "there is none"

@@ -47,4 +47,4 @@ def _whole_records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
         if isinstance(record, dict) and "step" in record:
-            yield {RENAMED.get(name, name): value for name, value in record.items()}
+            yield {RENAMED.get(str(name), str(name)): value for name, value in record.items()}
