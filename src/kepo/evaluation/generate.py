@@ -90,11 +90,6 @@ class TransformersBackend:
                 torch.cuda.empty_cache()
         return [completions[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
 
-    def prompt_ids(self, prompt: Conversation) -> list[int]:
-        """The token ids that the model is given for `prompt`, image tokens included."""
-        ids: list[int] = self._encode([self._as_asked(prompt)])["input_ids"][0].tolist()
-        return ids
-
     def _as_asked(self, prompt: Conversation) -> Prompt:
         images = any(part["type"] == "image" for message in prompt for part in _parts(message["content"]))
         if images and not self._sees_images:

@@ -49,6 +49,12 @@ def _questions(count: int, images: int = 0) -> list[Question]:
     ]
 
 
+def _ids(backend: TransformersBackend, prompt: Conversation) -> list[int]:
+    """What the model is given for `prompt`, image tokens included."""
+    ids: list[int] = backend._encode([backend._as_asked(prompt)])["input_ids"][0].tolist()
+    return ids
+
+
 def _prompts(count: int, images: int = 0) -> list[Conversation]:
     settings = EvaluationSettings()
     return conversations(list(ordered_questions(_questions(count, images), settings)), settings)
@@ -74,7 +80,7 @@ def test_the_prompt_has_the_token_ids_of_training(
     expected, _, fields = trainer._tokenize_prompts(shown)
     backend = load_backend(folder)
     prompts = _prompts(3, images)
-    assert [backend.prompt_ids(prompt) for prompt in prompts] == expected
+    assert [_ids(backend, prompt) for prompt in prompts] == expected
     if images:
         pixels = backend._encode(prompts)["pixel_values"]
         assert torch.equal(pixels, torch.stack([torch.as_tensor(image) for image in fields["pixel_values"]]))
@@ -98,7 +104,7 @@ def test_an_output_does_not_depend_on_its_batch(
 def test_greedy_is_what_the_model_itself_generates(text_folder: Path) -> None:
     backend = load_backend(text_folder)
     [prompt] = _prompts(1)
-    ids = torch.tensor([backend.prompt_ids(prompt)])
+    ids = torch.tensor([_ids(backend, prompt)])
     with torch.no_grad():
         for _ in range(6):
             ids = torch.cat([ids, backend._model(ids).logits[:, -1:].argmax(-1)], dim=1)
@@ -212,7 +218,7 @@ def test_an_adapter_is_applied_to_its_base_model(text_folder: Path, tmp_path: Pa
 def test_a_model_without_chat_template_gets_the_bare_text(text_folder: Path) -> None:
     backend = TransformersBackend(load_backend(text_folder)._model, build_tokenizer(chat_template=None))
     [prompt] = _prompts(1)
-    assert backend.prompt_ids(prompt) == backend._tokenizer(prompt[0]["content"])["input_ids"]
+    assert _ids(backend, prompt) == backend._tokenizer(prompt[0]["content"])["input_ids"]
 
 
 def test_images_for_a_text_model_are_refused(text_folder: Path) -> None:
