@@ -15,7 +15,7 @@ from kepo.errors import DataError
 from kepo.reports.claims import make_claims
 from kepo.reports.document import NONE, Points, Section, Table
 from kepo.reports.load import load_study
-from kepo.reports.report import make_report, markdown, report_study
+from kepo.reports.report import html, make_report, markdown, report_study
 from kepo.reports.results import contrasts_sections, main_section, setup_section
 from kepo.reports.study import Study
 from kepo.reports.training import stability_section
@@ -163,3 +163,14 @@ def test_the_studys_file_says_what_was_trained_on_where_the_evaluations_do_not(t
     claims = make_claims(load_study([tmp_path]))
     assert claims is not None
     assert claims.domains == ("in-domain",)
+
+
+def test_a_contrast_is_in_the_page_and_in_markdown(tmp_path: Path) -> None:
+    study_of(tmp_path, contrasts=CONTRASTS[:1])
+    report = make_report([tmp_path])
+    page, text = html(report), markdown(report)
+    assert '<section id="contrast-1"' in page
+    assert "<li>kepo against grpo: +50.0 points out-of-domain.</li>" in page
+    assert "## Is it above the others?\n\n- kepo against grpo: +50.0 points out-of-domain.\n" in text
+    assert "| kepo | grpo | out-of-domain | +50.0 |" in text
+    assert "<details><summary>Every comparison</summary>\n\n| first |" in text
