@@ -92,12 +92,18 @@ def evaluate(
             # Also when interrupted: what was answered is not asked again.
             parts.flush()
 
-    known = {"name": name, "data": data, "split": split, "in_domain": list(in_domain), "questions": len(questions)}
-    known |= {**(facts or {}), "model": backend.model, "backend": backend.kind, "generation": asdict(settings)}
     return parts.join(
         [asked.key for asked in everything],
         lambda started, seconds: {
-            **known,
+            "name": name,
+            "data": data,
+            "split": split,
+            "in_domain": list(in_domain),
+            "questions": len(questions),
+            **(facts or {}),
+            "model": backend.model,
+            "backend": backend.kind,
+            "generation": asdict(settings),
             "started": started,
             "ended": now(),
             "seconds": round(seconds, 3),

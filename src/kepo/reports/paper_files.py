@@ -126,9 +126,9 @@ def run_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
             assert run.evaluation is not None
             choice = chosen(run) or {}
             found = accuracy_by(run.evaluation.table, "modality")
-            known = {"trained on": table.source, "arm": arm, "replicate": run.replicate, "folder": run.name}
-            known |= {"step": choice.get("step"), "chosen by": choice.get("chosen_by")}
-            known |= {"accuracy there": choice.get("accuracy")}
+            known: dict[str, object] = {"trained on": table.source, "arm": arm}
+            known |= {"replicate": run.replicate, "folder": run.name, "step": choice.get("step")}
+            known |= {"chosen by": choice.get("chosen_by"), "accuracy there": choice.get("accuracy")}
             rows.append({**known, **{name: found[name].estimate for name in table.modalities}})
     return pd.DataFrame(rows).astype({"step": "Int64"})
 
