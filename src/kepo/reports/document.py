@@ -202,15 +202,6 @@ def interval_cell(interval: Interval | None) -> Cell:
     return Cell(percent(interval.estimate), span(interval.low, interval.high))
 
 
-def shades(values: Sequence[float | None]) -> list[float | None]:
-    """Where each value lies between the least (0) and the greatest (1) of them."""
-    known = [value for value in values if value is not None and isfinite(value)]
-    if not known:
-        return [None] * len(values)
-    low, width = min(known), max(known) - min(known)
-    return [None if v is None or not isfinite(v) else (v - low) / width if width else 0.5 for v in values]
-
-
 def mean(values: Sequence[float | None]) -> float | None:
     """The mean of the values that are known and finite; None when there is none."""
     known = [value for value in values if value is not None and isfinite(value)]

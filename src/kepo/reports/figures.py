@@ -22,6 +22,7 @@ from kepo.statistics.intervals import Interval
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -197,14 +198,12 @@ def _mark_references(axes: Axes, references: Mapping[str, float]) -> None:
             )
 
 
-def heat_figure(
-    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]]
-) -> Figure:
+def heat_figure(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray) -> Figure:
     """A table of shares as colours, with the numbers in the cells; for files, the page has a real table."""
     import numpy as np
 
     figure, axes = _new(title, 1.1 + 0.3 * len(rows), width=max(_WIDTH, 2.0 + 0.75 * len(columns)))
-    grid = np.array([[np.nan if v is None else 100 * v for v in row] for row in values], dtype=float)
+    grid: np.ndarray = 100 * values
     axes.imshow(grid, aspect="auto", cmap="Blues", vmin=np.nanmin(grid) - 5, vmax=np.nanmax(grid) + 25)
     for place, row in enumerate(grid):
         for column, value in enumerate(row):

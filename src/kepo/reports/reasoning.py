@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kepo.evaluation.reasoning import ReasoningSummary, summarize_reasoning
-from kepo.reports.document import Block, Cell, Section, Table, arm_row, mean, number, percent, without_empty
+from kepo.reports.document import Block, Section, Table, arm_row, mean, number, percent, without_empty
 from kepo.reports.rollouts import INJECTED, KINDS, Truth
 from kepo.reports.study import Study
 
@@ -57,23 +57,24 @@ def _evaluation_table(study: Study) -> Table | None:
 def _truth_table(study: Study, truth: Mapping[tuple[str, str], Truth]) -> Table | None:
     if not any(kind == INJECTED for _, kind in truth):
         return None
-    rows = []
+    rows, columns = [], dict[str, str]()
     for arm in study.arms:
         for kind in KINDS:
             counts = truth.get((arm.name, kind))
             if counts is None:
                 continue
-            cells = (
-                Cell(kind),
-                Cell(f"{counts.rollouts:,}"),
-                Cell(percent(counts.stating / counts.rollouts)),
-                Cell(percent(counts.true / counts.statements if counts.statements else None)),
-                Cell(percent(counts.all_true / counts.stating if counts.stating else None)),
-            )
-            rows.append(arm_row(study, arm, cells))
-    columns = ("arm", "rollouts", "number", "state a fact, %", "true statements, %", "only true statements, %")
+            columns = {
+                "rollouts": kind,
+                "number": f"{counts.rollouts:,}",
+                "state a fact, %": percent(counts.stating / counts.rollouts),
+                "true statements, %": percent(counts.true / counts.statements if counts.statements else None),
+                "only true statements, %": percent(counts.all_true / counts.stating if counts.stating else None),
+            }
+            rows.append(arm_row(study, arm, tuple(columns.values())))
     notes = (
         "Injected rollouts were sampled under a hint and kept because their answer was correct; own rollouts are the "
         "student's without a hint. Read from up to 3,000 rollouts of each run, spread over its steps.",
     )
-    return Table("Factual accuracy of injected and of other rollouts", columns, tuple(rows), notes, ("rollouts",))
+    return Table(
+        "Factual accuracy of injected and of other rollouts", ("arm", *columns), tuple(rows), notes, ("rollouts",)
+    )

@@ -24,7 +24,6 @@ from kepo.reports.document import (
     p_value,
     percent,
     points,
-    shades,
     span,
     without_empty,
 )
@@ -34,6 +33,7 @@ from kepo.reports.study import Arm, RunData, Study
 from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 BREAKDOWNS = ("modality", "task", "level")
@@ -221,37 +221,26 @@ def _caution(claims: Claims) -> Iterator[str]:
 
 
 def _comparisons_table(study: Study, title: str, comparisons: Sequence[Comparison], kind: str = "") -> Table:
-    columns = (
-        "first",
-        "second",
-        "questions",
-        "difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "p (sign flips)",
-        "pairs",
-    )
-    rows = []
+    rows, columns = [], dict[str, str]()
     for one in comparisons:
         found, first = one.difference, study.arm(one.first)
-        texts = (
-            study.arm(one.second).label,
-            one.domain,
-            points(found.estimate),
-            span(found.low, found.high, signed=True),
-            p_value(found.p_value),
-            p_value(one.adjusted_p),
-            p_value(one.sign_flip_p),
-            str(found.replicates),
-            str(one.clusters),
-        )
-        rows.append(Row(first.label, tuple(map(Cell, texts)), first.name))
+        columns = {
+            "second": study.arm(one.second).label,
+            "questions": one.domain,
+            "difference": points(found.estimate),
+            "95 % interval": span(found.low, found.high, signed=True),
+            "p": p_value(found.p_value),
+            "p (Holm)": p_value(one.adjusted_p),
+            "p (sign flips)": p_value(one.sign_flip_p),
+            "pairs": str(found.replicates),
+            "base students": str(one.clusters),
+        }
+        rows.append(Row(first.label, tuple(map(Cell, columns.values())), first.name))
     note = (
         "Differences are first minus second, in percentage points. p (sign flips) is the randomization test over pairs "
         "of runs; with fewer than six pairs it cannot fall below .05."
     )
-    return Table(title, (*columns, "base students"), tuple(rows), (note,), ("second", "questions"), kind)
+    return Table(title, ("first", *columns), tuple(rows), (note,), ("second", "questions"), kind)
 
 
 def contrasts_sections(study: Study, claims: Claims) -> list[Section]:
@@ -326,32 +315,50 @@ def breakdown_section(study: Study) -> Section | None:
     blocks: list[Block] = []
     trained_on = {name for run in study.runs if run.evaluation for name in run.evaluation.in_domain}
     for column in BREAKDOWNS:
-        values = {arm.name: _means(arm, column) for arm in study.arms}
-        groups = sorted({group for found in values.values() for group in found}, key=_natural)
-        if len(groups) < 2:
-            continue
-        arms = [arm for arm in study.arms if values[arm.name]]
-        grid = [[values[arm.name].get(group) for group in groups] for arm in arms]
-        names = [f"{group} (trained on)" if column == "modality" and group in trained_on else group for group in groups]
-        blocks += [_heat_table(study, column, names, arms, grid), _heat_figure(column, names, arms, grid)]
+        found = _accuracy_by_arm(study, column)
+        if len(found.columns) > 1:
+            known = trained_on if column == "modality" else ()
+            found.columns = [f"{group} (trained on)" if group in known else group for group in found.columns]
+            blocks += [_heat_table(study, column, found), _heat_figure(study, column, found)]
     return Section("groups", "By modality, task and level", tuple(blocks)) if blocks else None
 
 
-def _heat_figure(
-    column: str, names: Sequence[str], arms: Sequence[Arm], grid: Sequence[Sequence[float | None]]
-) -> Figure:
-    title, labels = f"Accuracy by {column}, %", [arm.label for arm in arms]
-    return Figure(f"accuracy-by-{column}", "", title, lambda: heat_figure(title, labels, names, grid), in_page=False)
+def _accuracy_by_arm(study: Study, column: str) -> pd.DataFrame:
+    """Arms x groups of questions: accuracy, mean over replicates; NaN where an arm has no such question."""
+    import pandas as pd
 
-
-def _heat_table(study: Study, column: str, names: list[str], arms: list[Arm], grid: list[list[float | None]]) -> Table:
-    shaded = iter(shades([value for row in grid for value in row]))
     rows = [
-        arm_row(study, arm, [Cell(percent(value), shade=next(shaded)) for value in row])
-        for arm, row in zip(arms, grid, strict=True)
+        (arm.name, group, found.estimate)
+        for arm in study.arms
+        for run in arm.runs
+        if run.evaluation
+        for group, found in accuracy_by(run.evaluation.table, column).items()
+        if group is not None
+    ]
+    made = pd.DataFrame(rows, columns=["arm", "group", "accuracy"])
+    made = made.pivot_table(index="arm", columns="group", values="accuracy", sort=False)
+    return made[sorted(made.columns, key=_natural)]
+
+
+def _heat_figure(study: Study, column: str, found: pd.DataFrame) -> Figure:
+    title, labels = f"Accuracy by {column}, %", [study.arm(arm).label for arm in found.index]
+    draw = lambda: heat_figure(title, labels, list(found.columns), found.to_numpy())  # noqa: E731
+    return Figure(f"accuracy-by-{column}", "", title, draw, in_page=False)
+
+
+def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
+    low, high = found.min(axis=None), found.max(axis=None)
+    rows = [
+        arm_row(study, study.arm(arm), [_heat_cell(value, low, high) for value in values])
+        for arm, values in zip(found.index, found.to_numpy().tolist(), strict=True)
     ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return Table(caption, ("arm", *names), tuple(rows), kind="heat")
+    return Table(caption, ("arm", *found.columns), tuple(rows), kind="heat")
+
+
+def _heat_cell(value: float, low: float, high: float) -> Cell:
+    shade = (value - low) / (high - low) if high > low else 0.5
+    return Cell(percent(value), shade=shade if isfinite(value) else None)
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:
@@ -360,21 +367,6 @@ def span_of(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(known), max(known)
     room = 0.04 * max(high - low, 0.05)
     return max(low - room, -0.01), min(high + room, 1.01)
-
-
-def _means(arm: Arm, column: str) -> dict[str, float]:
-    """Group -> mean accuracy over the arm's runs."""
-    found: dict[str, list[float | None]] = {}
-    for run in arm.runs:
-        for group, interval in _groups(run, column).items():
-            found.setdefault(group, []).append(interval)
-    return {group: value for group, values in found.items() if (value := mean(values)) is not None}
-
-
-def _groups(run: RunData, column: str) -> dict[str, float | None]:
-    if run.evaluation is None:
-        return {}
-    return {key: found.estimate for key, found in accuracy_by(run.evaluation.table, column).items() if key is not None}
 
 
 def _natural(text: str) -> tuple[int, str]:

@@ -142,7 +142,7 @@ def gate_section(study: Study) -> Section | None:
 
 def stability_section(study: Study) -> Section | None:
     """How steadily the arms trained, and how far their replicates lie apart."""
-    rows = []
+    rows, columns = [], dict[str, str | Cell]()
     for arm in study.arms:
         runs = [run for run in arm.runs if run.metrics]
         if not runs:
@@ -151,36 +151,26 @@ def stability_section(study: Study) -> Section | None:
         last = [one.last_validation for one in found if one.last_validation is not None]
         drops = [one.worst_drop for one in found if one.worst_drop is not None]
         failed = [mean([one.all_failed_first for one in found]), mean([one.all_failed_last for one in found])]
-        cells = (
-            str(sum(one.gradient_spikes for one in found)),
-            Cell(percent(mean(drops)), f"at most {percent(max(drops))}" if len(drops) > 1 else ""),
-            percent(mean([one.best_validation for one in found])),
-            percent(mean(last)),
-            percent(seed_spread(last)),
-            NONE if None in failed else " to ".join(map(percent, failed)),
-            number(mean([one.reward_std_between_steps for one in found])),
-            number(mean([one.kl_last for one in found])),
-            _best_before_training(runs),
-        )
-        rows.append(arm_row(study, arm, cells))
-    columns = (
-        "arm",
-        "gradient spikes, all runs",
-        "worst drop of validation, points",
-        "best validation, %",
-        "last validation, %",
-        "its spread between runs, points",
-        "all-failed groups, first to last fifth, %",
-        "change of reward per step (SD)",
-        "KL at the end, nats",
-        "runs best before training",
-    )
+        columns = {
+            "gradient spikes, all runs": str(sum(one.gradient_spikes for one in found)),
+            "worst drop of validation, points": Cell(
+                percent(mean(drops)), f"at most {percent(max(drops))}" if len(drops) > 1 else ""
+            ),
+            "best validation, %": percent(mean([one.best_validation for one in found])),
+            "last validation, %": percent(mean(last)),
+            "its spread between runs, points": percent(seed_spread(last)),
+            "all-failed groups, first to last fifth, %": NONE if None in failed else " to ".join(map(percent, failed)),
+            "change of reward per step (SD)": number(mean([one.reward_std_between_steps for one in found])),
+            "KL at the end, nats": number(mean([one.kl_last for one in found])),
+            "runs best before training": _best_before_training(runs),
+        }
+        rows.append(arm_row(study, arm, tuple(columns.values())))
     notes = (
         "A gradient spike is a norm above five times the median of the up to 20 logged before it. The worst drop is "
         "the largest fall below the best so far, the mean over runs. Spread is the standard deviation. A run that was "
         "never above its start on validation is best before training, and tested as it was then.",
     )
-    table = without_empty(Table("Steadiness of training", columns, tuple(rows), notes))
+    table = without_empty(Table("Steadiness of training", ("arm", *columns), tuple(rows), notes))
     return Section("stability", "Stability", (table,)) if rows else None
 
 
