@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import yaml
 from kepo.errors import ConfigError, DataError
 from kepo.recipes.files import read_recipe
 from kepo.runs import RUNS, STUDY
-from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, DataSpec, ModelSpec, StudySpec
+from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, ModelSpec, StudySpec
 
 RECIPES = "recipes"
+TUNING = "tuning"
 LOGS = "logs"
 _HEAD = "# Written by `kepo study`; it is written again each time.\n"
 
@@ -30,6 +31,8 @@ class RunPlan:
         model: From what.
         modality: The only one trained on.
         seed: Of training; None for an arm that trains nothing.
+        chosen: Recipe fields that go over all others: what the tuning chose, or what this run of it tries.
+        stage: `RUNS`, or `TUNING` for a run that is validated but never asked a test question.
     """
 
     study: StudySpec
@@ -37,15 +40,19 @@ class RunPlan:
     model: ModelSpec
     modality: str
     seed: int | None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = RUNS
 
     @property
     def name(self) -> str:
-        """Unique among the runs of its training modality."""
+        """Unique among the runs of its stage and training modality."""
         parts = [self.arm.name]
         if self.model.name != DEFAULT_MODEL:
             parts.append(self.model.name)
         if self.seed is not None:
             parts.append(f"seed-{self.seed}")
+        if self.stage == TUNING:
+            parts.append(combination(self.chosen))
         return "--".join(parts)
 
     @property
@@ -61,7 +68,7 @@ class RunPlan:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.root / RUNS / self.name
+        return self.root / self.stage / self.name
 
     @property
     def recipe_file(self) -> Path:
@@ -80,31 +87,39 @@ class RunPlan:
 
     def fields(self) -> dict[str, Any]:
         """The content of `recipe_file`."""
-        return {
-            "base": self.arm.recipe,
-            **self.study.fields,
+        study = self.study
+        fields = {
+            "base": list(self.arm.recipe),
+            **study.fields,
             **self.model.fields,
             **self.arm.fields,
+            **self.chosen,
             "arm": self.arm.name,
             "replicate": self.replicate,
-            **({} if self.seed is None else {"seed": self.seed}),
             "data_format": "auto",
-            "data_path": str(self.study.data.train),
+            "data_path": str(study.data.train),
             "modality": self.modality,
             "output_dir": str(self.folder),
         }
+        if self.seed is not None:
+            fields["seed"] = self.seed
+        if study.validation is not None:
+            fields |= {"validation_path": str(study.data.validation), "validate_every": study.validation.every}
+            fields["validation_max_new_tokens"] = study.evaluation.max_new_tokens
+        return fields
 
     def resolved(self) -> dict[str, Any]:
         """The fields of `recipe_file` with those of its bases; the file must have been written."""
         return read_recipe(self.recipe_file)
 
 
-def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
-    """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
+def combination(fields: Mapping[str, Any]) -> str:
+    """Names a combination of the tuning's grid: its values."""
+    return ",".join(str(value).replace("/", "_") for value in fields.values())
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
+
+def chosen_arms(study: StudySpec, only: Sequence[str] = ()) -> list[ArmSpec]:
+    """The arms named in `only`, all when it is empty.
 
     Raises:
         ConfigError: One of `only` is no arm.
@@ -113,7 +128,23 @@ def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
     unknown = next((name for name in only if name not in names), None)
     if unknown is not None:
         raise ConfigError(f"--only {unknown!r} is no arm of {study.source}; there are {', '.join(names)}")
-    arms = [arm for arm in study.arms if not only or arm.name in only]
+    return [arm for arm in study.arms if not only or arm.name in only]
+
+
+def plan_runs(
+    study: StudySpec, only: Sequence[str] = (), chosen: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
+) -> list[RunPlan]:
+    """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
+
+    Args:
+        study: The study.
+        only: Names of arms; empty: all.
+        chosen: Training modality -> arm -> recipe fields that the tuning chose.
+
+    Raises:
+        ConfigError: One of `only` is no arm.
+    """
+    arms = chosen_arms(study, only)
     untrained = [
         RunPlan(study, arm, model, modality, None)
         for modality in study.modalities
@@ -121,18 +152,34 @@ def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
         for arm in arms
         if not arm.train
     ]
-    return untrained + [
-        RunPlan(study, arm, model, modality, seed)
+    trained = [
+        RunPlan(study, arm, model, modality, seed, (chosen or {}).get(modality, {}).get(arm.name, {}))
         for seed in study.seeds
         for modality in study.modalities
         for model in study.models
         for arm in arms
         if arm.train
     ]
+    return sorted(untrained + trained, key=lambda plan: plan.arm.last)
 
 
-def write_plans(study: StudySpec, plans: Sequence[RunPlan]) -> None:
-    """Write the recipe of every run, and `study.json` for reports: names and order of the arms.
+def write_recipes(plans: Sequence[RunPlan]) -> None:
+    """Write the recipe of every run.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    for plan in plans:
+        fields = yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True)
+        _write(plan.study, plan.recipe_file, _HEAD + fields)
+
+
+def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write `study.json` for reports, of the whole and of each training modality.
+
+    Args:
+        study: The study.
+        tuned: Training modality -> what its tuning found, see `kepo.studies.tuning.choose`.
 
     Raises:
         DataError: The disk refuses.
@@ -140,23 +187,33 @@ def write_plans(study: StudySpec, plans: Sequence[RunPlan]) -> None:
     arms = {
         arm.name: {"label": arm.label, "order": order, "baseline": arm.baseline} for order, arm in enumerate(study.arms)
     }
-    described = {"title": study.title, "question": study.question, "main_arm": study.main_arm, "arms": arms}
+    described = {
+        "title": study.title,
+        "question": study.question,
+        "main_arm": study.main_arm,
+        "arms": arms,
+        "contrasts": [{"title": one.title, "pairs": [list(pair) for pair in one.pairs]} for one in study.contrasts],
+        "in_domain": list(study.modalities),
+    }
+    _write_json(study, study.out / STUDY, described)
+    for modality in study.modalities:
+        title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
+        found = {"tuning": tuned[modality]} if tuned else {}
+        _write_json(
+            study, study.out / modality / STUDY, {**described, "title": title, "in_domain": [modality], **found}
+        )
+
+
+def _write_json(study: StudySpec, file: Path, content: Mapping[str, Any]) -> None:
+    _write(study, file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(study: StudySpec, file: Path, text: str) -> None:
     try:
-        for modality in study.modalities:
-            title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
-            _write(
-                study.out / modality / STUDY, json.dumps({**described, "title": title}, indent=2, ensure_ascii=False)
-            )
-        _write(study.out / STUDY, json.dumps(described, indent=2, ensure_ascii=False))
-        for plan in plans:
-            _write(plan.recipe_file, _HEAD + yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True).strip())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{study.out} cannot be written: {error}. Choose another --out.") from error
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:
@@ -184,12 +241,22 @@ def _check_model(plan: RunPlan) -> None:
         )
 
 
-def check_data(data: DataSpec) -> None:
-    """Check that the questions are there.
+def check_data(study: StudySpec) -> None:
+    """Check that the questions are there, and that no run would be chosen on what it is tested with.
 
     Raises:
         DataError: names what is missing.
+        ConfigError: Questions of the validation are in the test.
     """
+    data = study.data
     for path in (data.train, data.validation, data.test):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder; `kepo prepare` writes it, or give --data")
+    # A checkpoint that is chosen afterwards is checked by `kepo eval --best-by`.
+    if study.validation is not None:
+        validated = set(_shown(data.validation))
+        repeated = [name for kind, name, *_ in (shown for shown in _shown(data.test) if shown in validated)]
+
+
+def _shown(path: Path) -> Iterator[tuple[str, ...]]:
+    ...
