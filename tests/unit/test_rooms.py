@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("servers",),
     ("rewards",),
     ("objective",),
-    ("files",),
+    ("files", "workers"),
     ("prompts",),
     ("types", "errors"),
 )

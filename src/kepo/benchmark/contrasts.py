@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kepo.benchmark.arms import OTHER_TEACHERS, ZERO_SHOT
 from kepo.evaluation.accuracy import IN_DOMAIN, OUT_OF_DOMAIN, paired_scores, split_domains
 from kepo.reports.claims import pair_runs
 from kepo.reports.study import Study
+from kepo.runs import STUDY
 from kepo.statistics.paired import Difference, holm, paired_bootstrap, sign_flip_test
 
 if TYPE_CHECKING:
@@ -31,30 +33,13 @@ class Contrast:
     pairs: tuple[tuple[str, str], ...]
 
 
-def _gates(arm: str, teacher: str = "") -> tuple[tuple[str, str], ...]:
-    """Per trajectory against none, per token against none, per token against per trajectory."""
-    at = f"@{teacher}" if teacher else ""
-    trajectory = f"{arm}{at}" if arm == "kepo" else f"{arm}-gated{at}"
-    token, none = f"{arm}-token{at}", f"{arm}-uniform{at}"
-    return (trajectory, none), (token, none), (token, trajectory)
-
-
-CONTRASTS: tuple[Contrast, ...] = (
-    Contrast(
-        "Is KEPO above the base model, supervised training, GRPO and on-policy distillation?",
-        tuple(
-            ("kepo", other)
-            for other in (ZERO_SHOT, "sft", "grpo", "opd-0", "opd-0.5", "opd", "grpo-uniform", "grpo-gated")
-        ),
-    ),
-    Contrast(
-        "What do hints, gate and teacher term each add?",
-        (("kepo", "grpo-gated"), ("hints-only", "grpo"), ("kepo", "kepo-uniform"), ("kepo", "hints-only")),
-    ),
-    Contrast("Are hints better than sampling again on the same budget?", (("kepo", "kepo-resample"),)),
-    Contrast("Which gate, with a reliable teacher?", (*_gates("kepo"), *_gates("grpo"))),
-    *(Contrast(f"Which gate, with the {name} teacher?", _gates("kepo", name)) for name in OTHER_TEACHERS),
-)
+def read_contrasts(folder: Path) -> list[Contrast]:
+    """The contrasts of the study in `folder`, from its `study.json`."""
+    described = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+    return [
+        Contrast(one["title"], tuple((first, second) for first, second in one["pairs"]))
+        for one in described.get("contrasts", [])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

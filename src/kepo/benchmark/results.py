@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from kepo.benchmark.arms import TRAINED_ON
-from kepo.benchmark.contrasts import CONTRASTS, DOMAINS, Answer, Contrast, answer, domain_tables, sentence
+from kepo.benchmark.contrasts import DOMAINS, Answer, Contrast, answer, domain_tables, read_contrasts, sentence
 from kepo.benchmark.measures import (
     cost_section,
     injected_section,
@@ -21,25 +20,26 @@ from kepo.benchmark.measures import (
     reasoning_section,
     stability_section,
 )
-from kepo.benchmark.plan import DATA
 from kepo.data.files import load_jsonl
 from kepo.evaluation.accuracy import macro_accuracy, paired_scores, split_domains
+from kepo.phantom.study import TRAINED_ON
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.study import Arm, Study
+from kepo.runs import STUDY
 from kepo.statistics.paired import paired_bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REPORT = "report.html"
 _RECOGNITION = "Modality Recognition"
 
 
-def write_report(study: Path) -> Path:
-    """Write `report.html` into the study's folder; returns its path."""
-    from kepo.reports.report import html, make_report, write_text
+def write_report(study: Path, file: Path) -> Path:
+    """Write the report of the study in the folder `study` to `file`; returns it."""
+    from kepo.files import write_text
+    from kepo.reports.report import html, make_report
 
-    return write_text(html(make_report([study])), study / REPORT)
+    return write_text(html(make_report([study])), file)
 
 
 def show_results(folder: Path, console: Console) -> None:
@@ -52,15 +52,15 @@ def show_results(folder: Path, console: Console) -> None:
     console.print(table)
 
 
-def write_results(folder: Path, file: Path) -> None:
-    """Write the results of the study in `folder` as Markdown to `file`."""
+def write_results(folder: Path, questions: Path, file: Path) -> None:
+    """Write the results of the study in `folder`, trained on `questions`, as Markdown to `file`."""
     study = _load(folder)
-    facts = {question.id: question.metadata["facts"] for question in load_jsonl(folder / DATA / "train.jsonl")}
+    facts = {question.id: question.metadata["facts"] for question in load_jsonl(questions)}
     sections = [
         _opening(study),
         _tuning(folder),
         _accuracies(study),
-        *(_answers(study, contrast) for contrast in CONTRASTS),
+        *(_answers(study, contrast) for contrast in read_contrasts(folder)),
         reasoning_section(study),
         injected_section(study, facts),
         stability_section(study),
@@ -103,14 +103,13 @@ def _opening(study: Study) -> str:
 
 
 def _tuning(folder: Path) -> str:
-    file = folder / "chosen.json"
-    if not file.is_file():
+    tuning = json.loads((folder / STUDY).read_text(encoding="utf-8")).get("tuning")
+    if not tuning:
         return ""
-    chosen = json.loads(file.read_text(encoding="utf-8"))
-    rates = list(next(iter(chosen["scores"].values())))
+    rates = list(next(iter(tuning["scores"].values())))
     rows = [
-        [arm, *(f"{100 * scores[rate]:.1f}" for rate in rates), chosen["learning_rate"][arm]]
-        for arm, scores in chosen["scores"].items()
+        [arm, *(f"{100 * scores[rate]:.1f}" for rate in rates), tuning["chosen"][arm]]
+        for arm, scores in tuning["scores"].items()
     ]
     return "## Settings\n\n" + "\n".join(
         (

@@ -169,7 +169,7 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
     made = sum(row["statements"] for row in stated)
     return ReasoningSummary(
         format_rate=_mean([row["formatted"] for row in own]),
-        agreement=_mean([row["agreement"] for row in own]),
+        agreement=_mean([row["consistent"] for row in own]),
         truthfulness=sum(row["true_statements"] for row in stated) / made if made else None,
         all_true=_mean([row["true_statements"] == row["statements"] for row in stated]),
         teacher_logp=_mean([row["teacher_logp"] for row in own]),
@@ -180,7 +180,7 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    columns = ["permutation", "formatted", "agreement", "statements", "true_statements", "teacher_logp", "tokens"]
+    columns = ["permutation", "formatted", "consistent", "statements", "true_statements", "teacher_logp", "tokens"]
     return table.select([*columns, "finished"]).to_pylist()
 
 

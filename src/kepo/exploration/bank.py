@@ -19,6 +19,7 @@ from filelock import FileLock
 from kepo.errors import ConfigError, DataError
 from kepo.exploration.bank_lines import BankedHint, parse_line, to_line
 from kepo.exploration.hint_audit import is_duplicate
+from kepo.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class HintBank:
         """The hints of one request, those that leak included, in the order of `BankedHint.order`.
 
         Args:
-            address: See `kepo.files.address_of`.
+            address: See `kepo.files.content_hash`.
             teacher: Only hints of this teacher; None: of any.
         """
         hints = [hint for hint in self._by_address.get(address, ()) if teacher in (None, hint.teacher)]
@@ -129,9 +130,8 @@ class HintBank:
             self._mend()
             content = b"".join(map(to_line, _in_order(self.hints)))
             if content != self.path.read_bytes():
-                temporary = self.path.with_name(f"{self.path.name}.tmp")
-                temporary.write_bytes(content)
-                os.replace(temporary, self.path)
+                with replacing(self.path) as partial:
+                    partial.write_bytes(content)
         self.refresh()
 
     # --- the file ---------------------------------------------------------------------------------------------------

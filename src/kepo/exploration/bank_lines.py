@@ -23,7 +23,7 @@ class BankedHint:
         question: Id of the question, for the reader; it is not part of the address.
         level: Index into `kepo.prompts.HINT_LEVELS`.
         teacher: Who wrote it.
-        address: What the teacher was asked, see `kepo.files`.
+        address: What the teacher was asked, see `kepo.files.content_hash`.
         index: Number of the hint among those of this address and teacher, from 0.
         text: The hint in `raw` as the teacher wrote it, leaks and all; "" where there is none.
         leaks: What gives the answer away, see `kepo.exploration.leaks.audit`.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kepo.data.arguments import DataArguments, load_questions
 from kepo.errors import ConfigError, DataError
+from kepo.files import content_hash, write_json, write_text
 from kepo.recipes.files import read_recipe
 from kepo.runs import RUNS, STUDY
 from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, ModelSpec, StudySpec
+from kepo.types import Question
 
 RECIPES = "recipes"
 TUNING = "tuning"
@@ -108,6 +110,12 @@ class RunPlan:
             fields["validation_max_new_tokens"] = study.evaluation.max_new_tokens
         return fields
 
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the run, where its recipe says so."""
+        steps = self.resolved().get("max_steps") if self.arm.train else None
+        return int(steps) if steps else None
+
     def resolved(self) -> dict[str, Any]:
         """The fields of `recipe_file` with those of its bases; the file must have been written."""
         return read_recipe(self.recipe_file)
@@ -171,7 +179,7 @@ def write_recipes(plans: Sequence[RunPlan]) -> None:
     """
     for plan in plans:
         fields = yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True)
-        _write(plan.study, plan.recipe_file, _HEAD + fields)
+        write_text(_HEAD + fields, plan.recipe_file)
 
 
 def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -179,7 +187,7 @@ def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | No
 
     Args:
         study: The study.
-        tuned: Training modality -> what its tuning found, see `kepo.studies.tuning.choose`.
+        tuned: Training modality -> what its tuning found, see `kepo.studies.tuning`.
 
     Raises:
         DataError: The disk refuses.
@@ -192,28 +200,14 @@ def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | No
         "question": study.question,
         "main_arm": study.main_arm,
         "arms": arms,
-        "contrasts": [{"title": one.title, "pairs": [list(pair) for pair in one.pairs]} for one in study.contrasts],
-        "in_domain": list(study.modalities),
+        "contrasts": [{"title": one.title, "pairs": one.pairs} for one in study.contrasts],
+        "in_domain": study.modalities,
     }
-    _write_json(study, study.out / STUDY, described)
+    write_json(described, study.out / STUDY)
     for modality in study.modalities:
         title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
         found = {"tuning": tuned[modality]} if tuned else {}
-        _write_json(
-            study, study.out / modality / STUDY, {**described, "title": title, "in_domain": [modality], **found}
-        )
-
-
-def _write_json(study: StudySpec, file: Path, content: Mapping[str, Any]) -> None:
-    _write(study, file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write(study: StudySpec, file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{study.out} cannot be written: {error}. Choose another --out.") from error
+        write_json({**described, "title": title, "in_domain": [modality], **found}, study.out / modality / STUDY)
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:
@@ -246,17 +240,26 @@ def check_data(study: StudySpec) -> None:
 
     Raises:
         DataError: names what is missing.
-        ConfigError: Questions of the validation are in the test.
+        ConfigError: Some validation questions are in the test.
     """
     data = study.data
     for path in (data.train, data.validation, data.test):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder; `kepo prepare` writes it, or give --data")
-    # A checkpoint that is chosen afterwards is checked by `kepo eval --best-by`.
-    if study.validation is not None:
-        validated = set(_shown(data.validation))
-        repeated = [name for kind, name, *_ in (shown for shown in _shown(data.test) if shown in validated)]
+    if study.validation is not None:  # otherwise `kepo eval --best-by` checks it
+        validation, test = (load_questions(DataArguments(data_path=str(path))) for path in (data.validation, data.test))
+        ids, shown = {question.id for question in validation}, set(map(_shown, validation))
+        repeated = [question.id for question in test if question.id in ids or _shown(question) in shown]
+        if repeated:
+            raise ConfigError(
+                f"{data.test}: {len(repeated)} questions are in {data.validation} too, by which a run's weights are "
+                f"chosen ({', '.join(map(repr, repeated[:3]))}); a run is never chosen on what it is tested with. Keep "
+                "validation and test apart."
+            )
 
 
-def _shown(path: Path) -> Iterator[tuple[str, ...]]:
-    ...
+def _shown(question: Question) -> str:
+    """What a question asks, whatever its id and options."""
+    text = " ".join(question.text.casefold().split())
+    parts = [{"type": "text", "text": text}, *({"type": "image", "image": image} for image in question.images)]
+    return content_hash([{"role": "user", "content": parts}])

@@ -16,9 +16,9 @@ from kepo.data.omnimedvqa import MODALITIES, canonical_modality
 from kepo.errors import ConfigError
 from kepo.recipes.files import STUDIES, find_file, find_recipe
 from kepo.studies.schema import Record, StudySpec
+from kepo.types import SPLITS
 
 _OUT = "$out"
-_SPLITS = ("train", "validation", "test")
 # The study sets these itself: what it varies, and where things lie.
 _OWN_FIELDS = ("arm", "replicate", "seed", "modality", "output_dir", "data_path", "base", "overwrite")
 _OWN_FIELDS += ("validation_path", "validate_every", "validation_max_new_tokens")
@@ -115,7 +115,7 @@ def _written_out(content: Mapping[Any, Any], file: Path) -> dict[Any, Any]:
             for name, spec in _mapping(full["models"], "models", file).items()
         ]
     if isinstance(full["data"], str):
-        full["data"] = {split: f"{full['data']}/{split}" for split in _SPLITS}
+        full["data"] = {split: f"{full['data']}/{split}" for split in SPLITS}
     if isinstance(full["modalities"], list):
         full["modalities"] = [_modality(str(name)) for name in full["modalities"]]
     return {"title": file.stem, "main_arm": full["arms"][-1]["name"], **full, "source": str(file)}
@@ -138,7 +138,11 @@ def _recipe(name: str, file: Path) -> str:
     """The absolute path of a recipe beside the study or below the current folder; else the name of a shipped one."""
     beside = file.parent / name
     return next(
-        (str(path.resolve()) for path in (beside, beside.with_name(f"{beside.name}.yaml"), Path(name)) if path.is_file()),
+        (
+            str(path.resolve())
+            for path in (beside, beside.with_name(f"{beside.name}.yaml"), Path(name))
+            if path.is_file()
+        ),
         name,
     )
 
@@ -175,7 +179,7 @@ def _problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     """(key, what is wrong with its value) of what a type cannot say."""
     names = [arm.name for arm in spec.arms]
     lists = {"seeds": spec.seeds, "modalities": spec.modalities}
-    lists["data"] = tuple(str(getattr(spec.data, split)) for split in _SPLITS)
+    lists["data"] = tuple(str(getattr(spec.data, split)) for split in SPLITS)
     yield from ((key, twice) for key, values in lists.items() if (twice := _twice(values)))
     for modality in spec.modalities:
         if modality not in MODALITIES:
@@ -196,9 +200,12 @@ def _problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
             yield key, f"{name!r} is no arm; there are {', '.join(names)}"
     yield from _tuning_problems(spec)
     if spec.accelerate_config is not None and (spec.workers == "in-process" or spec.validation is not None):
-        yield "accelerate_config", (
-            f"{spec.accelerate_config!r} starts processes of its own; leave it out, or 'workers: in-process' and "
-            "'validation'"
+        yield (
+            "accelerate_config",
+            (
+                f"{spec.accelerate_config!r} starts processes of its own; leave it out, or 'workers: in-process' and "
+                "'validation'"
+            ),
         )
 
 
@@ -208,7 +215,9 @@ def _own_fields(spec: StudySpec) -> Iterator[tuple[str, str]]:
     given |= {f"arms.{arm.name}.fields": arm.fields for arm in spec.arms}
     given |= {f"models.{model.name}": model.fields for model in spec.models}
     for place, fields in given.items():
-        yield from ((f"{place}.{name}", "the study sets it itself; leave it out") for name in fields if name in _OWN_FIELDS)
+        yield from (
+            (f"{place}.{name}", "the study sets it itself; leave it out") for name in fields if name in _OWN_FIELDS
+        )
 
 
 def _tuning_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9._@])*\Z")]
 
 
-class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """What can be written in a study file."""
 
 
@@ -139,12 +139,14 @@ class SlurmSpec(Record):
         at_once: Most tasks of the array that run at the same time; None: no bound.
     """
 
-    options: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z-]*\Z")], int | Annotated[str, Meta(pattern=r"^[^\n]*\Z")]] = {}
+    options: dict[
+        Annotated[str, Meta(pattern=r"^[a-z][a-z-]*\Z")], int | Annotated[str, Meta(pattern=r"^[^\n]*\Z")]
+    ] = {}
     setup: tuple[str, ...] = ()
     at_once: Positive | None = None
 
 
-class StudySpec(Record):
+class StudySpec(Record, kw_only=True):
     """A whole study.
 
     Attributes:

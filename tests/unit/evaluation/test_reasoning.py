@@ -119,7 +119,7 @@ def record(**columns: Any) -> dict[str, Any]:
         "tokens": 10,
         "finished": True,
         "formatted": True,
-        "agreement": None,
+        "consistent": None,
         "statements": 0,
         "true_statements": 0,
         "teacher_logp": None,
@@ -130,8 +130,8 @@ def record(**columns: Any) -> dict[str, Any]:
 def test_the_summary_of_a_table() -> None:
     table = to_table(
         [
-            record(id="a", statements=4, true_statements=1, agreement=True, tokens=10, teacher_logp=-1.0),
-            record(id="b", statements=2, true_statements=2, agreement=False, tokens=30, teacher_logp=-2.0),
+            record(id="a", statements=4, true_statements=1, consistent=True, tokens=10, teacher_logp=-1.0),
+            record(id="b", statements=2, true_statements=2, consistent=False, tokens=30, teacher_logp=-2.0),
             record(id="c", formatted=False, finished=False, tokens=20),
             record(id="c", permutation=1, formatted=False, tokens=999, teacher_logp=-9.0),
         ]

@@ -46,7 +46,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "level": 1,
         "permutation": 0,
         "sample": 0,
-        "output": "<think>shape round</think><answer>A</answer>",
+        "completion": "<think>shape round</think><answer>A</answer>",
         "answer": "B",
         "options": ["round", "oval", "ragged", "large"],
         "predicted": "A",
@@ -54,7 +54,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "tokens": 7,
         "finished": True,
         "formatted": True,
-        "agreement": True,
+        "consistent": True,
         "statements": 1,
         "true_statements": 1,
         "teacher_logp": None,
@@ -161,7 +161,7 @@ def test_the_prompt_style_decides_what_counts_as_an_answer(
 def test_open_questions_and_other_rewards() -> None:
     open_question = Question("o", "How many?", "42", metadata={"unit": "cm"})
     [row] = ask([open_question], FakeBackend(lambda _: "<answer> 42. </answer>"), SETTINGS).to_pylist()
-    assert (row["predicted"], row["correct"], row["options"], row["agreement"]) == ("42.", True, [], None)
+    assert (row["predicted"], row["correct"], row["options"], row["consistent"]) == ("42.", True, [], None)
     settings = replace(SETTINGS, reward=f"{__name__}:_likes_long_metadata")
     [row] = ask([open_question], FakeBackend(lambda _: "x"), settings).to_pylist()
     assert row["correct"] is True
