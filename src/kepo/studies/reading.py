@@ -154,7 +154,7 @@ def _modality(name: str) -> str:
 
 def _explain(error: msgspec.ValidationError, content: Any, file: Path) -> NoReturn:
     """What is wrong in the user's words: the arm's name instead of its number, and the value that was given."""
-    problem, _, where = str(error).partition(" - at `$")
+    problem, where = re.fullmatch(r"(.*?)(?: - at (?:`key` in )?`\$(.*)`)?", str(error)).groups("")  # type: ignore[union-attr]
     keys, value = [], content
     for key in re.findall(r"[^.\[\]`]+", where):
         if isinstance(value, list):

@@ -15,8 +15,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kepo import KEPOConfig, KEPOTrainer
-from kepo.benchmark.plan import StudySettings
-from kepo.benchmark.questions import study_questions
+
 from kepo.data.dataset import to_dataset
 from kepo.models.encoding import encode
 from kepo.phantom.files import draw, scene_of
@@ -35,6 +34,7 @@ from kepo.phantom.pretraining import (
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.render import render
 from kepo.phantom.scene import ATTRIBUTES, TEXTURES
+from kepo.phantom.study import Questions
 from kepo.prompts import build_prompt, hint_request, hinted_prompt
 from kepo.rewards import choice_accuracy
 
@@ -118,7 +118,7 @@ def test_the_pool_is_drawn_from_its_seed_and_shows_its_scenes() -> None:
 
 def test_no_scene_of_the_pool_is_in_the_questions_of_a_study() -> None:
     pool = {scene.seed for scene in scene_pool(16384, 1)}
-    asked = [question for questions in study_questions(StudySettings()).values() for question in questions]
+    asked = [question for questions in Questions().draw().values() for question in questions]
     assert len(pool) == 16384
     assert not pool & {question.metadata["scene"]["seed"] for question in asked}
 
