@@ -80,11 +80,17 @@ def test_a_process_that_dies_is_told_and_the_others_go_on() -> None:
 
 def test_a_block_that_fails_ends_its_workers_as_ctrl_c_does(tmp_path: Path) -> None:
     note, begun = tmp_path / "note", time.monotonic()
-    with pytest.raises(KeyboardInterrupt), started([Worker(sleeper, str(note))]) as [worker]:
-        worker.send(60.0)
-        while not note.is_file():
-            time.sleep(0.05)
-        raise KeyboardInterrupt
+    worker = Worker(sleeper, str(note))
+
+    def interrupted() -> None:
+        with started([worker]):
+            worker.send(60.0)
+            while not note.is_file():
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert note.read_text() == "interrupted"
     assert time.monotonic() - begun < 30
     assert worker.process.exitcode is not None

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kepo.trainer import validation
-from kepo.trainer.validation import Validation
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.phantom.questions import phantom_questions
 from kepo.runs import read_metrics
+from kepo.trainer import validation
+from kepo.trainer.validation import Validation
 from kepo.types import Question
 
 QUESTIONS = [
