@@ -16,7 +16,6 @@ SOURCE = Path(__file__).parents[2] / "src" / "kepo"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("benchmark",),
     ("reports",),
     ("studies",),
     ("planning",),
@@ -34,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("servers",),
     ("rewards",),
     ("objective",),
-    ("files",),
+    ("files", "workers"),
     ("prompts",),
     ("types", "errors"),
 )

@@ -74,6 +74,22 @@ def build(
 
 
 @app.command()
+def study(
+    out: Out,
+    full: Annotated[bool, typer.Option("--full", help="Of studies/phantom, not studies/phantom-demo.")] = False,
+) -> None:
+    """Write the questions and base models that the study of `kepo demo` runs on, into its folder."""
+    from rich.console import Console
+
+    from kepo.phantom.study import DEMO, FULL
+
+    needs = FULL if full else DEMO
+    with Console().status("") as status:
+        needs.write(out, status.update)
+    Console().print(f"now run: kepo study {needs.study} --out {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def sheet(
     file: Annotated[Path, typer.Argument(help="PNG file to write.")],
     size: Annotated[int, typer.Option(help="Side of one image in pixels.")] = 160,

@@ -20,15 +20,21 @@ def demo(
     """
     from rich.console import Console
 
-    from kepo.benchmark.demo import run_demo, run_full_study
-    from kepo.benchmark.study import default_workers
+    from kepo.cli.study import run_and_show
+    from kepo.phantom.study import DEMO, FULL, TRAINED_ON
     from kepo.reports.report import report_study
+    from kepo.studies.reading import read_study
 
     console = Console()
-    study = out or Path("runs/study" if full else "runs/demo")
+    needs = FULL if full else DEMO
+    folder = out or needs.out
+    with console.status("") as status:
+        needs.write(folder, status.update)
     try:
-        (run_full_study if full else run_demo)(study, workers or default_workers(), console)
+        failures = run_and_show(read_study(needs.study, out=str(folder)), workers=workers)
     except KeyboardInterrupt:
-        console.print(f"Stopped. What is finished is kept in {study}; the same command goes on from there.")
+        console.print(f"Stopped. What is finished is kept in {folder}; the same command goes on from there.")
         raise
-    report_study(study, study / "report.html", console, results)
+    if failures:
+        raise typer.Exit(1)
+    report_study(folder / TRAINED_ON, folder / "report.html", console, results)

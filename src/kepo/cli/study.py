@@ -11,8 +11,6 @@ import typer
 from kepo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from kepo.studies.plan import RunPlan
     from kepo.studies.runner import Failure
     from kepo.studies.schema import StudySpec
@@ -38,24 +36,21 @@ def study(
 
     Stopped by Ctrl-C or a crash, the same command goes on where it was.
     """
-    from rich.console import Console
-
-    from kepo.studies.plan import check_data, check_recipes, plan_runs, write_plans
+    from kepo.studies.plan import check_data
     from kepo.studies.reading import read_study
+    from kepo.studies.study import plans_for_now
 
     spec = read_study(study, data=data, out=out)
-    plans = plan_runs(spec, [name.strip() for name in only.split(",") if name.strip()] if only else ())
+    arms = [name.strip() for name in only.split(",") if name.strip()] if only else ()
     places = _places(devices)
-    workers = _workers(spec, workers, places)
-    write_plans(spec, plans)
-    check_recipes(plans)
+    _check_workers(spec, workers, places)
+    plans = plans_for_now(spec, arms)
     if print_for is not None:
         typer.echo(_script(plans, print_for), nl=False)
         return
-    check_data(spec.data)
-    console = Console(stderr=True)
-    failures = _run(plans, workers, places, console, quiet)
-    reported = _report(spec, console) if report else True
+    check_data(spec)
+    failures = run_and_show(spec, arms, workers, places, quiet)
+    reported = _report(spec) if report else True
     if failures or not reported:
         raise typer.Exit(1)
 
@@ -75,16 +70,14 @@ def _places(devices: str | None) -> list[str]:
     return places
 
 
-def _workers(spec: StudySpec, workers: int | None, places: Sequence[str]) -> int:
-    workers = workers or len(places) or 1
-    if places and workers != len(places):
+def _check_workers(spec: StudySpec, workers: int | None, places: Sequence[str]) -> None:
+    if places and workers not in (None, len(places)):
         raise ConfigError(f"--workers {workers} with {len(places)} --devices: name one device, or group, per worker")
-    if workers > 1 and spec.accelerate_config is not None:
+    if (workers or len(places)) > 1 and spec.accelerate_config is not None:
         raise ConfigError(
             f"{spec.source}, key 'accelerate_config': {spec.accelerate_config!r} puts every run on all GPUs, so runs "
-            f"cannot go side by side; leave out --workers {workers}, or the key"
+            f"cannot go side by side; leave out --workers {workers or len(places)}, or the key"
         )
-    return workers
 
 
 def _script(plans: Sequence[RunPlan], kind: str) -> str:
@@ -94,27 +87,34 @@ def _script(plans: Sequence[RunPlan], kind: str) -> str:
     return shell_script(plans) if kind == "shell" else slurm_script(plans, Path.cwd())
 
 
-def _run(plans: Sequence[RunPlan], workers: int, places: Sequence[str], console: Console, quiet: bool) -> list[Failure]:
+def run_and_show(
+    spec: StudySpec,
+    only: Sequence[str] = (),
+    workers: int | None = None,
+    places: Sequence[str] = (),
+    quiet: bool = False,
+) -> list[Failure]:
+    """Run a study, with a table of the runs that failed; arguments as those of `kepo.studies.study.run_study`."""
     import signal
 
+    from rich.console import Console
     from rich.table import Table
 
-    from kepo.studies.runner import is_done, run_plans
+    from kepo.studies.study import run_study
 
-    done = sum(map(is_done, plans))
-    console.print(f"{len(plans)} runs, {done} of them done; {workers} side by side", highlight=False)
+    console = Console(stderr=True)
 
     def say(sentence: str) -> None:
-        console.print(sentence, style="yellow", highlight=False, markup=False)
+        console.print(sentence, style="yellow" if " failed: " in sentence else None, highlight=False, markup=False)
 
     # A scheduler that stops the study ends its runs as Ctrl-C does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        failures = run_plans(plans, workers, places, say, quiet)
+        failures = run_study(spec, only, workers=workers, devices=places, say=say, quiet=quiet)
     finally:
         signal.signal(signal.SIGTERM, before)
     if failures:
-        table = Table("run", "failed in", "log", title=f"{len(failures)} of {len(plans)} runs failed")
+        table = Table("run", "failed in", "log", title=f"{len(failures)} runs failed")
         for failure in failures:
             table.add_row(failure.plan.title, failure.stage, str(failure.plan.log))
         console.print(table)
@@ -122,7 +122,7 @@ def _run(plans: Sequence[RunPlan], workers: int, places: Sequence[str], console:
     return failures
 
 
-def _report(spec: StudySpec, console: Console) -> bool:
+def _report(spec: StudySpec) -> bool:
     """Run the commands of the reports over what is there; whether they succeeded."""
     import subprocess
     import sys
@@ -133,7 +133,7 @@ def _report(spec: StudySpec, console: Console) -> bool:
         return True
     good = True
     for stage in report_stages(spec):
-        console.print(f"$ {stage.line}", highlight=False, markup=False, soft_wrap=True)
+        typer.echo(f"$ {stage.line}", err=True)
         done = subprocess.run([sys.executable, "-m", "kepo", *stage.arguments], check=False)
         good = good and done.returncode == 0
     return good

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from kepo.errors import ConfigError
 from kepo.evaluation.generate import TransformersBackend
+from kepo.files import weights_fingerprint
 from kepo.models.loading import load_model
 
 _ADAPTER = "adapter_config.json"
-# Enough of a weights file to tell two trained models apart, without reading gigabytes.
-_SPOTS, _SPOT = 256, 4096
 
 
 def load_backend(
@@ -102,20 +100,3 @@ def _load_processor(name: str, base: str, trust_remote_code: bool) -> Any:
         raise ConfigError(
             f"{source}: no processor or tokenizer could be loaded from it: {error} Save the base model's there."
         ) from error
-
-
-def weights_fingerprint(name: str | Path) -> str:
-    """A short text that changes when the weights in the folder `name` do; empty for a name on the hub.
-
-    Only evenly spread spots of each file are read: training moves every weight.
-    """
-    digest = hashlib.sha256()
-    files = sorted(Path(name).glob("*.safetensors"))
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as weights:
-            for spot in range(_SPOTS):
-                weights.seek(size * spot // _SPOTS)
-                digest.update(weights.read(_SPOT))
-    return digest.hexdigest()[:16] if files else ""

@@ -12,6 +12,7 @@ from kepo.evaluation.choosing import check_unseen, choose_checkpoint
 from kepo.evaluation.job import Job, Wanted, describe_home, plan
 from kepo.evaluation.parts import check_name
 from kepo.evaluation.run import evaluate, identify
+from kepo.files import weights_fingerprint
 from kepo.runs import MANIFEST, checkpoints_in, evaluation_file
 
 if TYPE_CHECKING:
@@ -138,7 +139,6 @@ def is_finished(task: Task, job: Job, loading: Loading) -> bool:
     Raises:
         ConfigError: records of this name were made with other settings.
     """
-    from kepo.evaluation.loading import weights_fingerprint
     from kepo.evaluation.parts import Parts
 
     if loading.overwrite or not task.file.is_file() or loading.teacher is not None:

@@ -25,7 +25,7 @@ POOL = 16384
 _POOL_SEED = 1
 _RATE = 2e-3
 _LAST_RATE = 1.5e-3
-_REPEATED: tuple[tuple[Role, float], ...] = (("letters", 0.15), ("eyes", 0.25))
+_REPEATED: tuple[tuple[Role, float], ...] = (("answer-letters", 0.15), ("vision", 0.25))
 _BASE_OF_VARIANTS = "teacher-reliable"
 
 
@@ -39,11 +39,11 @@ class ModelPlan:
         role: Who it is.
         seed: Of weights and lessons.
         start: Name of the model it is made from; None for random weights.
-        letters: Updates of the first phase, in which letters are learned without images.
-        looks: Updates of the second phase, in which the image tower learns to see, without the decoder.
-        steps: Updates of the third phase, in which questions are answered.
+        letter_steps: Optimizer steps of the answer-letter warm-up: letters are learned without images.
+        vision_steps: Of the vision warm-up: the image tower learns to see, without the decoder.
+        steps: Of the third phase, in which questions are answered.
         learning_rate: Highest one of the third phase.
-        descriptions: Updates of the last phase, in which images are described more than questions are answered.
+        description_steps: Of the last phase, in which images are described more than questions are answered.
     """
 
     name: str
@@ -51,18 +51,18 @@ class ModelPlan:
     role: Role
     seed: int
     start: str | None = None
-    letters: int = 900
-    looks: int = 1000
+    letter_steps: int = 900
+    vision_steps: int = 1000
     steps: int = 600
     learning_rate: float = 1.5e-3
-    descriptions: int = 0
+    description_steps: int = 0
 
 
 MODEL_PLANS: dict[str, ModelPlan] = {
     plan.name: plan
     for plan in (
-        *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed, descriptions=400) for seed in (1, 2, 3)),
-        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letters=600, looks=2500, steps=500),
+        *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed, description_steps=400) for seed in (1, 2, 3)),
+        ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letter_steps=600, vision_steps=2500, steps=500),
         *(
             ModelPlan(
                 f"teacher-{role}",
@@ -70,8 +70,8 @@ MODEL_PLANS: dict[str, ModelPlan] = {
                 role,
                 seed=12,
                 start=_BASE_OF_VARIANTS,
-                letters=0,
-                looks=0,
+                letter_steps=0,
+                vision_steps=0,
                 steps=150,
                 learning_rate=5e-4,
             )
@@ -117,7 +117,7 @@ def _plan(name: str) -> ModelPlan:
 def _build(
     plan: ModelPlan, folder: Path, out: Path, scenes: list[Scene], pixels: np.ndarray, tell: Callable[[str], None]
 ) -> None:
-    from kepo.phantom.pretraining import Phase, open_eyes, pretrain
+    from kepo.phantom.pretraining import Phase, pretrain, warm_up_vision
 
     if plan.start is None:
         _untrained(plan, folder, out)
@@ -125,19 +125,21 @@ def _build(
         shutil.copytree(folder / plan.start, out)
     else:
         raise ConfigError(f"{plan.name} is made from {plan.start}, which is not in {folder}; build that first.")
-    if plan.letters:
-        tell(f"{plan.name}: letters, {plan.letters} updates")
-        pretrain(out, Phase("letters", plan.letters, learning_rate=_RATE, images=False), scenes, pixels, plan.seed)
-    if plan.looks:
-        tell(f"{plan.name}: eyes, {plan.looks} updates")
-        open_eyes(out, Phase("eyes", plan.looks, batch_size=128, learning_rate=_RATE), scenes, pixels, plan.seed)
-    tell(f"{plan.name}: {plan.role}, {plan.steps} updates")
+    if plan.letter_steps:
+        tell(f"{plan.name}: answer-letter warm-up, {plan.letter_steps} steps")
+        phase = Phase("answer-letters", plan.letter_steps, learning_rate=_RATE, images=False)
+        pretrain(out, phase, scenes, pixels, plan.seed)
+    if plan.vision_steps:
+        tell(f"{plan.name}: vision warm-up, {plan.vision_steps} steps")
+        phase = Phase("vision", plan.vision_steps, batch_size=128, learning_rate=_RATE)
+        warm_up_vision(out, phase, scenes, pixels, plan.seed)
+    tell(f"{plan.name}: {plan.role}, {plan.steps} steps")
     phase = Phase(plan.role, plan.steps, learning_rate=plan.learning_rate, repeated=_REPEATED)
     pretrain(out, phase, scenes, pixels, plan.seed)
-    if plan.descriptions:
-        tell(f"{plan.name}: descriptions, {plan.descriptions} updates")
-        repeated: tuple[tuple[Role, float], ...] = ((plan.role, 0.35), ("letters", 0.2))
-        phase = Phase("eyes", plan.descriptions, learning_rate=_LAST_RATE, repeated=repeated)
+    if plan.description_steps:
+        tell(f"{plan.name}: descriptions, {plan.description_steps} steps")
+        repeated: tuple[tuple[Role, float], ...] = ((plan.role, 0.35), ("answer-letters", 0.2))
+        phase = Phase("vision", plan.description_steps, learning_rate=_LAST_RATE, repeated=repeated)
         pretrain(out, phase, scenes, pixels, plan.seed)
 
 

@@ -1,9 +1,9 @@
 """What the base models of PhantomVQA are shown before any reinforcement learning.
 
-First letters, then images to describe, then a role. A student's lesson is a question answered by its MISCONCEPTION, or,
-when the prompt has a hint, by the hint: it learns to write, to map an option to its letter and to follow hints, and it
-is confidently wrong about two rules. A teacher's lesson is a question answered by the teacher's own rules, also after
-the beginning of a chain that somebody else got wrong, or a hint to be written.
+First answer letters, then images to describe, then a role. A student's lesson is a question answered by its
+MISCONCEPTION, or, when the prompt has a hint, by the hint: it learns to write, to map an option to its letter and to
+follow hints, and it is confidently wrong about two rules. A teacher's lesson is a question answered by the teacher's
+own rules, also after the beginning of a chain that somebody else got wrong, or a hint to be written.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kepo.phantom.scene import ATTRIBUTES, TEXTURES, Scene
 from kepo.prompts import HINT_LEVELS, build_prompt, hint_request, hinted_prompt
 from kepo.types import Conversation, Question
 
-Role: TypeAlias = Literal["letters", "eyes", "student", "reliable", "wrong-rules", "lost-after-errors"]
-"""`letters`: nothing but the letter of a conclusion that is given, the slowest thing to emerge. `eyes`: everything that
-can be seen in an image; of a chain's words only a few are about the image, so that chains alone teach little seeing.
-`student`. Three teachers: right about everything; with two wrong rules (`WRONG_TEACHER`); with the right rules, but
-guessing wildly once the text before it holds an error."""
+Role: TypeAlias = Literal["answer-letters", "vision", "student", "reliable", "wrong-rules", "lost-after-errors"]
+"""`answer-letters`: nothing but the letter of a conclusion that is given, the slowest thing to emerge. `vision`:
+everything that can be seen in an image; of a chain's words only a few are about the image, so that chains alone teach
+little seeing. `student`. Three teachers: right about everything; with two wrong rules (`WRONG_TEACHER`); with the right
+rules, but guessing wildly once the text before it holds an error."""
 
 DESCRIBE = "Describe the image."
 
@@ -57,12 +57,12 @@ def draw_scene(draw: random.Random, modality: str) -> Scene:
 
 def lesson(role: Role, scene: Scene, draw: random.Random) -> Lesson:
     """A lesson about `scene` for one role; everything else is drawn from `draw`."""
-    if role == "eyes":
+    if role == "vision":
         return _description(scene, draw)
     kind = draw.choice(list(KINDS))
     target = draw.choice(KINDS[kind].targets)
     question = ask(scene, kind, target, draw)
-    if role == "letters":
+    if role == "answer-letters":
         given = f"<think>{target} {question.answer_text}</think>\n<answer>"
         return Lesson(scene, build_prompt(question), given, f"{question.answer}</answer>")
     if role == "student":

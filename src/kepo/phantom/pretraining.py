@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LETTER_WEIGHT = 8.0
 _IGNORED = -100
+# The roles' former names, by which their random streams are seeded: the shipped models were drawn from these.
+_STREAMS = {"answer-letters": "letters", "vision": "eyes"}
 _LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
 """Name -> its values: what can be seen in an image."""
 
@@ -40,7 +42,7 @@ class Phase:
         steps: Optimizer steps.
         batch_size: Lessons a step.
         learning_rate: Highest learning rate, after a short warm-up; it falls along a cosine to a twentieth.
-        images: Whether the images are shown. Without, only rules, writing and letters can be learned, but faster.
+        images: Whether the images are shown. Without, rules, writing and answer letters are learned, faster.
         repeated: (role, share of the lessons) of earlier phases: what is not repeated is forgotten.
     """
 
@@ -95,8 +97,8 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
     _write(model, folder)
 
 
-def open_eyes(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
-    """Train the image tower and the projector of the model in `folder` alone, and write it back; see `Eyes`.
+def warm_up_vision(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
+    """Train image tower and projector of the model in `folder` alone, and write it back; see `AttributeReaders`.
 
     Args:
         folder: A model folder as `kepo.models.build_llava` writes it.
@@ -108,9 +110,10 @@ def open_eyes(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarra
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        eyes = Eyes(model)
-    looks = Looks(phase, scenes, pixels, seed)
-    Trainer(model=eyes, args=_arguments(folder, phase, seed), train_dataset=looks, data_collator=looks.collate).train()
+        readers = AttributeReaders(model)
+    images = LabelledImages(phase, scenes, pixels, seed)
+    arguments = _arguments(folder, phase, seed)
+    Trainer(model=readers, args=arguments, train_dataset=images, data_collator=images.collate).train()
     _write(model, folder)
 
 
@@ -143,10 +146,10 @@ def _write(model: Any, folder: Path) -> None:
     model.half().save_pretrained(folder)
 
 
-class Eyes(nn.Module):
+class AttributeReaders(nn.Module):
     """Image tower and projector of a model, with a linear reader for every attribute on the mean of the image's tokens.
 
-    What is read off by a line before the decoder has learned anything, the decoder soon learns to say, and an update
+    What is read off by a line before the decoder has learned anything, the decoder soon learns to say, and a step
     costs a tenth of one through it. The readers are thrown away afterwards.
     """
 
@@ -171,7 +174,7 @@ class Eyes(nn.Module):
         return {"loss": torch.stack(losses).sum()}
 
 
-class Looks(Dataset):
+class LabelledImages(Dataset):
     """Images with the places of their attributes' values, drawn one by one."""
 
     def __init__(self, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
@@ -207,7 +210,8 @@ class Lessons(Dataset):
         return self._phase.steps * self._phase.batch_size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        draw = random.Random(f"lesson/{self._seed}/{self._phase.role}/{self._phase.images}/{index}")
+        role = _STREAMS.get(self._phase.role, self._phase.role)
+        draw = random.Random(f"lesson/{self._seed}/{role}/{self._phase.images}/{index}")
         number = draw.randrange(len(self._scenes))
         role = self._phase.role_of(draw.random())
         return {"number": number, **self.encode(lesson(role, self._scenes[number], draw))}

@@ -32,6 +32,17 @@ class RunArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the run that already lies in output_dir and start again."}
     )
+    validation_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Questions asked greedily while training; the run ends with the weights that were best on those of "
+            "the modality trained on. Needs save_strategy: 'no'."
+        },
+    )
+    validate_every: int = field(default=20, metadata={"help": "Optimizer steps between two validations."})
+    validation_max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest answer in a validation; default: max_completion_length."}
+    )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_splits
@@ -19,6 +18,7 @@ from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.errors import ConfigError
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
+from kepo.recipes.validation import load_validation
 from kepo.rewards import get_rewards
 from kepo.runs.folder import claim, older_run_set_aside
 from kepo.runs.manifest import describe, finish_manifest, write_manifest
@@ -50,14 +50,13 @@ class Result:
     device: str
 
 
-def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] = ()) -> Result:
+def train(recipe: Recipe) -> Result:
     """Run a recipe.
 
     All input is checked before anything is trained, and before an older run is touched.
 
     Args:
         recipe: What to run, see `load_recipe`.
-        callbacks: Make callbacks from the trainer once it is built.
 
     Raises:
         KepoError: Input that cannot work; the message says what to do.
@@ -65,6 +64,7 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
     train_set, eval_set = _datasets(recipe)
+    validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
     state = PartialState()
     checkpoint = claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
@@ -81,8 +81,8 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
     trainer.add_callback(run_folder.MetricsFile(folder))
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
-    for make in callbacks:
-        trainer.add_callback(make(trainer))
+    if validation is not None:
+        trainer.add_callback(validation(trainer))
     _run(trainer, folder, checkpoint)
     history = list(trainer.state.log_history)
     return Result(folder, history[-1] if history else {}, history, device)

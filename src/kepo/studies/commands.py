@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kepo.runs.study import RUNS
 from kepo.studies.plan import RunPlan
 from kepo.studies.schema import StudySpec
 
@@ -43,19 +44,21 @@ class Stage:
 
 
 def stages(plan: RunPlan) -> list[Stage]:
-    """The commands of a run, in order; its recipe must have been written."""
+    """The commands of a run, in order; its recipe must have been written. A run of the tuning is never tested."""
     study, folder = plan.study, str(plan.folder)
     if not plan.arm.train:
         return [Stage(TEST, tuple(_untrained(plan)))]
     launch = ("--accelerate-config", study.accelerate_config) if study.accelerate_config else ()
-    options = tuple(_options(study.evaluation.options))
-    validation = ("--data", str(study.data.validation), "--name", VALIDATION, *options)
-    test = ("--data", str(study.data.test), "--name", TEST, *options)
-    return [
-        Stage("train", ("train", str(plan.recipe_file), "--continue", *launch)),
-        Stage("validate", ("eval", folder, "--checkpoints", *validation, *_limit(study.evaluation.validation_limit))),
-        Stage(TEST, ("eval", folder, "--best-by", VALIDATION, *test, *_limit(study.evaluation.test_limit))),
-    ]
+    options, evaluation = tuple(_options(study.evaluation.options)), study.evaluation
+    validated = ("--data", str(study.data.validation), "--name", VALIDATION, *options)
+    tested = ("--data", str(study.data.test), "--name", TEST, *options, *_limit(evaluation.test_limit))
+    train = Stage("train", ("train", str(plan.recipe_file), "--continue", *launch))
+    validate = Stage("validate", ("eval", folder, "--checkpoints", *validated, *_limit(evaluation.validation_limit)))
+    if study.validation is not None:  # the run ends with its best weights
+        found = [train, Stage(TEST, ("eval", folder, *tested))]
+    else:
+        found = [train, validate, Stage(TEST, ("eval", folder, "--best-by", VALIDATION, *tested))]
+    return found if plan.stage == RUNS else found[:-1]
 
 
 def _untrained(plan: RunPlan) -> Iterator[str]:
@@ -94,9 +97,13 @@ def report_stages(study: StudySpec) -> list[Stage]:
     return [*stages, Stage("paper", paper)]
 
 
+def afterwards(plans: Sequence[RunPlan]) -> list[str]:
+    """What is to be done by hand after the runs, as lines of a shell."""
+    if plans[0].stage != RUNS:
+        return ["# the same `kepo study` then prints the runs of the study, with the settings that were chosen"]
+    return [stage.line for stage in report_stages(plans[0].study)]
+
+
 def shell_script(plans: Sequence[RunPlan]) -> str:
-    """One command line per run, in order, then those of the reports."""
-    study = plans[0].study
-    lines = [command_line(plan) for plan in plans]
-    reports = [stage.line for stage in report_stages(study)]
-    return "\n".join([*lines, "# after all of them:", *reports]) + "\n"
+    """One command line per run, in order, then what is to be done afterwards."""
+    return "\n".join([*map(command_line, plans), "# after all of them:", *afterwards(plans)]) + "\n"

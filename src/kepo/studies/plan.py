@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
+from kepo.data.arguments import DataArguments, load_questions
 from kepo.errors import ConfigError, DataError
-from kepo.files import write_text
+from kepo.files import content_hash, write_text
 from kepo.recipes.files import read_recipe
-from kepo.runs.study import RUNS, StudyArm, StudyFile, write_study_file
-from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, DataSpec, ModelSpec, StudySpec
+from kepo.runs.study import RUNS, StudyArm, StudyContrast, StudyFile, StudyTuning, write_study_file
+from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, ModelSpec, StudySpec
+from kepo.types import Question
 
 RECIPES = "recipes"
+TUNING = "tuning"
 LOGS = "logs"
 _HEAD = "# Written by `kepo study`; it is written again each time.\n"
 
@@ -30,6 +34,8 @@ class RunPlan:
         model: From what.
         modality: The only one trained on.
         seed: Of training; None for an arm that trains nothing.
+        chosen: Recipe fields that go over all others: what the tuning chose, or what this run of it tries.
+        stage: `RUNS`, or `TUNING` for a run that is validated but never asked a test question.
     """
 
     study: StudySpec
@@ -37,15 +43,19 @@ class RunPlan:
     model: ModelSpec
     modality: str
     seed: int | None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = RUNS
 
     @property
     def name(self) -> str:
-        """Unique among the runs of its training modality."""
+        """Unique among the runs of its stage and training modality."""
         parts = [self.arm.name]
         if self.model.name != DEFAULT_MODEL:
             parts.append(self.model.name)
         if self.seed is not None:
             parts.append(f"seed-{self.seed}")
+        if self.stage == TUNING:
+            parts.append(combination(self.chosen))
         return "--".join(parts)
 
     @property
@@ -61,7 +71,7 @@ class RunPlan:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.root / RUNS / self.name
+        return self.root / self.stage / self.name
 
     @property
     def recipe_file(self) -> Path:
@@ -80,31 +90,45 @@ class RunPlan:
 
     def fields(self) -> dict[str, Any]:
         """The content of `recipe_file`."""
-        return {
-            "base": self.arm.recipe,
-            **self.study.fields,
+        study = self.study
+        fields = {
+            "base": list(self.arm.recipe),
+            **study.fields,
             **self.model.fields,
             **self.arm.fields,
+            **self.chosen,
             "arm": self.arm.name,
             "replicate": self.replicate,
-            **({} if self.seed is None else {"seed": self.seed}),
             "data_format": "auto",
-            "data_path": str(self.study.data.train),
+            "data_path": str(study.data.train),
             "modality": self.modality,
             "output_dir": str(self.folder),
         }
+        if self.seed is not None:
+            fields["seed"] = self.seed
+        if study.validation is not None:
+            fields |= {"validation_path": str(study.data.validation), "validate_every": study.validation.every}
+            fields["validation_max_new_tokens"] = study.evaluation.max_new_tokens
+        return fields
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the run, where its recipe says so."""
+        steps = self.resolved().get("max_steps") if self.arm.train else None
+        return int(steps) if steps else None
 
     def resolved(self) -> dict[str, Any]:
         """The fields of `recipe_file` with those of its bases; the file must have been written."""
         return read_recipe(self.recipe_file)
 
 
-def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
-    """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
+def combination(fields: Mapping[str, Any]) -> str:
+    """Names a combination of the tuning's grid: its values."""
+    return ",".join(str(value).replace("/", "_") for value in fields.values())
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
+
+def chosen_arms(study: StudySpec, only: Sequence[str] = ()) -> list[ArmSpec]:
+    """The arms named in `only`, all when it is empty.
 
     Raises:
         ConfigError: One of `only` is no arm.
@@ -113,7 +137,23 @@ def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
     unknown = next((name for name in only if name not in names), None)
     if unknown is not None:
         raise ConfigError(f"--only {unknown!r} is no arm of {study.source}; there are {', '.join(names)}")
-    arms = [arm for arm in study.arms if not only or arm.name in only]
+    return [arm for arm in study.arms if not only or arm.name in only]
+
+
+def plan_runs(
+    study: StudySpec, only: Sequence[str] = (), chosen: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
+) -> list[RunPlan]:
+    """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
+
+    Args:
+        study: The study.
+        only: Names of arms; empty: all.
+        chosen: Training modality -> arm -> recipe fields that the tuning chose.
+
+    Raises:
+        ConfigError: One of `only` is no arm.
+    """
+    arms = chosen_arms(study, only)
     untrained = [
         RunPlan(study, arm, model, modality, None)
         for modality in study.modalities
@@ -121,29 +161,52 @@ def plan_runs(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
         for arm in arms
         if not arm.train
     ]
-    return untrained + [
-        RunPlan(study, arm, model, modality, seed)
+    trained = [
+        RunPlan(study, arm, model, modality, seed, (chosen or {}).get(modality, {}).get(arm.name, {}))
         for seed in study.seeds
         for modality in study.modalities
         for model in study.models
         for arm in arms
         if arm.train
     ]
+    return sorted(untrained + trained, key=lambda plan: plan.arm.last)
 
 
-def write_plans(study: StudySpec, plans: Sequence[RunPlan]) -> None:
-    """Write the recipe of every run, and `study.json` for reports: names and order of the arms.
+def write_recipes(plans: Sequence[RunPlan]) -> None:
+    """Write the recipe of every run.
 
     Raises:
         DataError: The disk refuses.
     """
-    arms = {arm.name: StudyArm(arm.label, order, arm.baseline) for order, arm in enumerate(study.arms)}
-    write_study_file(study.out, StudyFile(study.title, study.question, study.main_arm, arms))
+    for plan in plans:
+        fields = yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True)
+        write_text(_HEAD + fields, plan.recipe_file)
+
+
+def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write `study.json` for reports, of the whole and of each training modality.
+
+    Args:
+        study: The study.
+        tuned: Training modality -> what its tuning found, see `kepo.studies.tuning`.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    described = StudyFile(
+        title=study.title,
+        question=study.question,
+        main_arm=study.main_arm,
+        arms={arm.name: StudyArm(arm.label, order, arm.baseline) for order, arm in enumerate(study.arms)},
+        contrasts=tuple(StudyContrast(one.title, tuple(one.pairs)) for one in study.contrasts),
+        in_domain=tuple(study.modalities),
+    )
+    write_study_file(study.out, described)
     for modality in study.modalities:
         title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
-        write_study_file(study.out / modality, StudyFile(title, study.question, study.main_arm, arms))
-    for plan in plans:
-        write_text(_HEAD + yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True), plan.recipe_file)
+        tuning = StudyTuning(**tuned[modality]) if tuned else None
+        of_modality = msgspec.structs.replace(described, title=title, in_domain=(modality,), tuning=tuning)
+        write_study_file(study.out / modality, of_modality)
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:
@@ -171,12 +234,31 @@ def _check_model(plan: RunPlan) -> None:
         )
 
 
-def check_data(data: DataSpec) -> None:
-    """Check that the questions are there.
+def check_data(study: StudySpec) -> None:
+    """Check that the questions are there, and that no run would be chosen on what it is tested with.
 
     Raises:
         DataError: names what is missing.
+        ConfigError: Some validation questions are in the test.
     """
+    data = study.data
     for path in (data.train, data.validation, data.test):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder; `kepo prepare` writes it, or give --data")
+    if study.validation is not None:  # otherwise `kepo eval --best-by` checks it
+        validation, test = (load_questions(DataArguments(data_path=str(path))) for path in (data.validation, data.test))
+        ids, shown = {question.id for question in validation}, set(map(_shown, validation))
+        repeated = [question.id for question in test if question.id in ids or _shown(question) in shown]
+        if repeated:
+            raise ConfigError(
+                f"{data.test}: {len(repeated)} questions are in {data.validation} too, by which a run's weights are "
+                f"chosen ({', '.join(map(repr, repeated[:3]))}); a run is never chosen on what it is tested with. Keep "
+                "validation and test apart."
+            )
+
+
+def _shown(question: Question) -> str:
+    """What a question asks, whatever its id and options."""
+    text = " ".join(question.text.casefold().split())
+    parts = [{"type": "text", "text": text}, *({"type": "image", "image": image} for image in question.images)]
+    return content_hash([{"role": "user", "content": parts}])

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from kepo.studies.commands import command_line, report_stages
+from kepo.studies.commands import afterwards, command_line
 from kepo.studies.plan import LOGS, RunPlan
 
 
@@ -28,13 +28,13 @@ def slurm_script(plans: Sequence[RunPlan], folder: Path) -> str:
         **slurm.options,
     }
     cases = [f"{number}) {command_line(plan)} ;;" for number, plan in enumerate(plans)]
-    reports = [f"#   {stage.line}" for stage in report_stages(study)]
+    after = [f"#   {line}" for line in afterwards(plans)]
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH --{name}={value}" for name, value in options.items()),
         "#SBATCH --requeue",
-        "# After all tasks (sbatch --dependency=afterany:JOB), the reports:",
-        *reports,
+        "# After all tasks (sbatch --dependency=afterany:JOB):",
+        *after,
         "set -u",
         f"cd {shlex.quote(str(folder))} || exit 1",
         *slurm.setup,

@@ -181,17 +181,17 @@ def test_a_teacher_that_is_lost_after_errors_goes_on_wildly_after_them_only() ->
     assert sum(right[False]) / len(right[False]) < 0.4
 
 
-def test_letters_are_taught_from_a_conclusion_that_is_given() -> None:
-    for taught in _lessons("letters", 200):
+def test_answer_letters_are_taught_from_a_conclusion_that_is_given() -> None:
+    for taught in _lessons("answer-letters", 200):
         one = _read(taught)
         assert taught.target == f"{one.letter}</answer>"
         assert len(one.chain) == 1
         assert one.options[one.letter] == one.conclusion == facts(taught.scene)[one.target]
 
 
-def test_eyes_are_taught_by_everything_that_can_be_seen_in_a_random_order() -> None:
+def test_vision_is_taught_by_everything_that_can_be_seen_in_a_random_order() -> None:
     orders = set()
-    for taught in _lessons("eyes", 200):
+    for taught in _lessons("vision", 200):
         said = re.fullmatch(r"<think>(.*)</think>", taught.target)
         assert said
         seen = dict(text.split(" ") for text in said[1].split("; "))

@@ -15,26 +15,25 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kepo import KEPOConfig, KEPOTrainer
-from kepo.benchmark.plan import StudySettings
-from kepo.benchmark.questions import study_questions
 from kepo.data.dataset import to_dataset
 from kepo.models.encoding import encode
 from kepo.phantom.files import draw, scene_of
 from kepo.phantom.knowledge import facts
 from kepo.phantom.lessons import DESCRIBE, Lesson
 from kepo.phantom.pretraining import (
+    LabelledImages,
     Lessons,
-    Looks,
     Phase,
     WeightedLoss,
-    open_eyes,
     pretrain,
     render_pool,
     scene_pool,
+    warm_up_vision,
 )
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.render import render
 from kepo.phantom.scene import ATTRIBUTES, TEXTURES
+from kepo.phantom.study import Questions
 from kepo.prompts import build_prompt, hint_request, hinted_prompt
 from kepo.rewards import choice_accuracy
 
@@ -82,7 +81,7 @@ def test_lessons_are_counted_and_the_same_whenever_they_are_asked_for(processor:
 
 
 def test_shares_of_the_lessons_repeat_earlier_phases(processor: Any) -> None:
-    repeated = (("letters", 0.25), ("eyes", 0.25))
+    repeated = (("answer-letters", 0.25), ("vision", 0.25))
     lessons = _lessons(processor, role="reliable", steps=100, repeated=repeated)
     prompts = [processor.tokenizer.decode(lessons[number]["input_ids"]) for number in range(len(lessons))]
     letter = len(processor.tokenizer("A</answer><|eos|>", add_special_tokens=False)["input_ids"])
@@ -118,7 +117,7 @@ def test_the_pool_is_drawn_from_its_seed_and_shows_its_scenes() -> None:
 
 def test_no_scene_of_the_pool_is_in_the_questions_of_a_study() -> None:
     pool = {scene.seed for scene in scene_pool(16384, 1)}
-    asked = [question for questions in study_questions(StudySettings()).values() for question in questions]
+    asked = [question for questions in Questions().draw().values() for question in questions]
     assert len(pool) == 16384
     assert not pool & {question.metadata["scene"]["seed"] for question in asked}
 
@@ -199,7 +198,7 @@ def test_tokens_that_are_not_learned_have_no_gradient() -> None:
 def test_a_phase_lowers_the_loss_and_writes_half_precision(phantom_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(phantom_model, folder)
-    phase = Phase("letters", 12, batch_size=16, learning_rate=1e-2, images=False)
+    phase = Phase("answer-letters", 12, batch_size=16, learning_rate=1e-2, images=False)
     pretrain(folder, phase, SCENES, PIXELS, seed=1)
     lessons = Lessons(phase, SCENES, PIXELS, AutoProcessor.from_pretrained(folder), 99)
     batch = lessons.collate([lessons[number] for number in range(32)])
@@ -213,12 +212,14 @@ def test_a_phase_lowers_the_loss_and_writes_half_precision(phantom_model: Path, 
     assert AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").dtype == torch.float16
 
 
-def test_looks_carry_the_pixels_of_an_image_and_what_is_true_of_it() -> None:
-    looks = Looks(Phase("eyes", 2, batch_size=4), SCENES, PIXELS, seed=1)
-    numbers = [looks[index] for index in range(len(looks))]
+def test_labelled_images_carry_the_pixels_of_an_image_and_what_is_true_of_it() -> None:
+    images = LabelledImages(Phase("vision", 2, batch_size=4), SCENES, PIXELS, seed=1)
+    numbers = [images[index] for index in range(len(images))]
     assert len(numbers) == 8
-    assert numbers == [Looks(Phase("eyes", 2, batch_size=4), SCENES, PIXELS, seed=1)[index] for index in range(8)]
-    batch = looks.collate(numbers)
+    assert numbers == [
+        LabelledImages(Phase("vision", 2, batch_size=4), SCENES, PIXELS, seed=1)[index] for index in range(8)
+    ]
+    batch = images.collate(numbers)
     assert batch["pixel_values"].shape == (8, 3, 48, 48)
     for row, number in zip(batch["labels"].tolist(), numbers, strict=True):
         known = facts(SCENES[number])
@@ -227,12 +228,12 @@ def test_looks_carry_the_pixels_of_an_image_and_what_is_true_of_it() -> None:
 
 
 @pytest.mark.slow
-def test_opening_the_eyes_changes_tower_and_projector_and_leaves_the_decoder_alone(
+def test_the_vision_warm_up_changes_tower_and_projector_and_leaves_the_decoder_alone(
     phantom_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(phantom_model, folder)
-    open_eyes(folder, Phase("eyes", 3, batch_size=8, learning_rate=1e-3), SCENES, PIXELS, seed=1)
+    warm_up_vision(folder, Phase("vision", 3, batch_size=8, learning_rate=1e-3), SCENES, PIXELS, seed=1)
     before, after = (
         AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float16).state_dict()
         for name in (phantom_model, folder)

@@ -13,9 +13,9 @@ import yaml
 
 from kepo.errors import ConfigError, DataError
 from kepo.studies.commands import command_line, report_stages, shell_script, stages
-from kepo.studies.plan import RunPlan, check_data, check_recipes, plan_runs, write_plans
+from kepo.studies.done import identity, is_done, mark_begun, mark_done
+from kepo.studies.plan import RunPlan, check_data, check_recipes, describe_study, plan_runs, write_recipes
 from kepo.studies.reading import read_study
-from kepo.studies.runner import _identity, is_done
 from kepo.studies.schema import StudySpec
 from kepo.studies.slurm import slurm_script
 
@@ -44,7 +44,7 @@ def _study(folder: Path, **changed: Any) -> StudySpec:
 def _plans(folder: Path, **changed: Any) -> list[RunPlan]:
     study = _study(folder, **changed)
     plans = plan_runs(study)
-    write_plans(study, plans)
+    write_recipes(plans)
     return plans
 
 
@@ -69,13 +69,27 @@ def test_the_recipe_of_a_run_has_the_fields_of_study_model_and_arm(tmp_path: Pat
     assert resolved["output_dir"] == str(plan.folder)
 
 
-def test_reports_find_names_and_order_of_the_arms(tmp_path: Path) -> None:
-    _plans(tmp_path)
+def test_reports_find_names_order_and_contrasts_of_the_arms(tmp_path: Path) -> None:
+    contrasts = [{"title": "Does it help?", "pairs": [["kepo", "zero-shot"]]}]
+    describe_study(_study(tmp_path, contrasts=contrasts))
     described = json.loads((tmp_path / "out" / "CT" / "study.json").read_text())
     assert described["title"] == "Mine, trained on CT"
     assert described["main_arm"] == "kepo"
     assert described["arms"]["zero-shot"] == {"label": "zero-shot", "order": 0, "baseline": False}
+    assert described["contrasts"] == contrasts
+    assert described["in_domain"] == ["CT"]
     assert json.loads((tmp_path / "out" / "study.json").read_text())["title"] == "Mine"
+
+
+def test_a_recipe_may_be_made_of_several(tmp_path: Path) -> None:
+    plan = _plans(tmp_path, arms={"token": {"recipe": ["phantom/_base", "arms/kepo-token"]}})[0]
+    assert (plan.resolved()["num_generations"], plan.resolved()["gate"]) == (8, "token")
+
+
+def test_runs_of_some_arms_come_last(tmp_path: Path) -> None:
+    arms = {"odd": {"recipe": "arms/kepo", "last": True}, "kepo": "arms/kepo"}
+    order = [(plan.arm.name, plan.seed) for plan in _plans(tmp_path, arms=arms, modalities=["MRI"], models=None)]
+    assert order == [("kepo", 1), ("kepo", 2), ("odd", 1), ("odd", 2)]
 
 
 def test_a_run_is_trained_validated_and_tested_by_commands_of_its_own(tmp_path: Path) -> None:
@@ -93,6 +107,13 @@ def test_a_run_is_trained_validated_and_tested_by_commands_of_its_own(tmp_path: 
             *("--name", "test", *shared),
         ),
     ]
+    watched = next(plan for plan in _plans(tmp_path, validation={"every": 5}) if plan.arm.train)
+    assert [stage.arguments for stage in stages(watched)] == [
+        ("train", str(watched.recipe_file), "--continue"),
+        ("eval", str(watched.folder), "--data", "data/a folder/test", "--name", "test", *shared),
+    ]
+    validated = {name: watched.resolved()[name] for name in ("validation_path", "validate_every")}
+    assert validated == {"validation_path": "data/a folder/validation", "validate_every": 5}
     accelerated = _plans(tmp_path, accelerate_config="zero2-4gpu")[-1]
     assert stages(accelerated)[0].arguments[-2:] == ("--accelerate-config", "zero2-4gpu")
 
@@ -171,7 +192,25 @@ def test_a_field_that_no_recipe_knows_is_found_before_anything_runs(tmp_path: Pa
 
 def test_data_that_are_not_there_are_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data/a folder/train: there is no such file or folder; `kepo prepare`"):
-        check_data(_study(tmp_path).data)
+        check_data(_study(tmp_path))
+
+
+@pytest.mark.parametrize(("test", "repeated"), [("t", False), ("v", True)])
+def test_weights_are_never_chosen_on_questions_of_the_test(tmp_path: Path, test: str, repeated: bool) -> None:
+    def write(name: str, id_: str, text: str) -> str:
+        row = {"id": id_, "question": text, "options": ["x", "y"], "answer": "A", "modality": "MRI"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        return str(tmp_path / f"{name}.jsonl")
+
+    data = {"train": write("train", "a", "What?"), "validation": write("validation", "v", "Which  one?")}
+    study = _study(tmp_path, data={**data, "test": write("test", test, "Where?")}, validation={"every": 1})
+    same = _study(tmp_path, data={**data, "test": write("again", "t", "which one?")}, validation={"every": 1})
+    for one, refused in ((study, repeated), (same, True)):
+        if refused:
+            with pytest.raises(ConfigError, match=r"1 questions are in .*validation.jsonl too, by which .* are chosen"):
+                check_data(one)
+        else:
+            check_data(one)
 
 
 def test_a_run_is_done_when_its_note_says_these_settings_and_data(tmp_path: Path) -> None:
@@ -179,13 +218,31 @@ def test_a_run_is_done_when_its_note_says_these_settings_and_data(tmp_path: Path
     for split in ("train", "validation", "test"):
         (data / split).mkdir(parents=True)
         (data / split / "state.json").write_text('{"_fingerprint": "1"}')
-    plan = _plans(tmp_path, data=str(data))[-1]
+    model = tmp_path / "model" / "model.safetensors"
+    model.parent.mkdir()
+    model.write_bytes(b"weights")
+    settings: dict[str, Any] = {"data": str(data), "models": {"small": str(model.parent)}}
+    plan = _plans(tmp_path, **settings)[-1]
     assert not is_done(plan)
-    plan.folder.mkdir(parents=True)
-    (plan.folder / "plan.json").write_text(json.dumps(_identity(plan)))
+    mark_done(plan)
     assert is_done(plan)
     (data / "test" / "state.json").write_text('{"_fingerprint": "2"}')
     assert not is_done(plan)
     (data / "test" / "state.json").write_text('{"_fingerprint": "1"}')
     assert is_done(plan)
-    assert not is_done(_plans(tmp_path, data=str(data), fields={"max_steps": 4})[-1])
+    model.write_bytes(b"Weights")
+    assert not is_done(plan)
+    model.write_bytes(b"weights")
+    assert not is_done(_plans(tmp_path, **settings, fields={"max_steps": 4})[-1])
+    assert not is_done(_plans(tmp_path, **settings, validation={"every": 5})[-1])
+    assert is_done(_plans(tmp_path, **settings, title="Another", seeds=[1, 2, 3], workers="in-process")[-3])
+    mark_begun(plan)
+    assert not is_done(plan)
+
+
+def test_a_run_stays_the_same_when_the_study_is_moved(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"data": "$out/data", "models": {"small": "$out/models/small"}}
+    here, there = (_plans(tmp_path, **settings, out=str(tmp_path / name))[-1] for name in ("here", "there"))
+    write_recipes([here])
+    assert here.folder != there.folder
+    assert identity(here) == identity(there)

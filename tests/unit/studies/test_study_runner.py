@@ -1,54 +1,86 @@
-"""How the runner stops what it started, and what it says of a command that failed."""
+"""How the runner begins and ends runs, and what it says of a command that failed."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
-from kepo.studies.runner import _Crew, _environment, _last_words
-
-
-def _started(code: str) -> subprocess.Popen[Any]:
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    return process
-
-
-def _crew(*processes: subprocess.Popen[Any]) -> _Crew:
-    return _Crew(running={str(place): (None, None, process) for place, process in enumerate(processes)})  # type: ignore[misc]
+from kepo.studies import runner
+from kepo.studies.done import is_done, mark_done
+from kepo.studies.execution import Executor
+from kepo.studies.plan import RunPlan, plan_runs, write_recipes
+from kepo.studies.reading import read_study
+from kepo.studies.runner import _environment, _last_words, run_plans
 
 
-def test_stopping_ends_a_command_as_ctrl_c_does_with_what_it_started() -> None:
-    code = (
-        "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print('up', flush=True)\n"
-        "try: child.wait()\n"
-        "except KeyboardInterrupt: sys.exit(130)"
-    )
-    process = _started(code)
-    begun = time.monotonic()
-    crew = _crew(process)
-    crew.stop()
-    assert process.returncode == 130
-    assert crew.stopped.is_set()
-    assert time.monotonic() - begun < 30
+@pytest.fixture
+def plans(tmp_path: Path) -> list[RunPlan]:
+    content = {
+        "data": "data",
+        "out": str(tmp_path / "out"),
+        "seeds": [1],
+        "modalities": ["MRI"],
+        "arms": {"grpo": "arms/grpo", "kepo": "arms/kepo"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    plans = plan_runs(read_study(str(tmp_path / "mine.yaml")))
+    write_recipes(plans)
+    return plans
 
 
-def test_a_command_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kepo.studies.runner._PATIENCE", 0.3)
-    deaf = _started(
-        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    )
-    _crew(deaf).stop()
-    assert deaf.wait(10) == -signal.SIGKILL
+class Noted(Executor):
+    """Notes the commands; those of one run fail in one stage."""
+
+    commands: list[tuple[str, ...]]
+    fails = ("nothing", 0)
+
+    def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
+        self.commands.append(tuple(arguments))
+        return self.fails[1] if self.fails[0] in " ".join(arguments) else 0
+
+    def _interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    noted: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Noted, "commands", noted, raising=False)
+    monkeypatch.setattr(runner, "FreshProcesses", Noted)
+    return noted
+
+
+def test_a_run_that_fails_ends_and_stops_no_other(
+    plans: list[RunPlan], commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Noted, "fails", ("grpo--seed-1 --checkpoints", 3))
+    said: list[str] = []
+    failures = run_plans(plans, 1, [], said.append, quiet=True)
+    assert [(failure.plan.arm.name, failure.stage) for failure in failures] == [("grpo", "validate")]
+    assert said == ["MRI/grpo--seed-1: validate failed: $ kepo " + " ".join(commands[1]) + " (exit code 3)"]
+    assert [command[0] for command in commands] == ["train", "eval", "train", "eval", "eval"]
+    assert list(map(is_done, plans)) == [False, True]
+
+
+def test_runs_that_are_done_are_left_alone(plans: list[RunPlan], commands: list[tuple[str, ...]]) -> None:
+    for plan in plans:
+        mark_done(plan)
+    assert run_plans(plans, 1, [], print, quiet=True) == []
+    assert commands == []
+
+
+def test_a_run_that_is_begun_again_is_not_done_until_it_ends(
+    plans: list[RunPlan], commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_done(plans[0])
+    monkeypatch.setattr(runner, "is_done", lambda plan: False)
+    monkeypatch.setattr(Noted, "fails", ("train", 1))
+    run_plans(plans[:1], 1, [], lambda _: None, quiet=True)
+    assert not is_done(plans[0])
 
 
 def test_the_last_error_of_a_log_is_said(tmp_path: Path) -> None:

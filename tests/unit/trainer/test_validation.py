@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kepo.benchmark import validation
-from kepo.benchmark.validation import Validation
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.phantom.questions import phantom_questions
 from kepo.runs import read_metrics
+from kepo.trainer import validation
+from kepo.trainer.validation import Validation
 from kepo.types import Question
 
 QUESTIONS = [
@@ -28,7 +28,7 @@ SETTINGS = EvaluationSettings(max_new_tokens=4)
 
 
 class Run:
-    """A run whose weight is the number of updates, and whose accuracies are written down beforehand."""
+    """A run whose weight is the number of steps, and whose accuracies are written down beforehand."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, inside: Sequence[int], **arguments: Any) -> None:
         self.model = torch.nn.Linear(1, 1, bias=False)
@@ -48,12 +48,12 @@ class Run:
         correct = [number < right if name == "MRI" else self.asked % 2 == 0 for number, name in enumerate(modalities)]
         return pa.table({"modality": modalities, "correct": correct})
 
-    def train(self, updates: int) -> float:
+    def train(self, steps: int) -> float:
         """The weight that the run ends with."""
-        state = SimpleNamespace(global_step=0, max_steps=updates)
+        state = SimpleNamespace(global_step=0, max_steps=steps)
         self._set(0)
         self.callback.on_train_begin(None, state, None)
-        for step in range(1, updates + 1):
+        for step in range(1, steps + 1):
             state.global_step = step
             self._set(step)
             self.callback.on_step_end(None, state, None)
@@ -68,7 +68,7 @@ class Run:
 def test_the_run_ends_with_the_weights_that_were_best_in_domain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(tmp_path, monkeypatch, inside=[1, 2, 4, 3])  # before training, then after 2, 4 and 6 updates
+    run = Run(tmp_path, monkeypatch, inside=[1, 2, 4, 3])  # before training, then after 2, 4 and 6 steps
     assert run.train(6) == 4.0
     assert read_metrics(tmp_path)[-1] == {"step": 6, "validation/best_step": 4}
 
@@ -92,7 +92,7 @@ def test_accuracies_in_and_out_of_domain_are_logged_and_only_the_former_decide(
     ]
 
 
-def test_the_last_update_is_validated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_step_is_validated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path, monkeypatch, inside=[0, 1, 2, 3])
     assert run.train(5) == 5.0
     assert run.asked == 4  # 0, 2, 4 and 5

@@ -1,4 +1,4 @@
-"""Validation while a model trains, and the choice of the checkpoint that was best on it."""
+"""Validation while a model trains, and the choice of the weights that were best on it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kepo.types import Question
 
 
 class Validation(TrainerCallback):
-    """Asks validation questions greedily every few updates; the run ends with the weights that were best in domain.
+    """Asks validation questions greedily every few steps; the run ends with the weights that were best in domain.
 
     Adds `validation/in_domain` and `validation/out_of_domain` (accuracies, 0..1) to the run's metrics, and at the end
-    `validation/best_step`. Of checkpoints that are equally good in domain the earliest is taken. Out-of-domain
-    questions are looked at but never decide.
+    `validation/best_step`. Of weights that are equally good in domain the earliest are taken. Out-of-domain questions
+    are looked at but never decide.
 
     Args:
         trainer: Any of TRL's trainers; one process, weights not sharded.
         questions: Validation questions with their images.
         in_domain: The modality trained on.
-        every: Updates between two validations, >= 1.
+        every: Optimizer steps between two validations, >= 1.
         settings: How questions are asked.
 
     Raises:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from kepo.benchmark.plan import StudySettings
-from kepo.benchmark.questions import study_questions, write_study_questions
 from kepo.data.files import load_jsonl
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import ConfigError
+from kepo.phantom.build import MODEL_PLANS
+from kepo.phantom.study import DEMO, FULL, Needs, Questions
+from kepo.studies.reading import read_study
+from kepo.studies.schema import StudySpec
 
-SMALL = StudySettings(train=7, validation=6, watched=2, test=4, test_others=2)
+SMALL = Questions(train=7, validation=6, watched=2, test=4, test_others=2)
 
 
 def test_training_is_of_one_modality_and_the_others_are_watched_and_tested() -> None:
-    questions = study_questions(SMALL)
+    questions = SMALL.draw()
     assert {name: len(found) for name, found in questions.items()} == {
         "train": 7,
         "validation": 6 + 7 * 2,
@@ -30,35 +32,48 @@ def test_training_is_of_one_modality_and_the_others_are_watched_and_tested() -> 
 
 
 def test_the_test_has_every_other_modality_equally_often() -> None:
-    counts = Counter(question.modality for question in study_questions(StudySettings(test=9, test_others=7))["test"])
+    counts = Counter(question.modality for question in Questions(test=9, test_others=7).draw()["test"])
     assert counts == dict.fromkeys(MODALITIES, 7) | {"MRI": 9}
 
 
 def test_no_scene_and_no_id_is_in_two_splits() -> None:
-    questions = [question for found in study_questions(StudySettings()).values() for question in found]
+    questions = [question for found in Questions().draw().values() for question in found]
     assert len({question.metadata["scene"]["seed"] for question in questions}) == len(questions)
     assert len({question.id for question in questions}) == len(questions)
 
 
 def test_questions_are_written_once(tmp_path: Path) -> None:
-    write_study_questions(tmp_path, SMALL)
+    SMALL.write(tmp_path)
     files = {name: tmp_path / "data" / f"{name}.jsonl" for name in ("train", "validation", "test")}
-    assert [question.id for question in load_jsonl(files["train"])] == [q.id for q in study_questions(SMALL)["train"]]
+    assert [question.id for question in load_jsonl(files["train"])] == [q.id for q in SMALL.draw()["train"]]
     before = {name: file.stat().st_mtime_ns for name, file in files.items()}
-    write_study_questions(tmp_path, replace(SMALL, steps=5, seeds=(3,)))
+    SMALL.write(tmp_path)
     assert {name: file.stat().st_mtime_ns for name, file in files.items()} == before
 
 
 @pytest.mark.parametrize("change", [{"test": 3}, {"data_seed": 1}])
 def test_a_folder_with_other_questions_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
-    write_study_questions(tmp_path, SMALL)
+    SMALL.write(tmp_path)
     with pytest.raises(ConfigError, match=r"holds a study with other questions .*'test': 4.* choose another folder"):
-        write_study_questions(tmp_path, replace(SMALL, **change))
+        replace(SMALL, **change).write(tmp_path)
 
 
 def test_questions_that_were_only_half_written_are_written_again(tmp_path: Path) -> None:
-    write_study_questions(tmp_path, SMALL)
+    SMALL.write(tmp_path)
     (tmp_path / "data" / "data.json").unlink()
     (tmp_path / "data" / "test.jsonl").write_text("")
-    write_study_questions(tmp_path, SMALL)
+    SMALL.write(tmp_path)
     assert len(load_jsonl(tmp_path / "data" / "test.jsonl")) == 18
+
+
+@pytest.mark.parametrize("needs", [DEMO, FULL], ids=["demo", "full"])
+def test_every_model_that_a_study_names_is_there_or_can_be_built(needs: Needs) -> None:
+    study = read_study(needs.study, out="here")
+    assert study.data.train == Path("here/data/train.jsonl")
+    assert _models(study) == {f"here/models/{name}" for name in needs.models}
+    assert set(needs.models) <= set(MODEL_PLANS)
+
+
+def _models(study: StudySpec) -> set[str]:
+    fields = [study.fields, *(one.fields for one in (*study.models, *study.arms))]
+    return {value for one in fields for name, value in one.items() if name.endswith("model_name_or_path")}

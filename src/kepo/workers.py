@@ -1,0 +1,213 @@
+"""Processes that stay warm, and the progress display of everything that takes long.
+
+A worker is started afresh: a forked process would share the threads and locks of torch, and CUDA does not outlive a
+fork. It sets itself up once and then carries out one task after the other. Ctrl-C is left to the process that started
+it, which ends its workers as Ctrl-C would, so that they keep what they have.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from kepo.errors import KepoError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_POLL = 0.5  # seconds between two looks at how far the workers are
+_PATIENCE = 20.0  # seconds that an interrupted worker has to write what it has
+
+
+class WorkerDiedError(KepoError):
+    """A worker ended without an answer.
+
+    Args:
+        exit_code: Of its process; a negative one is the signal that ended it.
+    """
+
+    def __init__(self, exit_code: int | None) -> None:
+        super().__init__(f"its process ended without an answer (exit code {exit_code}); its output says why.")
+        self.exit_code = exit_code
+
+
+class Worker(Generic[Job, Result]):
+    """A process that carries out tasks, one at a time.
+
+    Args:
+        start: A function of a module; called once in the process, it returns the function that carries out a task.
+        *arguments: Of `start`; they, the tasks and the results are sent between processes. A task is not None.
+    """
+
+    def __init__(self, start: Callable[..., Callable[[Job], Result]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, start, arguments))
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        # The interpreter waits for its children when it ends, also for those that nobody came to close.
+        atexit.register(self.interrupt)
+
+    def send(self, task: Job) -> None:
+        """Give the worker its next task."""
+        with suppress(BrokenPipeError):  # of a worker that has ended; `receive` says so
+            self.connection.send(task)
+
+    def receive(self) -> Result:
+        """Wait for the result of the task.
+
+        Raises:
+            KepoError: That of the task.
+            WorkerDiedError: The process ended without an answer.
+        """
+        try:
+            result, error = self.connection.recv()
+        except (EOFError, OSError) as gone:
+            self.process.join()
+            raise WorkerDiedError(self.process.exitcode) from gone
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+    def interrupt(self) -> None:
+        """End the task as Ctrl-C would."""
+        self.process.terminate()
+
+    def close(self, patience: float = _PATIENCE) -> None:
+        """End the process when its task is done; after `patience` seconds it is killed."""
+        self.connection.close()
+        self.process.join(patience)
+        self.process.kill()
+        self.process.join()
+        atexit.unregister(self.interrupt)
+
+
+def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    # An EOFError or BrokenPipeError: nobody waits for the answer any more.
+    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+        carry_out = start(*arguments)
+        while True:
+            task = connection.recv()
+            try:
+                answer = carry_out(task), None
+            except KepoError as error:
+                answer = None, error
+            connection.send(answer)
+
+
+def _follow_parent() -> None:
+    """Where the process that started this one is gone, this one ends as after Ctrl-C."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_PATIENCE)
+        os._exit(1)
+
+
+@contextmanager
+def started(workers: Iterable[Worker[Job, Result]]) -> Iterator[list[Worker[Job, Result]]]:
+    """The workers, which are ended with the block; as after Ctrl-C when it fails or is interrupted."""
+    running: list[Worker[Job, Result]] = []
+    try:
+        running.extend(workers)
+        yield running
+    except BaseException:
+        for worker in running:
+            worker.interrupt()
+        raise
+    finally:
+        for worker in running:
+            worker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[Job, Result]):
+    """What became of a task.
+
+    Attributes:
+        task: Which one.
+        place: Number of the worker that had it.
+        result: None if it failed.
+        error: Why it failed; None if it did not.
+    """
+
+    task: Job
+    place: int
+    result: Result | None
+    error: KepoError | None
+
+
+def carry_out(
+    workers: Sequence[Worker[Job, Result]],
+    tasks: Iterable[Job],
+    watch: Callable[[Sequence[Job]], None] = lambda busy: None,
+) -> Iterator[Ended[Job, Result]]:
+    """Give the tasks in order, each to the first worker that is free; yields them as they end.
+
+    Args:
+        workers: One that has died gets no further task.
+        tasks: Asked for the next one only when a worker is free.
+        watch: Told twice a second which tasks are under way.
+    """
+    waiting = iter(tasks)
+    busy: dict[int, Job] = {}
+    while True:
+        for place, worker in enumerate(workers):
+            if place not in busy and worker.process.is_alive():
+                for task in waiting:
+                    worker.send(task)
+                    busy[place] = task
+                    break
+        if not busy:
+            return
+        watch(list(busy.values()))
+        ready = wait([workers[place].connection for place in busy], timeout=_POLL)
+        for place in [place for place in busy if workers[place].connection in ready]:
+            task = busy.pop(place)
+            try:
+                ended = Ended(task, place, workers[place].receive(), None)
+            except KepoError as error:
+                ended = Ended(task, place, None, error)
+            yield ended
+
+
+def available_workers() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def progress_bars(quiet: bool = False) -> Iterator[Progress]:
+    """Bars on the terminal's standard error: how many are done, how fast where that is known, and the time.
+
+    Args:
+        quiet: Show nothing.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed or 0.0
+            return Text(f"{speed:.0f}/s" if speed >= 1 else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        yield progress
