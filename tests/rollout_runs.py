@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kepo.runs.rollouts import rollout_schema
+
 REWARDS = ("choice_accuracy", "think_format")
 NAN = float("nan")
 
@@ -24,6 +26,8 @@ def rollout(step: int, row: int, id_: str, right: float, **fields: Any) -> dict[
         "modality": "MRI",
         "task": "Disease Diagnosis",
         "prompt": f"user: [image] What does {id_} show?\nA) cyst\nB) tumour",
+        "question": f"What does {id_} show?",
+        "options": ["cyst", "tumour"],
         "completion": f"<think>It is round, so I think that it is a cyst ({row}).</think><answer>A</answer>",
         "answer": "A",
         "tokens": 37,
@@ -41,6 +45,8 @@ def rollout(step: int, row: int, id_: str, right: float, **fields: Any) -> dict[
         "hints_tried": [],
         "leaked_hints": 0,
         "exploration_failure": None,
+        "images": [f"/data/images/{id_}.png"],
+        "metadata": "{}",
         **fields,
     }
 
@@ -68,22 +74,7 @@ def kepo_step(step: int) -> list[dict[str, Any]]:
     return [*alive, *rescued, *failed]
 
 
-SCHEMA = pa.schema(
-    [
-        *[(name, pa.int64()) for name in ("step", "process", "row")],
-        *[(name, pa.string()) for name in ("id", "modality", "task", "prompt", "completion", "answer")],
-        ("tokens", pa.int32()),
-        *[(f"reward/{name}", pa.float32()) for name in REWARDS],
-        *[(name, pa.float32()) for name in ("reward", "advantage", "gate")],
-        *[(name, pa.bool_()) for name in ("group_all_failed", "injected")],
-        *[(name, pa.int32()) for name in ("attempt", "attempts")],
-        ("hint", pa.string()),
-        ("hint_level", pa.int32()),
-        ("hints_tried", pa.list_(pa.string())),
-        ("leaked_hints", pa.int32()),
-        ("exploration_failure", pa.string()),
-    ]
-)
+SCHEMA = rollout_schema(REWARDS)
 
 
 def write_run(

@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        if path.is_dir():
+        if path.is_dir() and partial.is_dir():
             path.rename(retired)
         partial.replace(path)
     finally:

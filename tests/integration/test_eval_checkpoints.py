@@ -19,9 +19,8 @@ from typer.testing import CliRunner, Result
 
 from kepo.cli.eval import evaluate
 from kepo.errors import ConfigError, KepoError
-from kepo.evaluation.records import read_evaluation
 from kepo.evaluation.workers import check_devices
-from kepo.runs import open_run
+from kepo.runs import open_run, read_evaluation
 from tests.tiny_models import build_text_model
 
 SHORT = ("--max-new-tokens", 4, "--quiet")

@@ -17,8 +17,7 @@ from typer.testing import CliRunner, Result
 from kepo.cli.eval import evaluate
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.generate import TransformersBackend
-from kepo.evaluation.records import read_evaluation
-from kepo.runs import find_runs, open_run
+from kepo.runs import find_runs, open_run, read_evaluation
 from tests.tiny_models import build_text_model
 
 # The command as it is registered, in a process of its own. Outputs come slowly, so that it can be stopped in between.
@@ -81,7 +80,7 @@ def test_a_model_is_asked_and_its_numbers_are_shown(project: Path) -> None:
         "model", "--data", "questions.jsonl", "--out", "zero-shot", "--max-new-tokens", 4, "--in-domain", "mri"
     )
     assert done.exit_code == 0
-    for shown in ("in-domain", "out-of-domain", "modality: CT", "chance", "33.3%", "outputs in the form asked for"):
+    for shown in ("in-domain", "out-of-domain", "modality: CT", "chance", "33.3", "in the form asked for, %"):
         assert shown in done.stdout
     evaluation = read_evaluation(project / "zero-shot")
     assert len(evaluation.table) == 12
@@ -138,7 +137,7 @@ def test_two_models_are_compared_on_the_same_questions(project: Path, run: Path)
     assert sorted(path.name for path in Path("both").iterdir()) == ["kepo", "model"]
     done = _eval(run, *shared[:-1], "again", "--compare", "both/model")
     assert "kepo minus model" in done.stdout
-    assert "right alone" in done.stdout
+    assert "correct alone" in done.stdout
     with pytest.raises(DataError, match="Only evaluations of the same questions"):
         _eval(run, *shared[:-1], "fewer", "--limit", 5, "--compare", "both/model")
 
@@ -229,8 +228,8 @@ def test_the_same_command_goes_on_after_a_stop(
 
 
 def test_the_modules_of_the_records_do_not_import_torch() -> None:
-    modules = "run, reasoning, records, summary, job, settings, openai_server"
+    modules = "run, reasoning, accuracy, job, settings, openai_server, tasks"
     loaded = "[m for m in ('torch', 'transformers', 'datasets') if m in sys.modules]"
-    code = f"import sys; from kepo.evaluation import {modules}; print({loaded})"
+    code = f"import sys, kepo.reports.evaluation; from kepo.evaluation import {modules}; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

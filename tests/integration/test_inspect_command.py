@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from kepo.cli.inspect import inspect
 from kepo.errors import DataError
-from tests.rollout_runs import NAN, REWARDS, SCHEMA, kepo_step, rollout, write_run
+from tests.rollout_runs import NAN, kepo_step, rollout, write_run
 
 APP = typer.Typer()
 APP.command()(inspect)
@@ -46,20 +46,14 @@ def kepo_run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", {step: kepo_step(step) for step in range(1, 4)}, metrics, exploration="hint")
 
 
-def test_the_runs_of_these_tests_have_the_columns_of_the_trainers_log() -> None:
-    from kepo.trainer.rollout_log import _schema
-
-    assert SCHEMA.names == _schema(REWARDS).names
-
-
 def test_steps_say_what_the_rollouts_and_the_metrics_say(kepo_run: Path) -> None:
     steps = _json(kepo_run)
     assert [step["step"] for step in steps] == [1, 2, 3]
-    # 12 rollouts: 3 right (one of them injected, all of them behind an open gate), 2 of 3 groups dead, both explored.
+    # 12 rollouts: 3 correct (one injected, all behind an open gate); 2 of 3 groups all-failed, both explored.
     expected = {
         "reward": (3 * 1.5 + 9 * 0.5) / 12,
-        "right": 3 / 12,
-        "dead_groups": 2 / 3,
+        "correct": 3 / 12,
+        "all_failed_groups": 2 / 3,
         "rescued_groups": 1 / 2,
         "injected": 1 / 12,
         "gate_open": 3 / 12,
@@ -97,7 +91,7 @@ def test_an_id_goes_before_a_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("only", "rows"),
-    [("injected", [4]), ("dead", list(range(4, 12))), ("open", [1, 3, 4]), ("wrong", [0, 2, *range(5, 12)])],
+    [("injected", [4]), ("all-failed", list(range(4, 12))), ("open", [1, 3, 4]), ("incorrect", [0, 2, *range(5, 12)])],
 )
 def test_only_some_rollouts(kepo_run: Path, only: str, rows: list[int]) -> None:
     assert [record["row"] for record in _json(kepo_run, "--step", "2", "--only", only)] == rows
@@ -133,9 +127,9 @@ def test_groups_as_json(kepo_run: Path) -> None:
         "task": "Disease Diagnosis",
         "answer": "A",
         "rewards": [1.5, 0.5, 0.5, 0.5],
-        "right": [True, False, False, False],
+        "correct": [True, False, False, False],
         "injected": [True, False, False, False],
-        "dead": True,
+        "all_failed": True,
         "kept": 1,
         "attempts": 3,
         "failure": None,
@@ -153,13 +147,13 @@ def test_json_is_strict_and_harmless(tmp_path: Path) -> None:
         assert "NaN" not in text
         assert "Infinity" not in text
     assert _json(run, "--step", "1", "--group", "1")[0]["completion"] == "\x1b[2J\u202e\x9b"
-    assert _json(run, "--step", "1")[0]["right"] == [None] * 4
+    assert _json(run, "--step", "1")[0]["correct"] == [None] * 4
 
 
-def test_a_rollout_that_no_reward_applies_to_is_not_wrong(tmp_path: Path) -> None:
+def test_a_rollout_that_no_reward_applies_to_is_not_incorrect(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {1: [rollout(1, row, "q", (NAN, 0.0)[row]) for row in range(2)]})
-    assert [record["row"] for record in _json(run, "--only", "wrong")] == [1]
-    assert _json(run)[0]["right"] == 0.0
+    assert [record["row"] for record in _json(run, "--only", "incorrect")] == [1]
+    assert _json(run)[0]["correct"] == 0.0
 
 
 def test_an_unfinished_run_with_half_a_line_of_metrics(tmp_path: Path) -> None:
@@ -180,8 +174,8 @@ def test_without_exploration_and_teacher_their_columns_are_left_out(tmp_path: Pa
     rows = [rollout(1, row, "q", float(row), gate=0.0) for row in range(4)]
     run = write_run(tmp_path / "run", {1: rows}, [{"step": 1, "loss": 0.5}], exploration="none")
     head = next(line for line in _inspect(run).splitlines() if line.startswith(" step"))
-    assert head.split() == ["step", "reward", "right", "loss"]
-    assert "A run without exploration notes none." in _inspect(run, "--only", "dead")
+    assert head.split() == ["step", "reward", "correct", "loss"]
+    assert "A run without exploration notes none." in _inspect(run, "--only", "all-failed")
 
 
 def test_metrics_speak_where_there_is_no_rollout_log(tmp_path: Path) -> None:
@@ -190,8 +184,8 @@ def test_metrics_speak_where_there_is_no_rollout_log(tmp_path: Path) -> None:
     assert _json(run)[0] | {"step": 0} == {
         "step": 0,
         "reward": 0.25,
-        "right": None,
-        "dead_groups": 0.75,
+        "correct": None,
+        "all_failed_groups": 0.75,
         "rescued_groups": None,
         "injected": None,
         "gate_open": None,
@@ -235,7 +229,7 @@ def test_groups_by_id_where_their_size_is_not_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "right"),
+    ("settings", "correct"),
     [
         ({}, [False, True]),  # the first reward, at 1.0
         ({"correctness_reward": "think_format", "correctness_threshold": 0.5}, [True, True]),
@@ -243,12 +237,12 @@ def test_groups_by_id_where_their_size_is_not_known(tmp_path: Path) -> None:
         ({"correctness_reward": "not there"}, [None, None]),
     ],
 )
-def test_what_is_right_is_what_the_run_calls_correct(
-    tmp_path: Path, settings: dict[str, Any], right: list[bool | None]
+def test_correct_is_what_the_run_calls_correct(
+    tmp_path: Path, settings: dict[str, Any], correct: list[bool | None]
 ) -> None:
     rows = [rollout(1, row, "q", reward) for row, reward in enumerate([0.7, 1.0])]
     run = write_run(tmp_path / "run", {1: rows}, **{"num_generations": 2, **settings})
-    assert _json(run, "--step", "1")[0]["right"] == right
+    assert _json(run, "--step", "1")[0]["correct"] == correct
 
 
 def test_errors_say_what_there_is(kepo_run: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Shortened to a few updates; the full recipes take minutes (README).
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_from_real_images_to_a_trained_vision_language_model(
     assert len(rows) == 32
     assert {row["modality"] for row in rows} == {"MRI"}
     assert all("[image]" in row["prompt"] for row in rows)
+    assert all(Path(path).is_file() for row in rows for path in row["images"])
+    assert all(len(row["images"]) == 1 and row["question"] and len(row["options"]) > 1 for row in rows)
+    assert all(isinstance(json.loads(row["metadata"]), dict) for row in rows)
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_filters_change_what_is_shown(open_page: Callable[..., Any]) -> None:
     injected = sum(card["injected"] for card in all_cards)
     assert 0 < injected < 90
     assert shown(page)[0] == injected
-    choose(page, "right", "false")
+    choose(page, "correct", "false")
     assert shown(page) == (0, 0)
     page.find_element("id", "f-reset").click()
     assert shown(page) == (90, 20)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from kepo.cli.study import study
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.records import read_evaluation
+from kepo.runs import read_evaluation
 from tests.tiny_models import build_text_model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rich.console import Console
 
-from kepo.benchmark.results import write_results
 from kepo.models.llava import LlavaSize, build_llava
 from kepo.phantom.study import Questions
 from kepo.phantom.tokenizer import phantom_tokenizer
+from kepo.reports.report import report_study
 from kepo.runs import open_run, read_metrics
 from kepo.studies.done import is_done
 from kepo.studies.plan import TUNING, RunPlan, check_data
@@ -121,16 +123,17 @@ def test_the_tuning_is_validated_and_never_tested(folder: Path) -> None:
 
 def test_the_results_are_read_from_the_records(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # nothing may depend on where the study was run from
-    write_results(folder / "MRI", folder / "data" / "train.jsonl", tmp_path / "docs" / "results.md")
-    text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    results = tmp_path / "docs" / "results.md"
+    report_study(folder / "MRI", tmp_path / "report.html", Console(file=io.StringIO()), results)
+    text = results.read_text(encoding="utf-8")
     answers = pq.read_table(_plans(folder)[1].folder / "evaluation" / "test.parquet").to_pylist()
     inside = [row["correct"] for row in answers if row["modality"] == "MRI"]
     accuracy = f"{100 * sum(inside) / len(inside):.1f}"
-    assert f"| GRPO | 1 | {accuracy} (" in text
-    assert "3 runs: 3 arms" in text
-    assert "## Does GRPO help?" in text
-    assert "| arm | 1e-4 | 3e-4 | chosen |" in text
-    assert "## Does injected reasoning" not in text  # no arm explored
+    assert f"| **GRPO** | 1 | {accuracy} (" in text
+    assert "3 arms, 3 runs" in text
+    assert "Does GRPO help?" in text
+    assert "3e-4" in text  # of the tuning
+    assert "injected" not in text  # no arm explored
 
 
 def test_every_run_writes_a_log_of_its_own(folder: Path) -> None:

@@ -17,8 +17,7 @@ import pytest
 import yaml
 
 from kepo.data.omnimedvqa import MODALITIES
-from kepo.evaluation.records import read_evaluation
-from kepo.runs import checkpoints_in, open_run
+from kepo.runs import checkpoints_in, open_run, read_evaluation
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 STUDY = {

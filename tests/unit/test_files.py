@@ -1,8 +1,9 @@
-"""The address of a request: the same for what is shown the same, another one for anything else."""
+"""Files are whole or not there; a content hash is the same for what is shown the same, and for nothing else."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kepo.errors import DataError
-from kepo.files import content_hash
+from kepo.files import content_hash, image_hash, replacing, write_json, write_text
 from kepo.prompts import hint_request
 from kepo.types import Conversation
 
@@ -109,3 +110,44 @@ def test_a_part_without_content_is_refused() -> None:
 
 def test_text_that_no_encoding_can_hold_has_an_address() -> None:
     assert len(content_hash([{"role": "user", "content": "half a pair: \ud83d"}])) == 64
+
+
+def test_an_image_is_named_by_its_size_and_pixels() -> None:
+    image = _picture()
+    assert image_hash(image) == hashlib.sha256(b"3x2\n" + bytes(range(18))).hexdigest()
+    assert image_hash(_picture(size=(2, 3))) != image_hash(image)
+    assert image_hash(Image.new("L", (2, 2), 7)) == image_hash(Image.new("RGB", (2, 2), (7, 7, 7)))
+
+
+def _fail_half_way(path: Path, begin: Callable[[Path], object]) -> None:
+    with replacing(path) as partial:
+        begin(partial)
+        raise ZeroDivisionError
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    file = write_text("old", tmp_path / "new folder" / "a.txt")
+    with pytest.raises(ZeroDivisionError):
+        _fail_half_way(file, lambda partial: partial.write_text("half"))
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+    assert write_json({"path": tmp_path, "ä": 1}, file).read_text().isascii()
+
+
+def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    for name in ("old", "new"):
+        with replacing(out) as partial:
+            partial.mkdir()
+            (partial / name).touch()
+            assert not (out / name).exists()
+    assert [file.name for file in out.iterdir()] == ["new"]
+    with pytest.raises(ZeroDivisionError):
+        _fail_half_way(out, Path.mkdir)
+    assert [file.name for file in tmp_path.rglob("*")] == ["model", "new"]
+
+
+def test_a_place_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/x\.txt could not be written: .*the same command then goes on"):
+        write_text("x", tmp_path / "file" / "x.txt")

@@ -16,7 +16,6 @@ SOURCE = Path(__file__).parents[2] / "src" / "kepo"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("benchmark",),
     ("reports",),
     ("studies",),
     ("planning",),

@@ -20,9 +20,9 @@ def demo(
     """
     from rich.console import Console
 
-    from kepo.benchmark.results import show_results, write_report, write_results
     from kepo.cli.study import run_and_show
     from kepo.phantom.study import DEMO, FULL, TRAINED_ON
+    from kepo.reports.report import report_study
     from kepo.studies.reading import read_study
 
     console = Console()
@@ -37,9 +37,4 @@ def demo(
         raise
     if failures:
         raise typer.Exit(1)
-    study = folder / TRAINED_ON
-    show_results(study, console)
-    if results is not None:
-        write_results(study, folder / "data" / "train.jsonl", results)
-        console.print(f"Results: {results}", highlight=False, soft_wrap=True)
-    console.print(f"Report: {write_report(study, folder / 'report.html')}", highlight=False, soft_wrap=True)
+    report_study(folder / TRAINED_ON, folder / "report.html", console, results)

@@ -15,7 +15,7 @@ from kepo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.evaluation.generate import Backend
+    from kepo.evaluation.backend import Backend
     from kepo.evaluation.job import Job
     from kepo.evaluation.tasks import Loading, Planner, Task
 
@@ -48,14 +48,18 @@ def evaluate(
     name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "test",
     prompt_style: Annotated[str | None, typer.Option(help="think, answer or plain; default: the run's.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels per side of an image; default: the run's.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest output; default: the run's, else 1024.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest completion; default: the run's, else 1024.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of sampling.")] = 1.0,
-    samples: Annotated[int, typer.Option(help="Outputs per question.")] = 1,
+    samples: Annotated[int, typer.Option(help="Completions per question.")] = 1,
     permutations: Annotated[int, typer.Option(help="Ask again in this many other orders of the options.")] = 0,
-    reward: Annotated[str | None, typer.Option(help="Decides what is right; default: the run's, else choice.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Decides what is correct; default: the run's, else choice.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of samples, orders and --limit.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Outputs generated at once; halved when memory runs out.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Completions generated at once; halved when memory runs out.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
@@ -80,15 +84,15 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation of this name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no tables.")] = False,
 ) -> None:
-    """Ask models questions, keep every output, and print accuracy and reasoning measures.
+    """Ask models questions, keep every completion, and print accuracy and reasoning measures.
 
     Stopped by Ctrl-C or a crash, the same command goes on where it was.
     """
     from rich.console import Console
 
     from kepo.evaluation.job import Wanted
-    from kepo.evaluation.records import read_evaluation
     from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
+    from kepo.runs import read_evaluation
     from kepo.servers.keys import read_api_key
 
     _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
@@ -217,18 +221,19 @@ def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
 
 
 def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str] | None) -> None:
-    from kepo.evaluation.records import read_evaluation
-    from kepo.evaluation.summary import accuracy_table, compare, comparison_table, in_one_line, measures_table
+    from kepo.reports.console import as_rich
+    from kepo.reports.evaluation import accuracy_table, compare, comparison_table, in_one_line, measures_table
+    from kepo.runs import read_evaluation
 
     evaluation = read_evaluation(task.file)
     if brief:
         console.print(f"{task.model}: {in_one_line(evaluation)}", highlight=False, markup=False)
     else:
-        console.print(accuracy_table(evaluation, task.model))
-        console.print(measures_table(evaluation))
+        console.print(as_rich(accuracy_table(evaluation, task.model)))
+        console.print(as_rich(measures_table(evaluation)))
     if against is not None:
         other, label = against
-        console.print(comparison_table(compare(evaluation, other), *_labels(task.model, label)))
+        console.print(as_rich(comparison_table(compare(evaluation, other), *_labels(task.model, label))))
     if not brief:
         console.print(f"records: {task.file}", highlight=False, soft_wrap=True, markup=False)
 

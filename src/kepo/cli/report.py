@@ -14,7 +14,7 @@ def report(
         Path | None, typer.Option(help="File to write; default: report.html or report.md. Of paper: a folder, paper.")
     ] = None,
     file_format: Annotated[
-        Literal["html", "md", "paper"] | None,
+        Literal["html", "markdown", "paper"] | None,
         typer.Option(
             "--format",
             help="paper: the table of arms and modalities as Markdown, LaTeX and CSV, and the figure of checkpoints. "
@@ -58,7 +58,7 @@ def report(
         typer.echo(f"written: {len(output.files)} files in {out or 'paper'}, beginning with {output.files[0].name}")
         return
     if file_format is None:
-        file_format = "md" if out is not None and out.suffix.lower() in (".md", ".markdown") else "html"
+        file_format = "markdown" if out is not None and out.suffix.lower() in (".md", ".markdown") else "html"
     with console.status("reading runs") as status:
         made = make_report(
             paths,
@@ -68,9 +68,8 @@ def report(
             max_rollouts=max_rollouts if file_format == "html" else 0,
             progress=lambda doing: status.update(doing),
         )
-        written = write_text(
-            html(made) if file_format == "html" else markdown(made), out or Path(f"report.{file_format}")
-        )
+        text, file = (html(made), "report.html") if file_format == "html" else (markdown(made), "report.md")
+        written = write_text(text, out or Path(file))
         drawn = write_figures(made, figures) if figures else []
     for sentence in made.document.headline:
         typer.echo(sentence)

@@ -23,9 +23,10 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     """The data set of a GRPO run.
 
     Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
-    to RGB when a row is read), `id`, `question`, `options`, `answer`, `solution` (the answer as text, the column that
-    TRL's own accuracy rewards read), `modality`, `task`, `metadata` (JSON text) and, where every question has what the
-    style asks for, `reference` (what a perfect policy writes, see `default_completion`).
+    to RGB when a row is read) and `image_paths` (of those images that are files), `id`, `question`, `options`,
+    `answer`, `solution` (the answer as text, the column that TRL's own accuracy rewards read), `modality`, `task`,
+    `metadata` (JSON text) and, where every question has what the style asks for, `reference` (what a perfect policy
+    writes, see `default_completion`).
 
     Args:
         questions: At least one.
@@ -51,6 +52,11 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     }
     if style != "think" or all(_reasoning(question) for question in questions):
         columns["reference"] = [default_completion(question, style) for question in questions]
+    if any(question.images for question in questions):
+        # An image is decoded when its row is read, and then knows its file no more.
+        columns["image_paths"] = [
+            [str(image) for image in question.images if isinstance(image, str | Path)] for question in questions
+        ]
     return _build(questions, columns, image_size)
 
 
@@ -128,8 +134,7 @@ def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_s
     for name in ("prompt", "completion"):
         if name in columns:
             types[name] = List({"role": text, "content": text})
-    if "options" in columns:
-        types["options"] = List(text)
+    types |= {name: List(text) for name in ("options", "image_paths") if name in columns}
     has_images = any(question.images for question in questions)
     if has_images:
         columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}

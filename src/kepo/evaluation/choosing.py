@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.asking import contents_of
-from kepo.evaluation.records import Evaluation, read_evaluation
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.runs import checkpoints_in
+from kepo.runs import Evaluation, checkpoints_in, read_evaluation
 from kepo.types import Question
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Choice:
     """The checkpoint that was chosen.
 
     Attributes:
-        step: Its updates.
+        step: Its optimizer steps.
         folder: Where it lies.
         by: Name of the evaluation it was chosen by.
         accuracy: Its in-domain accuracy there, 0..1.
@@ -77,7 +76,7 @@ def choose_checkpoint(run: str | Path, by: str) -> Choice:
                 f"{run}: checkpoint-{step} answered other questions in {by!r} than checkpoint-{next(iter(tables))}; "
                 f"evaluate all with `kepo eval {run} --checkpoints --name {by} --overwrite`"
             )
-    in_domain = tuple(next(iter(found.values())).description.get("in_domain") or ())
+    in_domain = next(iter(found.values())).in_domain
     values = {step: _in_domain_accuracy(table, in_domain, run, by) for step, table in tables.items()}
     step = max(values, key=lambda one: (values[one][0], -one))
     accuracy, questions = values[step]
@@ -132,7 +131,7 @@ def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question])
     """
     evaluation = read_evaluation(choice.folder, choice.by)
     table = evaluation.table
-    if "content" not in table.column_names or table["content"].null_count:
+    if table["content"].null_count:
         raise ConfigError(
             f"{choice.folder}: the records of {choice.by!r} do not say which images were shown, so it cannot be "
             f"told whether the test repeats them; evaluate again: `kepo eval {run} --checkpoints --name {choice.by} "
@@ -140,7 +139,7 @@ def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question])
         )
     ids, contents = set(table["id"].to_pylist()), set(table["content"].to_pylist())
     _refuse([question.id for question in questions if question.id in ids], "id", choice)
-    # Images are compared by their pixels, so both sides have to be of the size that the validation was asked in.
+    # Images are compared by their pixels, so both have to be of the size that the validation was asked in.
     generation = evaluation.description.get("generation", {})
     settings = EvaluationSettings(
         prompt_style=generation.get("prompt_style", "think"), image_size=generation.get("image_size")

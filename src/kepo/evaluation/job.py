@@ -5,7 +5,6 @@ What is not said is taken from the run that the model belongs to, so that it is 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,9 +13,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits, split_questions
 from kepo.data.images import check_images
-from kepo.errors import ConfigError, DataError
+from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.runs import MANIFEST, open_run
+from kepo.runs import MANIFEST, open_run, write_manifest
 from kepo.types import Question
 
 Split: TypeAlias = Literal["all", "train", "held-out"]
@@ -216,8 +215,4 @@ def describe_home(folder: Path, model: str, job: Job, command: str, labels: Mapp
         # Named as an arm of its own it is a model as it is, even where it was trained once: the start of others.
         config = {"run": dict(labels), "model": {"model_name_or_path": model}, "data": data}
     manifest = {"status": "finished", "command": command, "seed": job.settings.seed, "config": config}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}. Choose another --out.") from error
+    write_manifest(folder, manifest)

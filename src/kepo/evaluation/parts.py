@@ -11,13 +11,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kepo.errors import ConfigError
-from kepo.evaluation.records import Record, read_records, readable_errors, to_table, write_records, write_text
-from kepo.runs import EVALUATIONS
+from kepo.files import readable_errors, write_json, write_table
+from kepo.runs.evaluations import Record, evaluation_file, read_description, read_records, to_table
+from kepo.runs.manifest import now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +46,7 @@ class Parts:
 
     def __init__(self, out: str | Path, name: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         check_name(name)
-        self.file = Path(out) / EVALUATIONS / f"{name}.parquet"
+        self.file = evaluation_file(out, name)
         self._description = self.file.with_suffix(".json")
         self._folder = self.file.with_name(f".{name}.parts")
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
@@ -78,7 +78,7 @@ class Parts:
             number = 1 + max((int(file.stem.removeprefix("part-")) for file in self._files()), default=0)
             seconds = time.monotonic() - self._since
             table = to_table(self._waiting).replace_schema_metadata({"seconds": f"{seconds:.3f}"})
-            write_records(table, self._folder / f"part-{number:06d}.parquet")
+            write_table(table, self._folder / f"part-{number:06d}.parquet")
             self._waiting = []
         self._since = time.monotonic()
 
@@ -100,16 +100,15 @@ class Parts:
         )
         seconds = sum(float((table.schema.metadata or {}).get(b"seconds", 0)) for _, table in tables)
         joined = pa.concat_tables([table for _, table in tables]).take([index for _, _, index in rows])
-        write_text(json.dumps(describe(self._started(), seconds), indent=2) + "\n", self._description)
-        write_records(joined.replace_schema_metadata(None), self.file)
+        write_json(describe(self._started(), seconds), self._description)
+        write_table(joined.replace_schema_metadata(None), self.file)
         shutil.rmtree(self._folder, ignore_errors=True)
         return self.file
 
     def _is_finished(self) -> bool:
         if not self.file.is_file():
             return False
-        there = json.loads(self._description.read_text(encoding="utf-8")) if self._description.is_file() else {}
-        self._refuse_others(there.get("settings", {}), self.file)
+        self._refuse_others(read_description(self.file).get("settings", {}), self.file)
         return True
 
     def _open(self) -> None:
@@ -119,7 +118,7 @@ class Parts:
             return
         with readable_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        write_text(json.dumps({"started": now(), "settings": self._settings}, indent=2), settings)
+        write_json({"started": now(), "settings": self._settings}, settings)
 
     def _started(self) -> str:
         return str(json.loads((self._folder / _SETTINGS).read_text(encoding="utf-8"))["started"])
@@ -147,7 +146,7 @@ def answered(out: str | Path, name: str) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    for file in (Path(out) / EVALUATIONS / f".{name}.parts").glob("part-*.parquet"):
+    for file in evaluation_file(out, name).with_name(f".{name}.parts").glob("part-*.parquet"):
         # The parts may be joined, and so vanish, at any moment.
         with suppress(FileNotFoundError):
             count += pq.read_metadata(file).num_rows
@@ -158,11 +157,6 @@ def check_name(name: str) -> None:
     """Refuse a name of an evaluation that could be none of a file."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"the name {name!r} of an evaluation may only hold letters, digits, '.', '_' and '-'")
-
-
-def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _keys(table: pa.Table) -> list[tuple[Unit, int]]:

@@ -13,10 +13,10 @@ from kepo.evaluation.job import Job, Wanted, describe_home, plan
 from kepo.evaluation.parts import check_name
 from kepo.evaluation.run import evaluate, identify
 from kepo.files import weights_fingerprint
-from kepo.runs import EVALUATIONS, MANIFEST, checkpoints_in
+from kepo.runs import MANIFEST, checkpoints_in, evaluation_file
 
 if TYPE_CHECKING:
-    from kepo.evaluation.generate import Backend
+    from kepo.evaluation.backend import Backend
     from kepo.teachers.local import LocalTeacher
 
 
@@ -43,7 +43,7 @@ class Task:
     @property
     def file(self) -> Path:
         """Where the records go."""
-        return self.home / EVALUATIONS / f"{self.name}.parquet"
+        return evaluation_file(self.home, self.name)
 
 
 @dataclass(frozen=True, slots=True)

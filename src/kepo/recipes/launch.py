@@ -20,6 +20,8 @@ from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
 from kepo.recipes.validation import load_validation
 from kepo.rewards import get_rewards
+from kepo.runs.folder import claim, older_run_set_aside
+from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.servers.keys import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
@@ -65,16 +67,16 @@ def train(recipe: Recipe) -> Result:
     validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
     state = PartialState()
-    checkpoint = run_folder.claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
+    checkpoint = claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
     recipe.training.resume_from_checkpoint = checkpoint
     state.wait_for_everyone()  # all have looked at the folder before one of them changes it
     fresh = checkpoint is None and state.is_main_process
-    with run_folder.older_run_set_aside(folder) if fresh else nullcontext():
+    with older_run_set_aside(folder) if fresh else nullcontext():
         trainer = _build(recipe, train_set, eval_set, rewards)
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
-        manifest = run_folder.describe(_parts(recipe), recipe.training.seed, device)
-        run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
+        manifest = describe(_parts(recipe), recipe.training.seed, device)
+        write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
@@ -96,10 +98,10 @@ def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
             # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
             stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
             status = "interrupted" if stopped else "failed"
-            run_folder.finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
+            finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
         raise
     if main:
-        run_folder.finish_manifest(folder, "finished", steps=trainer.state.global_step)
+        finish_manifest(folder, "finished", steps=trainer.state.global_step)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
 

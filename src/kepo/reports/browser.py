@@ -40,12 +40,12 @@ def as_json(data: Mapping[str, Any]) -> str:
 
 
 def _card(one: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
-    row, question = one.row, one.question
+    row = one.row
     completion = row["completion"] or ""
     start, end = reasoning_span(completion)
     return {
-        "question": _text(row.get("prompt") if question is None else question.text),
-        "options": [] if question is None else [_text(option) for option in question.options],
+        "question": _text(row["question"] or row["prompt"]),
+        "options": [_text(option) for option in row["options"] or ()],
         "id": line(row["id"]),
         "replicate": line(one.run.replicate),
         "step": row["step"],
@@ -55,11 +55,11 @@ def _card(one: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
         "before": _text(completion[:start]),
         "reasoning": _text(completion[start:end]),
         "after": _text(completion[end:]),
-        "right": one.right,
+        "correct": one.correct,
         "rewards": [[line(name[7:]), _finite(row[name])] for name in row if name.startswith("reward/")],
         **{name: _finite(row.get(name)) for name in ("reward", "advantage", "gate")},
         "tokens": row.get("tokens"),
-        "dead": bool(row.get("group_all_failed")),
+        "failed": bool(row.get("group_all_failed")),
         **_exploration(row),
         "images": _images(one, thumbnails),
     }
@@ -78,13 +78,9 @@ def _exploration(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(one: Shown, thumbnails: Thumbnails) -> list[int | None]:
-    """Places of its images; null for one that was not found. Without the question, one null if the prompt has one."""
-    if one.question is None:
-        return [None] if "[image]" in (one.row.get("prompt") or "") else []
-    return [
-        thumbnails.add(image, f"{one.run.setting('data', 'data_path')} {one.question.id} {place}")
-        for place, image in enumerate(one.question.images)
-    ]
+    """Places of its images; null for one that was not found, or that the log does not name."""
+    places = [thumbnails.add(one.run.run.located(image)) for image in one.row["images"] or ()]
+    return places or ([None] if "[image]" in (one.row["prompt"] or "") else [])
 
 
 def _text(text: str | None) -> str:

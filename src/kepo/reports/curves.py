@@ -56,18 +56,14 @@ def curve(arm: Arm, key: str, *, smooth: bool = False) -> Curve | None:
 
 def over_replicates(logged: Sequence[Mapping[int, float]]) -> Curve:
     """Mean and range of several courses, step -> value, at the steps that at least half of them have; at least one."""
-    common = [step for step in sorted(set().union(*logged)) if 2 * sum(step in v for v in logged) >= len(logged)]
-    steps = common[:: -(-len(common) // _MOST_POINTS)]
-    if steps[-1] != common[-1]:
-        steps.append(common[-1])
-    columns = [[values[step] for values in logged if step in values] for step in steps]
-    return Curve(
-        steps=np.array(steps),
-        mean=np.array([np.mean(column) for column in columns]),
-        low=np.array([min(column) for column in columns]),
-        high=np.array([max(column) for column in columns]),
-        replicates=len(logged),
-    )
+    import pandas as pd
+
+    table = pd.DataFrame([dict(values) for values in logged]).T.sort_index()  # steps x replicates
+    table = table[2 * table.notna().sum(axis=1) >= len(logged)]
+    every = -(-len(table) // _MOST_POINTS)
+    kept = table[[place % every == 0 or place == len(table) - 1 for place in range(len(table))]]
+    means, lows, highs = (kept.agg(name, axis=1).to_numpy() for name in ("mean", "min", "max"))
+    return Curve(kept.index.to_numpy(), means, lows, highs, replicates=len(logged))
 
 
 def window_of(count: int) -> int:

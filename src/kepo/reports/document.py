@@ -1,17 +1,21 @@
-"""What a report is made of, before it is HTML or Markdown: sections of paragraphs, tables and figures.
+"""What a report is made of, before it is HTML, Markdown, LaTeX or a terminal's: sections of text, tables and figures.
 
 Every text here is plain: whatever writes it out escapes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from kepo.reports.study import Arm, Study
 from kepo.reports.terminal import visible
 from kepo.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 NONE = "–"
 """Shown where there is no value."""
@@ -55,7 +59,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. `columns` holds the heading of the row labels first; `text_columns` of them hold words, not numbers."""
+    """A table.
+
+    Attributes:
+        caption: What it shows.
+        columns: The heading of the row labels, then one per cell.
+        rows: In order.
+        notes: What a reader has to know, below it.
+        text_columns: Those of `columns` that hold words, not numbers.
+        kind: "heat" colours the cells by their shade, "folded" is shown on demand, else "".
+    """
 
     caption: str
     columns: tuple[str, ...]
@@ -67,34 +80,44 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawn figure.
+    """A figure.
 
     Attributes:
         name: Name of its file, unique in a report.
         caption: What is shown.
         alt: What a person who cannot see it is told.
-        svg: Its drawing, an `<svg>` element whose colours are variables of the page.
+        draw: Draws it.
+        in_page: False for one that is only written as a file, because the page has a table in its place.
     """
 
     name: str
     caption: str
     alt: str
-    svg: str
-
-
-Block: TypeAlias = "str | Table | Figure | Legend"
+    draw: Callable[[], Drawing]
+    in_page: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """The arms that the figures after it show, as (arm, label)."""
+    """How to read the figures after it, and the arms that they show, as (arm, label)."""
 
+    text: str
     arms: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+Block: TypeAlias = "str | Points | Table | Figure | Legend"
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """A section; `name` is its address in the page."""
+    """A section; `name` is its anchor in the page."""
 
     name: str
     title: str
@@ -120,6 +143,12 @@ class Document:
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
     arms: tuple[tuple[str, str], ...]
+
+
+def arm_row(study: Study, arm: Arm, cells: Sequence[str | Cell]) -> Row:
+    """The row of an arm, that of the main arm set apart."""
+    made = tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells)
+    return Row(arm.label, made, arm.name, "main" if arm.name == study.main else "")
 
 
 def line(text: object, limit: int = 200) -> str:
@@ -171,15 +200,6 @@ def interval_cell(interval: Interval | None) -> Cell:
     if interval is None or not interval.n:
         return Cell(NONE)
     return Cell(percent(interval.estimate), span(interval.low, interval.high))
-
-
-def shades(values: Sequence[float | None]) -> list[float | None]:
-    """Where each value lies between the least (0) and the greatest (1) of them."""
-    known = [value for value in values if value is not None and isfinite(value)]
-    if not known:
-        return [None] * len(values)
-    low, width = min(known), max(known) - min(known)
-    return [None if v is None or not isfinite(v) else (v - low) / width if width else 0.5 for v in values]
 
 
 def mean(values: Sequence[float | None]) -> float | None:

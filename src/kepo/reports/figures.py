@@ -22,6 +22,7 @@ from kepo.statistics.intervals import Interval
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -137,7 +138,7 @@ def _draw_curves(
         )
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.set_xlabel("update")
+    axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return drawn
 
@@ -197,14 +198,12 @@ def _mark_references(axes: Axes, references: Mapping[str, float]) -> None:
             )
 
 
-def heat_figure(
-    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]]
-) -> Figure:
+def heat_figure(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray) -> Figure:
     """A table of shares as colours, with the numbers in the cells; for files, the page has a real table."""
     import numpy as np
 
     figure, axes = _new(title, 1.1 + 0.3 * len(rows), width=max(_WIDTH, 2.0 + 0.75 * len(columns)))
-    grid = np.array([[np.nan if v is None else 100 * v for v in row] for row in values], dtype=float)
+    grid: np.ndarray = 100 * values
     axes.imshow(grid, aspect="auto", cmap="Blues", vmin=np.nanmin(grid) - 5, vmax=np.nanmax(grid) + 25)
     for place, row in enumerate(grid):
         for column, value in enumerate(row):
@@ -245,12 +244,15 @@ def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1)
 
 
-def write_files(draw: Callable[[], Figure], folder: Path, name: str) -> None:
-    """The figure as `NAME.png` (200 dots per inch) and `NAME.svg` (text as outlines)."""
+def write_files(draw: Callable[[], Figure], folder: Path, name: str) -> list[Path]:
+    """The figure as `NAME.png` (200 dots per inch) and `NAME.svg` (text as outlines); returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with _settings({"svg.fonttype": "path", "figure.facecolor": "#ffffff"}):
         figure = draw()
-        figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(png, dpi=200, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
 
 
 def _new(title: str, height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:

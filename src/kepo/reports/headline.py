@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from kepo.evaluation.accuracy import OUT_OF_DOMAIN
-from kepo.reports.claims import Claims
+from kepo.reports.claims import Claims, adjusted
 from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Study
-from kepo.statistics.paired import holm
 
 _MOST_SENTENCES = 3
 
@@ -43,9 +41,8 @@ def _sentence(study: Study, claims: Claims, arm: str, domain: str) -> str:
     assert study.main is not None
     comparison = claims.comparisons[arm, domain]
     found, main, other = comparison.difference, study.arm(study.main).label, study.arm(arm).label
-    adjusted = comparison.adjusted_p
-    p = p_value(found.p_value if adjusted is None else adjusted)
-    note = " after Holm's adjustment" if adjusted is not None and len(claims.family) > 1 else ""
+    p = p_value(comparison.p_value)
+    note = " after Holm's adjustment" if comparison.adjusted_p is not None and len(claims.family) > 1 else ""
     numbers = f"95 % CI {span(found.low, found.high, signed=True)}, p {p if p.startswith('<') else f'= {p}'}{note}"
     if comparison.verdict == 0:
         return (
@@ -63,8 +60,7 @@ def _overview(study: Study, claims: Claims, domain: str) -> Iterator[str]:
     if len(compared) <= len(claims.family[:_MOST_SENTENCES]):
         return
     # So many comparisons at once: whatever the claim is, here all of them are adjusted together.
-    adjusted = holm({one.arm: one.difference.p_value for one in compared})
-    verdicts = [replace(one, adjusted_p=adjusted[one.arm]).verdict for one in compared]
+    verdicts = [one.verdict for one in adjusted(compared)]
     yield (
         f"Of {len(compared)} other arms,{_place(domain)}, {study.arm(study.main).label} is above {verdicts.count(1)} "
         f"and below {verdicts.count(-1)}; for {verdicts.count(0)} no difference could be shown (after Holm's "

@@ -13,7 +13,8 @@ from importlib.resources import files
 from itertools import groupby
 
 from kepo import __version__
-from kepo.reports.document import Block, Document
+from kepo.reports.document import Block, Document, Figure
+from kepo.reports.figures import as_svg
 from kepo.reports.palette import DARK, LIGHT, ArmStyle
 
 _DASH_ARRAYS = {"-": "none", "--": "6 3", ":": "2 3", "-.": "7 3 2 3"}
@@ -35,7 +36,8 @@ def as_html(document: Document, styles: dict[str, ArmStyle], browser: str = "", 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["grouped"] = _grouped
     environment.filters["heading"] = lambda text: text.replace("-", "\N{NON-BREAKING HYPHEN}")
-    # For what was escaped where it was made: figures and JSON.
+    environment.filters["svg"] = lambda figure: Markup(as_svg(figure.draw, figure.name, figure.alt))
+    # For what was escaped where it was made.
     environment.filters["trusted"] = Markup
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -76,5 +78,6 @@ def _style() -> str:
 
 def _grouped(blocks: Sequence[Block]) -> Iterator[tuple[str, Iterable[Block]]]:
     """Runs of blocks of the same kind, so that figures stand side by side."""
-    for kind, members in groupby(blocks, key=lambda block: type(block).__name__):
+    shown = [block for block in blocks if not isinstance(block, Figure) or block.in_page]
+    for kind, members in groupby(shown, key=lambda block: type(block).__name__):
         yield kind, list(members)

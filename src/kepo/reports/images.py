@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 _SIDE = 192
 """Longest side of a thumbnail, in pixels."""
@@ -20,20 +19,15 @@ class Thumbnails:
 
     def __init__(self, budget: int = 5_000_000) -> None:
         self._left = budget
-        self._places: dict[str, int | None] = {}
+        self._places: dict[Path, int | None] = {}
         self.uris: list[str] = []
         self.left_out = 0
 
-    def add(self, image: Any, key: str) -> int | None:
-        """The place of an image's data URI in `uris`; None where the image cannot be shown.
-
-        Args:
-            image: A path, or a PIL image.
-            key: Names it; asked for the same again, the same place is given.
-        """
-        if key not in self._places:
-            self._places[key] = self._keep(_data_uri(image))
-        return self._places[key]
+    def add(self, file: Path) -> int | None:
+        """The place of an image's data URI in `uris`, the same each time; None where the image cannot be shown."""
+        if file not in self._places:
+            self._places[file] = self._keep(_data_uri(file))
+        return self._places[file]
 
     def _keep(self, uri: str | None) -> int | None:
         if uri is None:
@@ -46,18 +40,15 @@ class Thumbnails:
         return len(self.uris) - 1
 
 
-def _data_uri(image: Any) -> str | None:
+def _data_uri(file: Path) -> str | None:
     """The image, made small, as PNG if it is tiny, else as JPEG; None where there is none or it is broken."""
     from PIL import Image
 
     from kepo.data.images import as_rgb
 
     try:
-        if isinstance(image, str | Path):
-            with Image.open(image) as opened:
-                shown = as_rgb(opened).copy()
-        else:
-            shown = as_rgb(image).copy()
+        with Image.open(file) as opened:
+            shown = as_rgb(opened).copy()
         shown.thumbnail((_SIDE, _SIDE))
         stream = io.BytesIO()
         kind = "PNG" if max(shown.size) <= _SIDE // 2 else "JPEG"

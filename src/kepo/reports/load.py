@@ -5,29 +5,22 @@ Texts of models are not read here, only numbers: see `kepo.reports.rollouts` for
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kepo.errors import ConfigError, DataError
+from kepo.errors import ConfigError
 from kepo.reports.document import line
-from kepo.reports.study import Arm, EvaluationData, RunData, Study
-from kepo.runs import EVALUATIONS, RUNS, STUDY, Run, find_runs, read_metrics
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from kepo.reports.study import Arm, RunData, Study
+from kepo.runs import Run, find_runs, read_evaluation, read_metrics
+from kepo.runs.study import StudyArm, read_study_file, runs_of
 
 MAIN_ARM = "kepo"
 FIRST_BASELINE = "grpo"
-_COLUMNS = (
-    *("id", "modality", "task", "level", "permutation", "sample", "answer", "options", "predicted", "correct"),
-    *("tokens", "finished", "formatted", "consistent", "statements", "true_statements", "teacher_logp"),
-)
 
 
 def load_study(
@@ -46,19 +39,20 @@ def load_study(
         ConfigError: A baseline is no arm of the study.
     """
     folders = [Path(path) for path in paths]
-    described = _description(folders)
-    read = [_load_run(run, evaluation) for run in find_runs([_runs_of(folder) for folder in folders])]
+    described = read_study_file(folders)
+    read = [_load_run(run, evaluation) for run in find_runs([runs_of(folder) for folder in folders])]
     root = _common_root([run.run.folder for run in read])
     runs = _unique([replace(run, name=_relative(run.run.folder, root)) for run in read])
-    arms = _arms(runs, described.get("arms", {}))
-    main = _main_arm(arms, described.get("main_arm"))
+    arms = _arms(runs, described.arms)
+    main = _main_arm(arms, described.main_arm)
     return Study(
-        title=line(title or described.get("title") or root.name or "Report"),
-        question=line(described.get("question") or "", 500),
+        title=line(title or described.title or root.name or "Report"),
+        question=line(described.question or "", 500),
         arms=_with_baselines(arms, main, baselines),
         main=main,
         evaluation=evaluation,
         warnings=tuple(_warnings(runs, evaluation)),
+        described=described,
     )
 
 
@@ -78,58 +72,10 @@ def same_questions(study: Study) -> tuple[Study, list[RunData]]:
     return replace(study, arms=arms), aside
 
 
-def _runs_of(folder: Path) -> Path:
-    # A study also holds its trial runs, which are no result.
-    runs = folder / RUNS
-    return runs if (folder / STUDY).is_file() and runs.is_dir() else folder
-
-
-def _description(folders: Sequence[Path]) -> dict[str, Any]:
-    """The content of the first `study.json` in one of the folders, or in the folder above it."""
-    for file in (place / STUDY for folder in folders for place in (folder, folder.resolve().parent)):
-        if not file.is_file():
-            continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{file} is not JSON ({error}); mend it or remove it.") from error
-        if not isinstance(content, dict) or not isinstance(content.get("arms", {}), dict):
-            raise DataError(f'{file} must hold a record such as {{"title": "...", "arms": {{"kepo": {{...}}}}}}.')
-        return content
-    return {}
-
-
-def _load_run(run: Run, evaluation: str) -> RunData:
-    metrics = tuple(read_metrics(run.folder))
-    return RunData(run, run.folder.name, run.arm, run.replicate, metrics, _load_evaluation(run.folder, evaluation))
-
-
-def _load_evaluation(folder: Path, name: str) -> EvaluationData | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = folder / EVALUATIONS / f"{name}.parquet"
-    if not file.is_file():
-        return None
-    try:
-        with pq.ParquetFile(file) as opened:
-            missing = [column for column in _COLUMNS if column not in opened.schema_arrow.names]
-            if missing:
-                raise DataError(f"{file} has no column {missing[0]!r}; evaluate again with --overwrite.")
-            table = opened.read(list(_COLUMNS))
-        described = file.with_suffix(".json")
-        description = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
-    except (OSError, pa.ArrowException, json.JSONDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); evaluate again with --overwrite.") from error
-    return EvaluationData(file, table, description, _fingerprint(table)) if len(table) else None
-
-
-def _fingerprint(table: pa.Table) -> str:
-    import pyarrow.compute as pc
-
-    own = table.filter(pc.and_(pc.equal(table["permutation"], 0), pc.equal(table["sample"], 0)))
-    rows = sorted(map(repr, own.select(["id", "answer", "options"]).to_pylist()))
-    return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()
+def _load_run(run: Run, name: str) -> RunData:
+    found = read_evaluation(run.folder, name, texts=False) if name in run.evaluations else None
+    evaluation = found if found is not None and len(found.table) else None
+    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(read_metrics(run.folder)), evaluation)
 
 
 def _unique(runs: Sequence[RunData]) -> list[RunData]:
@@ -143,19 +89,16 @@ def _unique(runs: Sequence[RunData]) -> list[RunData]:
     return named
 
 
-def _arms(runs: Sequence[RunData], described: Mapping[str, Any]) -> list[Arm]:
-    def order(name: str) -> tuple[Any, ...]:
-        place = (described.get(name) or {}).get("order")
-        return (0, place, name) if isinstance(place, int | float) else (1, 0, name)
-
-    names = sorted({run.arm for run in runs}, key=order)
-    labels = {name: line((described.get(name) or {}).get("label") or name, 60) or "(no name)" for name in names}
+def _arms(runs: Sequence[RunData], described: Mapping[str, StudyArm]) -> list[Arm]:
+    shown = {run.arm: described.get(run.arm, StudyArm()) for run in runs}
+    names = sorted(shown, key=lambda name: (inf if shown[name].order is None else shown[name].order, name))
+    labels = {name: line(shown[name].label or name, 60) or "(no name)" for name in names}
     shared = {label for label, count in Counter(labels.values()).items() if count > 1}
     arms = []
     for name, label in labels.items():
         members = sorted((run for run in runs if run.arm == name), key=lambda run: run.replicate)
         unique = f"{label} ({line(name, 40)})" if label in shared else label
-        arms.append(Arm(name, unique, tuple(members), bool((described.get(name) or {}).get("baseline"))))
+        arms.append(Arm(name, unique, tuple(members), shown[name].baseline))
     return arms
 
 

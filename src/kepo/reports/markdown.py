@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from kepo.reports.document import Block, Cell, Document, Table
+from kepo.reports.document import Block, Cell, Document, Points, Table
 
 # What Markdown or a browser could take for markup.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#$])")
@@ -14,8 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#$])")
 def as_markdown(document: Document) -> str:
     """The report as Markdown; every text is escaped."""
     parts = [f"# {escape(document.title)}", escape(document.subtitle), *map(escape, document.headline)]
-    if document.warnings:
-        parts.append("\n".join(f"- {escape(warning)}" for warning in document.warnings))
+    parts.append(_points(document.warnings))
     for section in document.sections:
         blocks = [text for block in section.blocks for text in _block(block)]
         if blocks:
@@ -28,11 +27,22 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
+def _points(items: Sequence[str]) -> str:
+    return "\n".join(f"- {escape(item)}" for item in items)
+
+
 def _block(block: Block) -> Iterator[str]:
-    if isinstance(block, Table):
-        yield f"**{escape(block.caption)}**"
+    if isinstance(block, str):
+        yield escape(block)
+    elif isinstance(block, Points):
+        yield _points(block.items)
+    elif isinstance(block, Table):
+        caption = f"**{escape(block.caption)}**"
+        folded = block.kind == "folded"
+        yield f"<details><summary>{caption.strip('*')}</summary>" if folded else caption
         yield _table(block)
         yield from map(escape, block.notes)
+        yield "</details>" if folded else ""
 
 
 def _table(table: Table) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import nan
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +17,15 @@ from kepo.errors import DataError
 from kepo.evaluation.accuracy import paired_scores
 from kepo.reports.document import line
 from kepo.reports.load import same_questions
-from kepo.reports.study import Arm, EvaluationData, RunData, Study
-from kepo.statistics.intervals import Interval, wilson
-from kepo.statistics.paired import paired_bootstrap
+from kepo.reports.study import Arm, RunData, Study
+from kepo.runs import Evaluation
+from kepo.statistics.accuracy import macro_interval
+from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MEAN, MEAN_OUT = "mean", "mean out of domain"
 PER_MODALITY = 300
 """Test questions of each modality in the paper's protocol."""
 
@@ -38,9 +39,8 @@ class PaperRow:
         label: For people.
         model: The base model; empty where all rows have the same.
         runs: Its runs.
-        cells: Modality -> accuracy, mean over runs with its 95 % interval.
-        mean: The same for the mean over all modalities, each with the same weight.
-        mean_out: For the mean over those not trained on.
+        cells: Modality -> accuracy, mean over runs with its 95 % interval; then `MEAN` of all modalities, each with the
+            same weight, and `MEAN_OUT` of those not trained on.
     """
 
     arm: str
@@ -48,8 +48,6 @@ class PaperRow:
     model: str
     runs: tuple[RunData, ...]
     cells: Mapping[str, Interval]
-    mean: Interval
-    mean_out: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,45 +124,18 @@ def _row(arm: Arm, model: str, runs: Sequence[RunData], source: str, modalities:
     ids, scores = paired_scores([_evaluation(run).table for run in runs])
     of = _modalities_of(_evaluation(runs[0]).table)
     columns = np.array([str(of[id_]) for id_ in ids])
-    outside = [name for name in modalities if name not in source.split(", ")]
+    outside = [name for name in modalities if source and name not in source.split(", ")]
+    averaged = {**{name: [name] for name in modalities}, MEAN: list(modalities), MEAN_OUT: outside}
     return PaperRow(
         arm=arm.name,
         label=arm.label,
         model=model,
         runs=tuple(runs),
-        cells={name: macro_interval(scores, columns, [name]) for name in modalities},
-        mean=macro_interval(scores, columns, modalities),
-        mean_out=macro_interval(scores, columns, outside if source else []),
+        cells={name: macro_interval(scores, columns, names) for name, names in averaged.items()},
     )
 
 
-def macro_interval(scores: np.ndarray, columns: np.ndarray, modalities: Sequence[str]) -> Interval:
-    """The mean over modalities, each with the same weight, with its interval over runs and questions.
-
-    Args:
-        scores: (R, Q), 0..1.
-        columns: (Q,), the modality of each question.
-        modalities: Those to average over; empty gives NaN.
-
-    Returns:
-        The mean over runs with its 95 % interval: both runs and questions are resampled (`paired_bootstrap`); with one
-        run questions alone, and Wilson's interval for a single modality.
-    """
-    if not modalities:
-        return Interval(nan, nan, nan, 0)
-    kept = np.isin(columns, list(modalities))
-    if len(scores) == 1 and len(modalities) == 1 and np.isin(scores[:, kept], (0, 1)).all():
-        # A bootstrap of questions that are all right, or all wrong, would know no doubt.
-        return replace(wilson(float(scores[0, kept].sum()), int(kept.sum())), n=1)
-    sizes = Counter(columns[kept].tolist())
-    # Weights that make the plain mean over questions the mean over modalities.
-    weights = np.array([kept.sum() / (len(sizes) * sizes[name]) for name in columns[kept].tolist()])
-    weighted = scores[:, kept] * weights
-    found = paired_bootstrap(weighted, np.zeros_like(weighted))
-    return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0), len(scores))
-
-
-def _evaluation(run: RunData) -> EvaluationData:
+def _evaluation(run: RunData) -> Evaluation:
     assert run.evaluation is not None
     return run.evaluation
 

@@ -1,4 +1,4 @@
-"""The figure of the paper: accuracy of every checkpoint over updates, in domain and out of domain."""
+"""The figure of the paper: accuracy of every checkpoint over steps, in domain and out of domain."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kepo.evaluation.accuracy import accuracy_by
-from kepo.evaluation.records import read_evaluation
+from kepo.evaluation.accuracy import IN_DOMAIN, OUT_OF_DOMAIN, macro_accuracy, split_domains
 from kepo.reports.curves import Curve, over_replicates
 from kepo.reports.figures import panels_figure
 from kepo.reports.palette import arm_styles, drawn_arms
 from kepo.reports.paper import PaperTable
 from kepo.reports.study import RunData, Study
-from kepo.runs import EVALUATIONS, checkpoints_in
+from kepo.runs import checkpoints_in, evaluation_file, read_evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,16 +85,9 @@ def _course(run: RunData, name: str) -> dict[int, tuple[float, float]]:
     """Step -> accuracy in domain, and mean over the other modalities (NaN where there are none)."""
     found = {}
     for step, folder in checkpoints_in(run.run.folder).items():
-        if not (folder / EVALUATIONS / f"{name}.parquet").is_file():
+        if not evaluation_file(folder, name).is_file():
             continue
-        evaluation = read_evaluation(folder, name)
-        trained_on = evaluation.description.get("in_domain") or []
-        by_modality = {
-            modality: interval.estimate
-            for modality, interval in accuracy_by(evaluation.table, "modality").items()
-            if modality is not None
-        }
-        sides = [[v for m, v in by_modality.items() if (m in trained_on) == inside] for inside in (True, False)]
-        inside, outside = (float(np.mean(side)) if side else float("nan") for side in sides)
-        found[step] = (inside, outside if trained_on else float("nan"))
+        evaluation = read_evaluation(folder, name, texts=False)
+        parts = split_domains(evaluation.table, evaluation.in_domain)
+        found[step] = (macro_accuracy(parts[IN_DOMAIN]), macro_accuracy(parts[OUT_OF_DOMAIN]))
     return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kepo.reports.document import NONE, Block, Cell, Row, Section, Table, line
+from kepo.reports.document import NONE, Cell, Row, Section, Table, line
 from kepo.reports.study import RunData, Study
 
 # What names a run rather than says how it was made.
@@ -20,12 +21,8 @@ def provenance_section(study: Study, aside: Sequence[RunData]) -> Section:
         study: The study.
         aside: Runs whose evaluation asked other questions.
     """
-    blocks: list[Block] = []
-    settings = _settings_table(study)
-    if settings:
-        blocks.append(settings)
-    blocks += [_runs_table(study, aside), _software_table(study), _commands_table(study)]
-    return Section("provenance", "Provenance", tuple(blocks))
+    tables = (_settings_table(study), _runs_table(study, aside), _software_table(study), _commands_table(study))
+    return Section("provenance", "Provenance", tuple(table for table in tables if table))
 
 
 def _settings_table(study: Study) -> Table | None:
@@ -44,8 +41,7 @@ def _settings_table(study: Study) -> Table | None:
 
 def _flat(run: RunData) -> dict[str, str]:
     """Setting -> value as text, without what only names the run."""
-    config = run.run.manifest.get("config") or {}
-    return dict(_walk(config, ""))
+    return dict(_walk(run.run.manifest.get("config") or {}, ""))
 
 
 def _walk(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -78,7 +74,7 @@ def _runs_table(study: Study, aside: Sequence[RunData]) -> Table:
                 Cell(line(run.name)),
             )
             rows.append(Row(arm.label, cells, arm.name))
-    columns = ("arm", "replicate", "status", "seed", "updates", "evaluation", "started, ended", "device", "folder")
+    columns = ("arm", "replicate", "status", "seed", "steps", "evaluation", "started, ended", "device", "folder")
     return Table("Runs", columns, tuple(rows), (), columns, kind="folded")
 
 
@@ -89,29 +85,20 @@ def _last_step(run: RunData) -> str:
 
 def _software_table(study: Study) -> Table:
     """Version -> how many runs used it; one line per program."""
-    found: dict[str, dict[str, int]] = {}
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for run in study.runs:
         manifest = run.run.manifest
         git = manifest.get("git") or {}
         commit = f"{git['commit']}{'' if git.get('clean') else ' with changes'}" if git.get("commit") else None
-        versions = {**(manifest.get("versions") or {}), "python": manifest.get("python"), "git commit": commit}
-        for name, version in {**versions, "platform": manifest.get("platform")}.items():
+        own = {"python": manifest.get("python"), "git commit": commit, "platform": manifest.get("platform")}
+        for name, version in {**(manifest.get("versions") or {}), **own}.items():
             if version:
-                counts = found.setdefault(line(name, 40), {})
-                counts[line(version)] = counts.get(line(version), 0) + 1
-    rows = [
-        Row(
-            name,
-            (
-                Cell(
-                    "; ".join(
-                        f"{version} ({count} runs)" if len(counts) > 1 else version for version, count in counts.items()
-                    )
-                ),
-            ),
-        )
-        for name, counts in found.items()
-    ]
+                found[line(name, 40)][line(version)] += 1
+    rows = []
+    for name, counts in found.items():
+        several = len(counts) > 1
+        versions = (f"{version} ({count} runs)" if several else version for version, count in counts.items())
+        rows.append(Row(name, (Cell("; ".join(versions)),)))
     return Table("Software", ("program", "version"), tuple(rows), (), ("version",), kind="folded")
 
 

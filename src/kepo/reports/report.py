@@ -1,21 +1,25 @@
-"""The whole report: from folders to one file."""
+"""The whole report: from folders to one document, and from that to HTML, Markdown and files of figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kepo.files import write_text
 from kepo.reports import reasoning, results, training
 from kepo.reports.claims import Claims, make_claims
-from kepo.reports.document import Document, Section, line
+from kepo.reports.document import Document, Figure, Section, line
 from kepo.reports.headline import headline
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.provenance import provenance_section
-from kepo.reports.results import Drawn
+from kepo.reports.results import accuracy_table
 from kepo.reports.rollouts import RolloutData, read_rollout_data
 from kepo.reports.study import RunData, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Progress = Callable[[str], None]
 
@@ -27,14 +31,20 @@ class Report:
     Attributes:
         document: Its words, tables and figures.
         study: The study, without evaluations of other questions.
+        claims: Accuracies and comparisons; None where nothing was evaluated.
         rollouts: The rollouts to show.
-        drawings: Name -> how to draw the figure of this name.
     """
 
     document: Document
     study: Study
+    claims: Claims | None
     rollouts: RolloutData
-    drawings: dict[str, Callable]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures, in order."""
+        blocks = [block for section in self.document.sections for block in section.blocks]
+        return [block for block in blocks if isinstance(block, Figure)]
 
 
 def make_report(
@@ -64,35 +74,33 @@ def make_report(
     rollouts = read_rollout_data(study, max_rollouts, progress)
     progress("comparing arms")
     claims = make_claims(study)
-    progress("drawing figures")
-    found = _sections(study, claims, rollouts, aside)
     document = Document(
         title=study.title,
         subtitle=_subtitle(study),
         headline=headline(study, claims),
         warnings=(*study.warnings, *_aside(aside), *rollouts.problems),
-        sections=tuple(section for section, _ in found if section),
+        sections=tuple(section for section in _sections(study, claims, rollouts, aside) if section),
         arms=tuple((arm.name, arm.label) for arm in study.arms),
     )
-    return Report(document, study, rollouts, {one.name: one.draw for _, drawn in found for one in drawn})
+    return Report(document, study, claims, rollouts)
 
 
 def _sections(
     study: Study, claims: Claims | None, rollouts: RolloutData, aside: Sequence[RunData]
-) -> list[tuple[Section | None, list[Drawn]]]:
-    """Every section in order, None where there is nothing to say, with its figures."""
-    main = results.main_section(study, claims) if claims else (None, [])
-    return [
-        main,
-        training.curves_section(study, claims),
-        results.breakdown_section(study),
-        training.exploration_section(study),
-        training.gate_section(study),
-        (reasoning.reasoning_section(study, rollouts.truth), []),
-        (training.stability_section(study), []),
-        (training.cost_section(study), []),
-        (provenance_section(study, aside), []),
-    ]
+) -> Iterator[Section | None]:
+    """Every section in order, None where there is nothing to say."""
+    yield results.setup_section(study, claims)
+    if claims:
+        yield results.main_section(study, claims)
+        yield from results.contrasts_sections(study, claims)
+    yield training.curves_section(study, claims)
+    yield results.breakdown_section(study)
+    yield training.exploration_section(study)
+    yield training.gate_section(study)
+    yield reasoning.reasoning_section(study, rollouts.truth)
+    yield training.stability_section(study)
+    yield training.cost_section(study)
+    yield provenance_section(study, aside)
 
 
 def write_html_report(
@@ -107,6 +115,30 @@ def write_html_report(
     """Make a report and write it as HTML; returns the file. Arguments and errors as `make_report`."""
     report = make_report(paths, evaluation=evaluation, title=title, baselines=baselines, max_rollouts=max_rollouts)
     return write_text(html(report), Path(out))
+
+
+def report_study(folder: Path, out: Path, console: Console, results: Path | None = None) -> None:
+    """Report a study that has ended: accuracy in the terminal, HTML, and Markdown where it is wanted.
+
+    Args:
+        folder: Of the study.
+        out: File of the HTML.
+        console: Where the table of accuracies is printed.
+        results: File of the Markdown; None: there is none.
+
+    Raises:
+        DataError, ConfigError: as `make_report`.
+    """
+    from kepo.reports.console import as_rich
+
+    report = make_report([folder])
+    if report.claims:
+        console.print(as_rich(accuracy_table(report.study, report.claims)))
+    if results is not None:
+        console.print(
+            f"Results: {write_text(markdown(report), results)}", highlight=False, soft_wrap=True, markup=False
+        )
+    console.print(f"Report: {write_text(html(report), out)}", highlight=False, soft_wrap=True, markup=False)
 
 
 def html(report: Report) -> str:
@@ -124,7 +156,7 @@ def html(report: Report) -> str:
     data = as_json(browser_data(report.study, shown, thumbnails))
     intro = f"{len(shown):,} of {total:,} rollouts of training" if len(shown) < total else f"All {total:,} rollouts"
     if len(shown) < total:
-        intro += ", drawn so that every arm, modality, verdict, and injected, dead and gated ones are among them"
+        intro += ", drawn so that every arm, modality, verdict, and injected, all-failed and gated ones are among them"
     if thumbnails.left_out:
         intro += f"; {thumbnails.left_out} images are left out to keep the file small"
     return as_html(report.document, styles, data, f"{intro}.")
@@ -141,10 +173,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     """Write every figure as PNG and SVG into `folder`; returns the files."""
     from kepo.reports.figures import write_files
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in report.drawings.items():
-        write_files(draw, folder, name)
-    return [folder / f"{name}.{kind}" for name in report.drawings for kind in ("png", "svg")]
+    return [file for figure in report.figures for file in write_files(figure.draw, folder, figure.name)]
 
 
 def _subtitle(study: Study) -> str:

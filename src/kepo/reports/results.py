@@ -1,77 +1,147 @@
-"""The sections that say what came out: the main table, and accuracy by modality, task and level."""
+"""The sections that say what was done and what came out: setup, the main table, contrasts, and accuracy by group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from kepo.evaluation.accuracy import accuracy_by
-from kepo.reports.claims import FEW_CLUSTERS, FEW_REPLICATES, Claims, Comparison
+from kepo.evaluation.accuracy import OUT_OF_DOMAIN, accuracy_by, macro_accuracy, split_domains
+from kepo.reports.claims import ALL, FEW_CLUSTERS, FEW_REPLICATES, Claims, Comparison
 from kepo.reports.document import (
     NONE,
     Block,
     Cell,
     Figure,
+    Points,
     Row,
     Section,
     Table,
+    arm_row,
     interval_cell,
     line,
     mean,
     p_value,
     percent,
     points,
-    shades,
     span,
+    without_empty,
 )
-from kepo.reports.figures import as_svg, heat_figure, intervals_figure
-from kepo.reports.palette import arm_styles
+from kepo.reports.figures import heat_figure, intervals_figure
+from kepo.reports.palette import ArmStyle, arm_styles
 from kepo.reports.study import Arm, RunData, Study
+from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+    import pandas as pd
+    import pyarrow as pa
 
 BREAKDOWNS = ("modality", "task", "level")
+_RECOGNITION = "Modality Recognition"
+"""The task that training on one modality makes trivial there, and that says little elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure and how to draw it again, for files."""
-
-    figure: Figure | None
-    name: str
-    draw: Callable[[], Drawing]
+def setup_section(study: Study, claims: Claims | None) -> Section:
+    """What was run and tested, and how settings were chosen."""
+    blocks: list[Block] = [_setup_table(study, claims)]
+    tuning = _tuning_table(study)
+    return Section("setup", "Setup", (*blocks, tuning) if tuning else tuple(blocks))
 
 
-def main_section(study: Study, claims: Claims) -> tuple[Section, list[Drawn]]:
+def _setup_table(study: Study, claims: Claims | None) -> Table:
+    trained = [run for run in study.runs if run.trained]
+    evaluated = [run.evaluation for run in study.runs if run.evaluation]
+    questions = [f"{claims.questions[name]} {name}" for name in claims.domains] if claims else []
+    best = "weights with the best in-domain validation accuracy of the run, its start among them"
+    facts = {
+        "replicates": _distinct(run.replicate for run in study.runs),
+        "trained on": _distinct(name for one in evaluated for name in one.in_domain),
+        "optimizer steps": _distinct(run.setting("training", "max_steps", "") for run in trained),
+        "rollouts a step and device": _distinct(
+            run.setting("training", "per_device_train_batch_size", "") for run in trained
+        ),
+        "test questions": ", ".join(questions),
+        "tested": best if any(run.series("validation/best_step") for run in study.runs) else "",
+        "temperature": _distinct(one.description.get("generation", {}).get("temperature", "") for one in evaluated),
+        "machine": _distinct(
+            ", ".join(filter(None, (run.run.manifest.get("platform"), run.run.manifest.get("device"))))
+            for run in trained
+        ),
+    }
+    rows = [Row(name, (Cell(line(text, 500)),)) for name, text in facts.items() if text]
+    return Table("What was run and tested", ("what", "value"), tuple(rows), (), ("value",))
+
+
+def _distinct(values: Iterator[object]) -> str:
+    return ", ".join(sorted({str(value) for value in values if value not in ("", None)}))
+
+
+def _tuning_table(study: Study) -> Table | None:
+    """What the study's own file says about the choice of a setting; None where it says nothing."""
+    tuning = study.described.tuning
+    if not tuning:
+        return None
+    labels = {arm.name: arm.label for arm in study.arms}
+    values = list(dict.fromkeys(value for scores in tuning.scores.values() for value in scores))
+    rows = [
+        Row(
+            line(labels.get(arm, arm)),
+            (*(Cell(percent(scores.get(v))) for v in values), Cell(line(tuning.chosen[arm]))),
+        )
+        for arm, scores in tuning.scores.items()
+    ]
+    field = line(tuning.field, 40)
+    notes = ("In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study.",)
+    return Table(f"Choice of {field}", ("arm", *map(line, values), "chosen"), tuple(rows), notes)
+
+
+def accuracy_table(study: Study, claims: Claims) -> Table:
+    """Accuracy of every arm with its interval, and nothing else."""
+    rows = [
+        arm_row(
+            study, arm, (_evaluated(arm), *(interval_cell(claims.accuracy.get((arm.name, d))) for d in claims.domains))
+        )
+        for arm in study.arms
+    ]
+    return Table(study.title, ("arm", "runs", *claims.domains), tuple(rows))
+
+
+def _evaluated(arm: Arm) -> str:
+    return str(sum(run.evaluation is not None for run in arm.runs))
+
+
+def main_section(study: Study, claims: Claims) -> Section:
     """The main table and its figures."""
     styles = arm_styles(study)
-    drawn = []
     ends = [end for found in claims.accuracy.values() for end in (found.estimate, found.low, found.high)]
     limits = span_of([*ends, *claims.chance.values()])
-    for domain in claims.domains:
-        rows = [
-            (arm.name, arm.label, claims.accuracy[arm.name, domain])
-            for arm in study.arms
-            if (arm.name, domain) in claims.accuracy
-        ]
-        title = f"Accuracy, {domain}"
-        alt = f"{title}: " + "; ".join(f"{label} {percent(found.estimate)} %" for _, label, found in rows)
-        chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
-
-        def draw(title: str = title, rows: list = rows, chance: Mapping[str, float] = chance) -> Drawing:
-            return intervals_figure(title, rows, styles, chance, limits=limits, main=study.main)
-
-        name = f"accuracy-{domain.replace(' ', '-')}"
-        caption = "Mean over replicates and 95 % interval; the dashed line is chance."
-        drawn.append(Drawn(Figure(name, caption, alt, as_svg(draw, name, alt)), name, draw))
-    figures = [one.figure for one in drawn if one.figure]
+    figures = [_accuracy_figure(study, claims, domain, styles, limits) for domain in claims.domains]
     blocks: list[Block] = [_main_table(study, claims), *figures]
+    parts = _parts_table(study, claims)
+    if parts:
+        blocks.append(parts)
     if claims.comparisons:
-        blocks.append(_comparisons_table(study, claims))
-    return Section("result", "Result", tuple(blocks)), drawn
+        blocks.append(_comparisons_table(study, "Every comparison", list(claims.comparisons.values()), kind="folded"))
+    return Section("result", "Result", tuple(blocks))
+
+
+def _accuracy_figure(
+    study: Study, claims: Claims, domain: str, styles: Mapping[str, ArmStyle], limits: tuple[float, float]
+) -> Figure:
+    rows: list[tuple[str, str, Interval]] = [
+        (arm.name, arm.label, claims.accuracy[arm.name, domain])
+        for arm in study.arms
+        if (arm.name, domain) in claims.accuracy
+    ]
+    title = f"Accuracy, {domain}"
+    alt = f"{title}: " + "; ".join(f"{label} {percent(found.estimate)} %" for _, label, found in rows)
+    chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
+    return Figure(
+        name=f"accuracy-{domain.replace(' ', '-')}",
+        caption="Mean over replicates and 95 % interval; the dashed line is chance.",
+        alt=alt,
+        draw=lambda: intervals_figure(title, rows, styles, chance, limits=limits, main=study.main),
+    )
 
 
 def _main_table(study: Study, claims: Claims) -> Table:
@@ -83,8 +153,7 @@ def _main_table(study: Study, claims: Claims) -> Table:
             columns += [f"{line(main, 20)} minus this", "p"]
     rows = []
     for arm in study.arms:
-        evaluated = sum(run.evaluation is not None for run in arm.runs)
-        cells = [Cell(str(evaluated))]
+        cells = [Cell(_evaluated(arm))]
         for domain in claims.domains:
             cells.append(interval_cell(claims.accuracy.get((arm.name, domain))))
             if claims.comparisons:
@@ -101,10 +170,12 @@ def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -
     if comparison is None:
         return [Cell("" if is_main else NONE)] * 2
     found = comparison.difference
-    p = found.p_value if comparison.adjusted_p is None else comparison.adjusted_p
     name = line(main, 14)
     word = {1: f"{name} above", -1: f"{name} below", 0: "not shown"}[comparison.verdict]
-    return [Cell(points(found.estimate), span(found.low, found.high, signed=True)), Cell(p_value(p), word)]
+    return [
+        Cell(points(found.estimate), span(found.low, found.high, signed=True)),
+        Cell(p_value(comparison.p_value), word),
+    ]
 
 
 def _reference_rows(claims: Claims) -> list[Row]:
@@ -149,69 +220,145 @@ def _caution(claims: Claims) -> Iterator[str]:
         yield f"With {few} pairs of runs the intervals are somewhat too narrow."
 
 
-def _comparisons_table(study: Study, claims: Claims) -> Table:
-    columns = (
-        "main arm minus",
-        "questions",
-        "difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "p (sign flips)",
-        "pairs",
-        "base students",
-    )
-    rows = []
-    for (arm, domain), one in claims.comparisons.items():
-        found = one.difference
-        texts = (
-            domain,
-            points(found.estimate),
-            span(found.low, found.high, signed=True),
-            p_value(found.p_value),
-            p_value(one.adjusted_p),
-            p_value(one.sign_flip_p),
-            str(found.replicates),
-            str(one.clusters),
-        )
-        rows.append(Row(study.arm(arm).label, tuple(map(Cell, texts)), arm))
+def _comparisons_table(study: Study, title: str, comparisons: Sequence[Comparison], kind: str = "") -> Table:
+    rows, columns = [], dict[str, str]()
+    for one in comparisons:
+        found, first = one.difference, study.arm(one.first)
+        columns = {
+            "second": study.arm(one.second).label,
+            "questions": one.domain,
+            "difference": points(found.estimate),
+            "95 % interval": span(found.low, found.high, signed=True),
+            "p": p_value(found.p_value),
+            "p (Holm)": p_value(one.adjusted_p),
+            "p (sign flips)": p_value(one.sign_flip_p),
+            "pairs": str(found.replicates),
+            "base students": str(one.clusters),
+        }
+        rows.append(Row(first.label, tuple(map(Cell, columns.values())), first.name))
     note = (
-        "p (sign flips) is the exact randomization test over pairs of runs; with fewer than six pairs it cannot fall "
-        "below .05."
+        "Differences are first minus second, in percentage points. p (sign flips) is the randomization test over pairs "
+        "of runs; with fewer than six pairs it cannot fall below .05."
     )
-    return Table("Every comparison", columns, tuple(rows), (note,), ("questions",), kind="folded")
+    return Table(title, ("first", *columns), tuple(rows), (note,), ("second", "questions"), kind)
 
 
-def breakdown_section(study: Study) -> tuple[Section | None, list[Drawn]]:
+def contrasts_sections(study: Study, claims: Claims) -> list[Section]:
+    """A section for each question that the study's own file asks, with its answer in words and in numbers."""
+    return [
+        Section(
+            f"contrast-{place}",
+            line(contrast.title),
+            (
+                Points(tuple(_in_words(study, contrast.comparisons))),
+                _comparisons_table(
+                    study, "Differences; p (Holm) is adjusted within this table and domain", contrast.comparisons
+                ),
+            ),
+        )
+        for place, contrast in enumerate(claims.contrasts, start=1)
+    ]
+
+
+def _in_words(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """What the comparisons of each pair come to."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for one in comparisons:
+        gap = points(one.difference.estimate)
+        found = f"{gap} points {one.domain}" if one.verdict else f"no difference shown {one.domain} ({gap})"
+        pairs.setdefault((one.first, one.second), []).append(found)
+    for (first, second), found_there in pairs.items():
+        yield f"{study.arm(first).label} against {study.arm(second).label}: {'; '.join(found_there)}."
+
+
+def _parts_table(study: Study, claims: Claims) -> Table | None:
+    """Accuracy on parts of the questions that say more than the whole; None where the questions have no such parts."""
+    rows = []
+    for arm in study.arms:
+        parts = [_parts(run, study.described.in_domain, claims.domains) for run in arm.runs if run.evaluation]
+        if parts:
+            values = [mean([part[name] for part in parts]) for name in parts[0]]
+            rows.append(arm_row(study, arm, list(map(percent, values))))
+            columns = ("arm", *parts[0])
+    table = without_empty(Table("Accuracy on parts of the questions, in percent", columns, tuple(rows)))
+    if len(table.columns) == 1:
+        return None
+    note = (
+        f"Means over modalities. Who trains on one modality learns to name it, so one column leaves out {_RECOGNITION}."
+    )
+    return Table(table.caption, table.columns, table.rows, (note,))
+
+
+def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> dict[str, float | None]:
+    """Heading -> accuracy, the mean over modalities; None where the part is empty or everything."""
+    import pyarrow.compute as pc
+
+    assert run.evaluation is not None
+    table = run.evaluation.table
+    whole = {**split_domains(table, run.evaluation.in_domain or in_domain), ALL: table}
+    found: dict[str, float | None] = {}
+    for domain in domains:
+        table = whole[domain]
+        if domain == OUT_OF_DOMAIN:
+            rest = table.filter(pc.not_equal(table["task"], _RECOGNITION))
+            found[f"{domain}, without {_RECOGNITION}"] = _macro(rest, table)
+        found[f"{domain}, level 2 and above"] = _macro(table.filter(pc.greater_equal(table["level"], 2)), table)
+    return found
+
+
+def _macro(part: pa.Table, whole: pa.Table) -> float | None:
+    return macro_accuracy(part) if 0 < len(part) < len(whole) else None
+
+
+def breakdown_section(study: Study) -> Section | None:
     """Accuracy by modality, task and level."""
     blocks: list[Block] = []
-    drawn = []
     trained_on = {name for run in study.runs if run.evaluation for name in run.evaluation.in_domain}
     for column in BREAKDOWNS:
-        values = {arm.name: _means(arm, column) for arm in study.arms}
-        groups = sorted({group for found in values.values() for group in found}, key=_natural)
-        if len(groups) < 2:
-            continue
-        arms = [arm for arm in study.arms if values[arm.name]]
-        grid = [[values[arm.name].get(group) for group in groups] for arm in arms]
-        names = [f"{group} (trained on)" if column == "modality" and group in trained_on else group for group in groups]
-        blocks.append(_heat_table(study, column, names, arms, grid))
-
-        def draw(column: str = column, arms: list[Arm] = arms, names: list[str] = names, grid: list = grid) -> Drawing:
-            return heat_figure(f"Accuracy by {column}, %", [arm.label for arm in arms], names, grid)
-
-        drawn.append(Drawn(None, f"accuracy-by-{column}", draw))
-    return (Section("groups", "By modality, task and level", tuple(blocks)) if blocks else None), drawn
+        found = _accuracy_by_arm(study, column)
+        if len(found.columns) > 1:
+            known = trained_on if column == "modality" else ()
+            found.columns = [f"{group} (trained on)" if group in known else group for group in found.columns]
+            blocks += [_heat_table(study, column, found), _heat_figure(study, column, found)]
+    return Section("groups", "By modality, task and level", tuple(blocks)) if blocks else None
 
 
-def _heat_table(study: Study, column: str, names: list[str], arms: list[Arm], grid: list[list[float | None]]) -> Table:
-    shaded = iter(shades([value for row in grid for value in row]))
-    rows = []
-    for arm, row in zip(arms, grid, strict=True):
-        cells = tuple(Cell(percent(value), shade=next(shaded)) for value in row)
-        rows.append(Row(arm.label, cells, arm.name, "main" if arm.name == study.main else ""))
+def _accuracy_by_arm(study: Study, column: str) -> pd.DataFrame:
+    """Arms x groups of questions: accuracy, mean over replicates; NaN where an arm has no such question."""
+    import pandas as pd
+
+    rows = [
+        (arm.name, group, found.estimate)
+        for arm in study.arms
+        for run in arm.runs
+        if run.evaluation
+        for group, found in accuracy_by(run.evaluation.table, column).items()
+        if group is not None
+    ]
+    made = pd.DataFrame(rows, columns=["arm", "group", "accuracy"])
+    made = made.pivot_table(index="arm", columns="group", values="accuracy", sort=False)
+    return made[sorted(made.columns, key=_natural)]
+
+
+def _heat_figure(study: Study, column: str, found: pd.DataFrame) -> Figure:
+    title, labels = f"Accuracy by {column}, %", [study.arm(arm).label for arm in found.index]
+    draw = lambda: heat_figure(title, labels, list(found.columns), found.to_numpy())  # noqa: E731
+    return Figure(f"accuracy-by-{column}", "", title, draw, in_page=False)
+
+
+def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
+    low, high = found.min(axis=None), found.max(axis=None)
+    rows = [
+        arm_row(study, study.arm(arm), [_heat_cell(value, low, high) for value in values])
+        for arm, values in zip(found.index, found.to_numpy().tolist(), strict=True)
+    ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return Table(caption, ("arm", *names), tuple(rows), kind="heat")
+    return Table(caption, ("arm", *found.columns), tuple(rows), kind="heat")
+
+
+def _heat_cell(value: float, low: float, high: float) -> Cell:
+    shade = (value - low) / (high - low) if high > low else 0.5
+    return Cell(percent(value), shade=shade if isfinite(value) else None)
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:
@@ -220,21 +367,6 @@ def span_of(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(known), max(known)
     room = 0.04 * max(high - low, 0.05)
     return max(low - room, -0.01), min(high + room, 1.01)
-
-
-def _means(arm: Arm, column: str) -> dict[str, float]:
-    """Group -> mean accuracy over the arm's runs."""
-    found: dict[str, list[float | None]] = {}
-    for run in arm.runs:
-        for group, interval in _groups(run, column).items():
-            found.setdefault(group, []).append(interval)
-    return {group: value for group, values in found.items() if (value := mean(values)) is not None}
-
-
-def _groups(run: RunData, column: str) -> dict[str, float | None]:
-    if run.evaluation is None:
-        return {}
-    return {key: found.estimate for key, found in accuracy_by(run.evaluation.table, column).items() if key is not None}
 
 
 def _natural(text: str) -> tuple[int, str]:

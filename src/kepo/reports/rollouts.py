@@ -5,25 +5,22 @@ A study has too many rollouts to keep, so each run's log is read, counted and th
 
 from __future__ import annotations
 
-import math
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kepo.errors import DataError
 from kepo.evaluation.reasoning import reasoning_text, statements
-from kepo.reports.questions import QuestionBank
 from kepo.reports.study import RunData, Study
-from kepo.runs import ROLLOUTS
+from kepo.runs import is_correct, read_rollouts, rollout_files
+from kepo.runs.rollouts import TEXTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from kepo.types import Question
-
-INJECTED, RIGHT, WRONG = "injected", "own, right", "own, wrong"
-KINDS = (INJECTED, RIGHT, WRONG)
+INJECTED, CORRECT, INCORRECT = "injected", "own, correct", "own, incorrect"
+KINDS = (INJECTED, CORRECT, INCORRECT)
 _MOST_READ = 3000
 """Rollouts of a run whose reasoning is read for facts: drawn evenly over its steps."""
 
@@ -49,12 +46,11 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A rollout to show: its row of the log, its run, its question where that was found, and whether it is right."""
+    """A rollout to show: its run, its row of the log, and whether it is correct."""
 
     run: RunData
     row: Mapping[str, Any]
-    question: Question | None
-    right: bool | None
+    correct: bool | None
 
 
 @dataclass(slots=True)
@@ -85,18 +81,20 @@ def read_rollout_data(study: Study, most: int, progress: Callable[[str], None] =
     Raises:
         DataError: A file of a rollout log is damaged.
     """
-    data, bank = RolloutData(), QuestionBank()
-    logs = [run for run in study.runs if any((run.run.folder / ROLLOUTS).glob("step-*.parquet"))]
+    data = RolloutData()
+    logs = [run for run in study.runs if rollout_files(run.run.folder)]
     quota = 8 + 3 * most // max(len(logs), 1)
     candidates: list[Shown] = []
+    older = 0
     for number, run in enumerate(logs, start=1):
         progress(f"reading rollouts, run {number} of {len(logs)}")
-        table = _read(run)
-        questions = bank.of(run)
+        table = read_rollouts(run.run.folder)
         data.total += len(table)
-        _count_truths(data.truth, run, table, questions)
-        candidates += _candidates(run, table, questions, quota)
-    data.problems = bank.problems
+        older += table["metadata"].null_count > 0
+        _count_truths(data.truth, run, table)
+        candidates += _candidates(run, table, quota)
+    if older:
+        data.problems.append(f"{older} of {len(logs)} rollout logs are of a version that noted no images and no facts.")
     chosen = _stratified(candidates, most, lambda one: (one.run.arm, *_stratum(one)))
     # The page opens with the arm that the report is about.
     order = {arm.name: (arm.name != study.main, place) for place, arm in enumerate(study.arms)}
@@ -106,68 +104,26 @@ def read_rollout_data(study: Study, most: int, progress: Callable[[str], None] =
     return data
 
 
-def is_right(run: RunData, row: Mapping[str, Any]) -> bool | None:
-    """Whether the reward that says what is correct reached its threshold; None where it does not apply."""
-    name = run.setting("training", "correctness_reward")
-    column = f"reward/{name}" if name else next((key for key in row if key.startswith("reward/")), "")
-    reward = row.get(column)
-    if reward is None or math.isnan(reward):
-        return None
-    # The log holds float32, in which a reward of 0.7 is a little less.
-    return bool(reward >= run.setting("training", "correctness_threshold", 1.0) - 1e-6)
-
-
-def _read(run: RunData) -> pa.Table:
-    """The rollout log of a run, its rows in order."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for file in sorted((run.run.folder / ROLLOUTS).glob("step-*.parquet")):
-        try:
-            with pq.ParquetFile(file) as opened:
-                tables.append(opened.read())
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{file} cannot be read ({error}); delete it to see the other steps.") from error
-    table = pa.concat_tables(tables, promote_options="default")
-    missing = [name for name in ("step", "id", "completion", "injected") if name not in table.column_names]
-    if missing:
-        raise DataError(f"{run.run.folder / ROLLOUTS} has no column {missing[0]!r}; it is no rollout log.")
-    return table
-
-
-def _count_truths(
-    truth: dict[tuple[str, str], Truth], run: RunData, table: pa.Table, questions: Mapping[str, Question]
-) -> None:
-    facts = {id_: found for id_, question in questions.items() if isinstance(found := _facts(question), dict) and found}
-    if not facts:
-        return
+def _count_truths(truth: dict[tuple[str, str], Truth], run: RunData, table: pa.Table) -> None:
     rewards = [name for name in table.column_names if name.startswith("reward/")]
     every = -(-len(table) // _MOST_READ)
-    for row in (
-        table.select(["id", "completion", "injected", *rewards]).take(list(range(0, len(table), every))).to_pylist()
-    ):
-        if row["id"] in facts:
-            kind = INJECTED if row["injected"] else RIGHT if is_right(run, row) else WRONG
+    read = table.select(["completion", "metadata", "injected", *rewards]).take(list(range(0, len(table), every or 1)))
+    for row in read.to_pylist():
+        facts = json.loads(row["metadata"] or "{}").get("facts")
+        if facts and isinstance(facts, dict):
+            kind = INJECTED if row["injected"] else CORRECT if is_correct(run.run, row) else INCORRECT
             counts = truth.setdefault((run.arm, kind), Truth())
-            counts.add(*statements(reasoning_text(row["completion"] or ""), facts[row["id"]]))
+            counts.add(*statements(reasoning_text(row["completion"] or ""), facts))
 
 
-def _facts(question: Question) -> Any:
-    return question.metadata.get("facts")
-
-
-def _candidates(run: RunData, table: pa.Table, questions: Mapping[str, Question], quota: int) -> list[Shown]:
+def _candidates(run: RunData, table: pa.Table, quota: int) -> list[Shown]:
     """A run's rollouts to choose from, every kind of it present."""
-    light = [name for name in table.column_names if name not in ("prompt", "completion", "hint", "hints_tried")]
-    rows = table.select(light).to_pylist()
     sketches = [
-        Shown(run, {**row, "place": place}, questions.get(row["id"]), is_right(run, row))
-        for place, row in enumerate(rows)
+        Shown(run, {**row, "place": place}, is_correct(run.run, row))
+        for place, row in enumerate(table.drop_columns(list(TEXTS)).to_pylist())
     ]
     places = [one.row["place"] for one in _stratified(sketches, quota, _stratum)]
-    full = table.take(places).to_pylist()
-    return [Shown(run, row, questions.get(row["id"]), is_right(run, row)) for row in full]
+    return [Shown(run, row, is_correct(run.run, row)) for row in table.take(places).to_pylist()]
 
 
 def _stratum(one: Shown) -> tuple[Any, ...]:
@@ -176,7 +132,7 @@ def _stratum(one: Shown) -> tuple[Any, ...]:
         bool(row["injected"]),
         bool(row.get("group_all_failed")),
         (row.get("gate") or 0.0) > 0,
-        one.right,
+        one.correct,
         row.get("modality"),
     )
 

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-from kepo.runs import Run
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationData:
-    """One evaluation of a run.
-
-    Attributes:
-        file: Its Parquet file.
-        table: Its records, without texts.
-        description: The content of its JSON file.
-        questions: Fingerprint of the questions asked: ids, true answers and options.
-    """
-
-    file: Path
-    table: pa.Table
-    description: Mapping[str, Any]
-    questions: str
-
-    @property
-    def in_domain(self) -> tuple[str, ...]:
-        """Modalities trained on; empty: not known."""
-        return tuple(self.description.get("in_domain") or ())
+from kepo.runs import Evaluation, Run
+from kepo.runs.study import StudyFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +28,7 @@ class RunData:
     arm: str
     replicate: str
     metrics: tuple[Mapping[str, Any], ...]
-    evaluation: EvaluationData | None
+    evaluation: Evaluation | None
 
     @property
     def cluster(self) -> str:
@@ -67,8 +42,7 @@ class RunData:
 
     def setting(self, part: str, name: str, default: Any = None) -> Any:
         """A field of the run's config; the default where it is missing or null."""
-        value = (self.run.manifest.get("config", {}).get(part) or {}).get(name)
-        return default if value is None else value
+        return self.run.setting(part, name, default)
 
     def series(self, key: str) -> dict[int, float]:
         """Step -> value of a metric; of several records of one step the last counts."""
@@ -112,6 +86,7 @@ class Study:
         main: Name of the arm that the others are compared with; None when there is a single one.
         evaluation: Name of the evaluation.
         warnings: What was found strange while reading.
+        described: The content of its `study.json`.
     """
 
     title: str
@@ -120,6 +95,7 @@ class Study:
     main: str | None
     evaluation: str
     warnings: tuple[str, ...] = ()
+    described: StudyFile = field(default_factory=StudyFile)
 
     @property
     def runs(self) -> list[RunData]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -20,73 +19,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kepo.reports.inspection import STEP_COLUMNS, RolloutGroup
 from kepo.runs import Run
 
-_UNICODE = {"right": "✓", "wrong": "✗", "unknown": "?", "injected": "◆", "bars": "▁▂▃▄▅▆▇█"}
-_ASCII = {"right": "+", "wrong": "-", "unknown": "?", "injected": "*", "bars": "_.:-=+#@"}
-_STYLES = {"right": "green", "wrong": "red", "unknown": "yellow", "injected": "magenta"}
+_UNICODE = {"correct": "✓", "incorrect": "✗", "unknown": "?", "injected": "◆", "bars": "▁▂▃▄▅▆▇█"}
+_ASCII = {"correct": "+", "incorrect": "-", "unknown": "?", "injected": "*", "bars": "_.:-=+#@"}
+_STYLES = {"correct": "green", "incorrect": "red", "unknown": "yellow", "injected": "magenta"}
 _STATUS = {"finished": "green", "running": "yellow", "interrupted": "yellow", "failed": "red"}
 # Joiners shape letters and emoji; every other invisible character could hide or turn text.
 _JOINERS = "\u200c\u200d"
-
-# Key of a step record -> heading, and whether it is a share (0..1).
-_STEP_COLUMNS: dict[str, tuple[str, bool]] = {
-    "reward": ("reward", False),
-    "right": ("right", True),
-    "dead_groups": ("dead", True),
-    "rescued_groups": ("rescued", True),
-    "injected": ("injected", True),
-    "gate_open": ("gate", True),
-    "loss": ("loss", False),
-    "grad_norm": ("grad", False),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutGroup:
-    """The rollouts of one question in one step.
-
-    Attributes:
-        step: Optimizer step.
-        number: Place in the step, from 1.
-        of: Groups in the step.
-        records: The rows of the rollout log, with `right` (bool, None where unknown) and `rollout` (place, from 1).
-    """
-
-    step: int
-    number: int
-    of: int
-    records: tuple[Mapping[str, Any], ...]
-
-    @property
-    def id(self) -> str:
-        """The id of its question."""
-        return str(self.records[0]["id"])
-
-    @property
-    def dead(self) -> bool:
-        """Whether all its rollouts failed before exploration."""
-        return any(record["group_all_failed"] for record in self.records)
-
-    @property
-    def explored(self) -> bool:
-        """Whether exploration took it up, also where nothing came of it."""
-        return any(record["attempts"] or record["exploration_failure"] for record in self.records)
-
-    @property
-    def injected(self) -> int:
-        """How many of its rollouts were replaced."""
-        return sum(bool(record["injected"]) for record in self.records)
-
-    @property
-    def attempts(self) -> int:
-        """Attempts of exploration on it."""
-        return max(record["attempts"] or 0 for record in self.records)
-
-    @property
-    def failure(self) -> str | None:
-        """Why exploration kept nothing."""
-        return next((record["exploration_failure"] for record in self.records if record["exploration_failure"]), None)
 
 
 def visible(text: object, *, one_line: bool = False) -> str:
@@ -161,24 +102,24 @@ def header(run: Run) -> Text:
 def steps_table(steps: Sequence[Mapping[str, Any]], limit: int, console: Console) -> Table:
     """The last `limit` steps (0: all), columns without any value left out, and the course of each over all steps."""
     symbols = _symbols(console)
-    shown = {key: column for key, column in _STEP_COLUMNS.items() if any(step[key] is not None for step in steps)}
+    shown = {key: column for key, column in STEP_COLUMNS.items() if any(step[key] is not None for step in steps)}
     # "step", two cells of padding a column, and the frame are taken; the courses share the rest.
     width = max(6, min(16, (console.width - 10 - 2 * len(shown)) // max(len(shown), 1)))
-    table = Table(box=box.SIMPLE, show_footer=len(steps) > 1, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE, show_footer=len(steps) > 1, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("step", "all", justify="right")
-    for key, (title, share) in shown.items():
+    for key, (title, share, _) in shown.items():
         low, high = (0.0, 1.0) if share else (None, None)
         course = sparkline([step[key] for step in steps], width, low, high, bars=symbols["bars"])
         table.add_column(title, Text(course, "cyan"), justify="right", no_wrap=True)
     for step in steps[-limit:]:
-        cells = [_share(step[key]) if share else number(step[key]) for key, (_, share) in shown.items()]
+        cells = [_share(step[key]) if share else number(step[key]) for key, (_, share, _) in shown.items()]
         table.add_row(str(step["step"]), *cells)
     return table
 
 
 def groups_table(groups: Sequence[RolloutGroup], console: Console) -> Table:
     """The groups of a step: question, rewards as cells, and what exploration did."""
-    explored = any(group.dead or group.explored for group in groups)
+    explored = any(group.all_failed or group.explored for group in groups)
     narrow = console.width < 120
     labels = [key for key in ("modality", "task") if any(group.records[0][key] for group in groups)]
     labels = labels[:1] if narrow and explored else labels
@@ -188,12 +129,12 @@ def groups_table(groups: Sequence[RolloutGroup], console: Console) -> Table:
     for key in labels:
         table.add_column(key, max_width=10 if narrow else 18, no_wrap=True, overflow="ellipsis")
     table.add_column("rewards", min_width=18)
-    for title in ("dead", "kept", "tries") if explored else ():
+    for title in ("failed", "kept", "tries") if explored else ():
         table.add_column(title, justify="right", max_width=10)
     for group in groups:
         cells = [Text(_line(cell)) for cell in (group.number, group.id, *(group.records[0][key] for key in labels))]
         tries = [
-            "dead" if group.dead else "",
+            "all" if group.all_failed else "",
             group.failure or str(group.injected) if group.explored else "",
             str(group.attempts) if group.explored else "",
         ]
@@ -205,7 +146,7 @@ def legend(console: Console) -> Text:
     """What the symbols mean."""
     symbols = _symbols(console)
     text = Text(style="dim")
-    for name in ("right", "wrong", "unknown", "injected"):
+    for name in ("correct", "incorrect", "unknown", "injected"):
         text.append(symbols[name], _STYLES[name]).append(f" {name}  ")
     return text
 
@@ -216,10 +157,12 @@ def print_group(console: Console, group: RolloutGroup, records: Sequence[Mapping
     labels = [_line(first[key]) for key in ("modality", "task") if first[key]]
     console.rule(style="dim")
     console.print(Text(f"step {group.step}, group {group.number} of {group.of}: {_line(group.id)}", "bold"))
-    facts = [*labels, *(["dead before exploration"] if group.dead else []), *_explored(group)]
+    facts = [*labels, *(["all failed before exploration"] if group.all_failed else []), *_explored(group)]
     if facts:
         console.print(Text(", ".join(facts)))
     prompt = next((record for record in group.records if not record["injected"]), first)["prompt"]
+    if first["images"]:
+        _block(console, "images", "\n".join(first["images"]))
     _block(console, "prompt", prompt)
     _block(console, "true answer", "none" if first["answer"] is None else first["answer"])
     for place, hint in enumerate(first["hints_tried"] or (), start=1):
@@ -287,7 +230,7 @@ def _block(console: Console, title: str, text: object) -> None:
 
 
 def _verdict(record: Mapping[str, Any]) -> str:
-    return {True: "right", False: "wrong", None: "unknown"}[record["right"]]
+    return {True: "correct", False: "incorrect", None: "unknown"}[record["correct"]]
 
 
 def _symbols(console: Console) -> dict[str, str]:

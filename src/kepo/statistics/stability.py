@@ -32,8 +32,8 @@ class Stability:
         worst_drop: Largest fall of validation accuracy below its best so far, 0..1; 0 when it never fell.
         best_validation: Best validation accuracy, 0..1.
         last_validation: Last validation accuracy, 0..1.
-        dead_share_first: Share of dead groups at the start, 0..1.
-        dead_share_last: Share of dead groups at the end, 0..1.
+        all_failed_first: Share of all-failed groups at the start, 0..1.
+        all_failed_last: Share of all-failed groups at the end, 0..1.
         kl_last: KL divergence from the reference policy at the end, in nats.
         reward_std_between_steps: Standard deviation of the change in mean reward from one logged step to the next; a
             steady rise does not count as unsteadiness.
@@ -43,8 +43,8 @@ class Stability:
     worst_drop: float | None
     best_validation: float | None
     last_validation: float | None
-    dead_share_first: float | None
-    dead_share_last: float | None
+    all_failed_first: float | None
+    all_failed_last: float | None
     kl_last: float | None
     reward_std_between_steps: float | None
 
@@ -56,7 +56,7 @@ def measure(metrics: Sequence[Mapping[str, Any]]) -> Stability:
         metrics: Its logged records in order (`kepo.runs.read_metrics`).
     """
     validation = validation_points(metrics)
-    dead = _finite_series(metrics, "exploration/all_failed_groups")
+    all_failed = _finite_series(metrics, "exploration/all_failed_groups")
     kl = _finite_series(metrics, "kl")
     changes = np.diff(_finite_series(metrics, "reward")).tolist()
     return Stability(
@@ -64,8 +64,8 @@ def measure(metrics: Sequence[Mapping[str, Any]]) -> Stability:
         worst_drop=worst_drop(validation) if validation else None,
         best_validation=max(validation, default=None),
         last_validation=validation[-1] if validation else None,
-        dead_share_first=_mean_of_fifth(dead, last=False),
-        dead_share_last=_mean_of_fifth(dead, last=True),
+        all_failed_first=_mean_of_fifth(all_failed, last=False),
+        all_failed_last=_mean_of_fifth(all_failed, last=True),
         kl_last=_mean_of_fifth(kl, last=True),
         reward_std_between_steps=stdev(changes) if len(changes) > 1 else None,
     )
@@ -79,7 +79,7 @@ def validation_points(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
 def gradient_spikes(norms: Sequence[float]) -> int:
     """How many gradient norms are above 5 x the median of the up to 20 (at least 5) before them, or not finite.
 
-    A norm of 0 is left out on both sides: a step whose groups are all dead has no gradient, and a median of 0 would
+    A norm of 0 is left out on both sides: a step whose groups all failed has no gradient, and a median of 0 would
     make every other step a spike.
 
     Args:
@@ -122,15 +122,10 @@ def smoothed(values: ArrayLike, window: int) -> np.ndarray:
     """
     if window < 1:
         raise ValueError(f"window={window} must be 1 or more.")
-    array = np.asarray(values, dtype=np.float64)
-    half = window // 2
-    means = np.full(len(array), nan)
-    for index in range(len(array)):
-        inside = array[max(0, index - half) : index + half + 1]
-        inside = inside[~np.isnan(inside)]
-        if len(inside):
-            means[index] = inside.mean()
-    return means
+    import pandas as pd
+
+    series = pd.Series(np.asarray(values, dtype=np.float64))
+    return series.rolling(2 * (window // 2) + 1, center=True, min_periods=1).mean().to_numpy()
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> list[float]:

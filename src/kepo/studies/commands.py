@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kepo.runs import RUNS
+from kepo.runs.study import RUNS
 from kepo.studies.plan import RunPlan
 from kepo.studies.schema import StudySpec
 

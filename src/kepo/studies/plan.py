@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 
 from kepo.data.arguments import DataArguments, load_questions
 from kepo.errors import ConfigError, DataError
-from kepo.files import content_hash, write_json, write_text
+from kepo.files import content_hash, write_text
 from kepo.recipes.files import read_recipe
-from kepo.runs import RUNS, STUDY
+from kepo.runs.study import RUNS, TUNING, StudyArm, StudyContrast, StudyFile, StudyTuning, write_study_file
 from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, ModelSpec, StudySpec
 from kepo.types import Question
 
 RECIPES = "recipes"
-TUNING = "tuning"
 LOGS = "logs"
 _HEAD = "# Written by `kepo study`; it is written again each time.\n"
 
@@ -182,7 +182,7 @@ def write_recipes(plans: Sequence[RunPlan]) -> None:
         write_text(_HEAD + fields, plan.recipe_file)
 
 
-def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+def describe_study(study: StudySpec, tuned: Mapping[str, StudyTuning] | None = None) -> None:
     """Write `study.json` for reports, of the whole and of each training modality.
 
     Args:
@@ -192,22 +192,19 @@ def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | No
     Raises:
         DataError: The disk refuses.
     """
-    arms = {
-        arm.name: {"label": arm.label, "order": order, "baseline": arm.baseline} for order, arm in enumerate(study.arms)
-    }
-    described = {
-        "title": study.title,
-        "question": study.question,
-        "main_arm": study.main_arm,
-        "arms": arms,
-        "contrasts": [{"title": one.title, "pairs": one.pairs} for one in study.contrasts],
-        "in_domain": study.modalities,
-    }
-    write_json(described, study.out / STUDY)
+    described = StudyFile(
+        title=study.title,
+        question=study.question,
+        main_arm=study.main_arm,
+        arms={arm.name: StudyArm(arm.label, order, arm.baseline) for order, arm in enumerate(study.arms)},
+        contrasts=tuple(StudyContrast(one.title, one.pairs) for one in study.contrasts),
+        in_domain=study.modalities,
+    )
+    write_study_file(study.out, described)
     for modality in study.modalities:
         title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
-        found = {"tuning": tuned[modality]} if tuned else {}
-        write_json({**described, "title": title, "in_domain": [modality], **found}, study.out / modality / STUDY)
+        found = replace(described, title=title, in_domain=(modality,), tuning=(tuned or {}).get(modality))
+        write_study_file(study.out / modality, found)
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:

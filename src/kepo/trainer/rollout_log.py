@@ -1,23 +1,17 @@
-"""The rollout log: every rollout of every step, as Parquet in the run folder.
-
-One file per generation batch, named by the optimizer step it was made for, written whole or not at all; a resumed run
-writes the same names again. Columns are described in `docs/rollout-log.md`.
-"""
+"""What a generation batch adds to the rollout log; the log itself is `kepo.runs.rollouts`."""
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate.utils import gather_object
 
 from kepo.prompts import message_text, prompt_text
-from kepo.runs import ROLLOUTS
+from kepo.runs import rollouts
 from kepo.trainer.round import Round
 from kepo.types import Rescue
 
@@ -55,6 +49,8 @@ def rollout_rows(
                 "task": data.get("task"),
                 "prompt": prompt_text(round_.prompts[row]),
                 "completion": _text(round_.completions[row]),
+                "question": data.get("question"),
+                "options": list(data.get("options") or ()),
                 "answer": None if data.get("answer") is None else str(data["answer"]),
                 "tokens": int(lengths[row]),
                 **{f"reward/{name}": float(round_.rewards[row, i]) for i, name in enumerate(reward_names)},
@@ -70,39 +66,11 @@ def rollout_rows(
                 "hints_tried": [hint.raw for hint in rescue.hints],
                 "leaked_hints": rescue.leaked_hints,
                 "exploration_failure": rescue.failure,
+                "images": list(data.get("image_paths") or ()),
+                "metadata": _json(data.get("metadata")),
             }
         )
     return records
-
-
-def _schema(reward_names: Sequence[str]) -> pa.Schema:
-    # Fixed, because a batch without any hint would otherwise get columns of type null that no reader can join.
-    fields: list[tuple[str, pa.DataType]] = [
-        ("step", pa.int64()),
-        ("process", pa.int32()),
-        ("row", pa.int32()),
-        ("id", pa.string()),
-        ("modality", pa.string()),
-        ("task", pa.string()),
-        ("prompt", pa.string()),
-        ("completion", pa.string()),
-        ("answer", pa.string()),
-        ("tokens", pa.int32()),
-        *[(f"reward/{name}", pa.float32()) for name in reward_names],
-        ("reward", pa.float32()),
-        ("advantage", pa.float32()),
-        ("gate", pa.float32()),
-        ("group_all_failed", pa.bool_()),
-        ("injected", pa.bool_()),
-        ("attempt", pa.int32()),
-        ("attempts", pa.int32()),
-        ("hint", pa.string()),
-        ("hint_level", pa.int32()),
-        ("hints_tried", pa.list_(pa.string())),
-        ("leaked_hints", pa.int32()),
-        ("exploration_failure", pa.string()),
-    ]
-    return pa.schema(fields)
 
 
 def write_rollouts(trainer: KEPOTrainer, round_: Round, output: Mapping[str, Any]) -> None:
@@ -114,17 +82,13 @@ def write_rollouts(trainer: KEPOTrainer, round_: Round, output: Mapping[str, Any
     records = rollout_rows(round_, step, trainer.accelerator.process_index, names, total, output)
     everything = records if trainer.accelerator.num_processes == 1 else gather_object(records)
     if trainer.accelerator.is_main_process:
-        folder = Path(trainer.args.output_dir) / ROLLOUTS
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(pa.Table.from_pylist(everything, schema=_schema(names)), folder / f"step-{step:06d}.parquet")
-
-
-def write_atomically(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file so that a reader, or a killed run, never meets half of one."""
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+        rollouts.write_rollouts(Path(trainer.args.output_dir), step, everything, names)
 
 
 def _text(completion: Any) -> str:
     return completion if isinstance(completion, str) else "\n".join(message_text(message) for message in completion)
+
+
+def _json(metadata: Any) -> str:
+    """`to_dataset` makes it JSON; a data set of the user's own may hold records."""
+    return metadata if isinstance(metadata, str) else json.dumps(metadata or {}, ensure_ascii=False, default=str)

@@ -13,7 +13,7 @@ from kepo.errors import ConfigError
 from kepo.evaluation.generate import TransformersBackend
 from kepo.evaluation.run import ask
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.trainer.run_folder import append_metrics
+from kepo.runs import append_metrics
 from kepo.types import Question
 
 

@@ -16,9 +16,9 @@ import torch
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
 from kepo.recipes.launch import _run
+from kepo.runs import write_manifest
 from kepo.teachers.base import ScoreRequest, Scores
 from kepo.teachers.remote import RemoteTeacher
-from kepo.trainer.run_folder import write_manifest
 from kepo.types import Sample
 from tests.tiny_runs import even_start, has_magic
 

@@ -60,6 +60,7 @@ def test_images_come_as_rgb_in_order(tmp_path: Path) -> None:
     assert [(image.mode, image.size) for image in images] == [("RGB", (6, 4)), ("RGB", (3, 5))]
     assert [image.getpixel((0, 0)) for image in images] == [(100, 100, 100), (10, 20, 30)]
     assert dataset[1]["images"] == []
+    assert list(dataset["image_paths"]) == [[str(path)], [], [str(path)]]
     assert dataset[2]["images"][0].size == (6, 4)
     assert dataset[0]["prompt"] == build_prompt(CHOICE, "answer")
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.asking import asked_questions, content_of, option_orders
-from kepo.evaluation.records import read_evaluation, schema
+from kepo.evaluation.asking import content_of, option_orders, ordered_questions
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.runs.evaluations import evaluation_schema, read_evaluation
 from kepo.types import Question
 from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import FakeBackend, always, by_text, questions
@@ -33,7 +33,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
     file = _evaluate(tmp_path, count=5)
     assert file == tmp_path / "evaluation" / "test.parquet"
     table = read_evaluation(tmp_path).table
-    assert table.schema.equals(schema())
+    assert table.schema.equals(evaluation_schema())
     assert table["id"].to_pylist() == ["q0", "q1", "q2", "q3", "q4"]
     assert table["correct"].to_pylist() == [True, False, False, False, True]
     [row] = table.slice(1, 1).to_pylist()
@@ -108,8 +108,8 @@ def test_orders_are_all_different_and_as_many_as_there_are() -> None:
 
 def test_what_else_is_asked_changes_neither_order_nor_seed_of_a_question() -> None:
     settings = replace(SETTINGS, permutations=2)
-    all_of_them = {asked.key: asked for asked in asked_questions(questions(5), settings)}
-    assert list(asked_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
+    all_of_them = {asked.key: asked for asked in ordered_questions(questions(5), settings)}
+    assert list(ordered_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
     backends = [FakeBackend(always("A"), batch_size=size) for size in (1, 4)]
     for backend, asked in zip(backends, (questions(5), questions(5)[2:]), strict=True):
         ask(asked, backend, settings)
@@ -306,5 +306,5 @@ def test_reading_what_is_not_there_or_no_evaluation(tmp_path: Path) -> None:
         read_evaluation(tmp_path, "other")
     other = tmp_path / "rollouts.parquet"
     pq.write_table(read_evaluation(tmp_path).table.select(["id"]), other)
-    with pytest.raises(DataError, match="it has no column 'modality'"):
+    with pytest.raises(DataError, match="has no column 'modality'"):
         read_evaluation(other)

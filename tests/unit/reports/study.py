@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from kepo.evaluation.records import to_table
+from kepo.runs.evaluations import to_table
 from tests.rollout_runs import SCHEMA
 
 MODALITIES = ("CT", "Dermoscopy", "Fundus", "MRI", "Microscopy", "OCT", "Ultrasound", "X-Ray")
@@ -178,11 +178,13 @@ def write_rollout_log(
     """`rollouts/step-*.parquet`, groups of four."""
     (run / "rollouts").mkdir()
     for step in range(1, steps + 1):
-        rows = [_rollout(step, row, skill, draw, hostile=hostile) for row in range(rollouts)]
+        rows = [_rollout(run, step, row, skill, draw, hostile=hostile) for row in range(rollouts)]
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), run / "rollouts" / f"step-{step:06d}.parquet")
 
 
-def _rollout(step: int, row: int, skill: Skill, draw: np.random.Generator, *, hostile: bool) -> dict[str, Any]:
+def _rollout(
+    run: Path, step: int, row: int, skill: Skill, draw: np.random.Generator, *, hostile: bool
+) -> dict[str, Any]:
     question = int(draw.integers(40))
     dead = skill.explores and row // 4 % 2 == 1
     injected = dead and row % 4 == 0
@@ -215,6 +217,10 @@ def _rollout(step: int, row: int, skill: Skill, draw: np.random.Generator, *, ho
         "hints_tried": [f"Look at the border. {extra}"] if dead else [],
         "leaked_hints": 0,
         "exploration_failure": None,
+        "question": f"What does image {question} show? {_hostile(question) if hostile else ''}",
+        "options": [f"{option} {_hostile(question + 1) if hostile else ''}".strip() for option in OPTIONS],
+        "images": [str(run.parents[1] / "data" / "images" / f"{question}.png")],
+        "metadata": json.dumps({"facts": {"size": "large", "border": "ragged", "disease": "carcinoma"}}),
     }
 
 

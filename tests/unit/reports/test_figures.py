@@ -71,6 +71,6 @@ def test_what_cannot_be_seen_is_told() -> None:
 
 
 def test_files_are_written(tmp_path: Path) -> None:
-    write_files(lambda: heat_figure("t", ["row"], ["a", "b"], [[0.5, None]]), tmp_path, "heat")
+    write_files(lambda: heat_figure("t", ["row"], ["a", "b"], np.array([[0.5, np.nan]])), tmp_path, "heat")
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
     ET.parse(tmp_path / "heat.svg")

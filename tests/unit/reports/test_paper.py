@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from kepo.errors import DataError
-from kepo.evaluation.records import to_table
+from kepo.reports.latex import escape_latex
 from kepo.reports.load import load_study
-from kepo.reports.paper import macro_interval, paper_tables
-from kepo.reports.paper_files import escape_latex, write_paper
+from kepo.reports.paper import MEAN, MEAN_OUT, paper_tables
+from kepo.reports.paper_files import write_paper
+from kepo.runs.evaluations import to_table
 from tests.unit.reports.study import answer_record, write_run
 
 ORDER = ("MRI", "CT", "X-Ray", "Ultrasound", "Dermoscopy", "Fundus", "OCT", "Microscopy")
@@ -72,8 +72,8 @@ def test_means_weigh_every_modality_alike(tmp_path: Path) -> None:
     [row] = table.rows
     assert row.cells["MRI"].estimate == pytest.approx(0.75)
     assert row.cells["CT"].estimate == pytest.approx(0.375)
-    assert row.mean.estimate == pytest.approx((0.75 + 0.375) / 8)
-    assert row.mean_out.estimate == pytest.approx(0.375 / 7)
+    assert row.cells[MEAN].estimate == pytest.approx((0.75 + 0.375) / 8)
+    assert row.cells[MEAN_OUT].estimate == pytest.approx(0.375 / 7)
     assert row.cells["MRI"].low <= 0.75 <= row.cells["MRI"].high <= 1
     assert row.cells["MRI"].low < row.cells["MRI"].high
     assert "The protocol has 4 questions of each modality; here there are: CT 8." in table.notes
@@ -99,7 +99,7 @@ def test_every_training_modality_has_its_table_and_every_model_its_row(tmp_path:
         ("kepo", "small"),
         ("zero-shot", "small"),
     ]
-    assert tables[1].rows[0].mean_out.estimate == 0  # CT is in domain there
+    assert tables[1].rows[0].cells[MEAN_OUT].estimate == 0  # CT is in domain there
     assert tables[1].out_of_domain == tuple(name for name in ORDER if name != "CT")
 
 
@@ -108,18 +108,6 @@ def test_what_was_not_chosen_on_validation_is_said(tmp_path: Path) -> None:
     _evaluation(run, "test", {}, FOUR)
     [table] = paper_tables(load_study([tmp_path]), per_modality=4)
     assert any("without a choice of checkpoint" in note for note in table.notes)
-
-
-def test_one_run_has_the_interval_of_its_questions() -> None:
-    scores = np.array([[1.0] * 30 + [0.0] * 10])
-    found = macro_interval(scores, np.array(["CT"] * 40), ["CT"])
-    assert found.estimate == 0.75
-    assert 0.55 < found.low < 0.68
-    assert 0.82 < found.high < 0.95
-    none = macro_interval(np.zeros((1, 10)), np.array(["CT"] * 10), ["CT"])
-    assert (none.estimate, none.low) == (0, 0)
-    assert 0.2 < none.high < 0.35
-    assert np.isnan(macro_interval(scores, np.array(["CT"] * 40), []).estimate)
 
 
 def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:

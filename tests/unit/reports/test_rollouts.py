@@ -14,7 +14,7 @@ from kepo.errors import DataError
 from kepo.reports.browser import as_json, browser_data
 from kepo.reports.images import Thumbnails
 from kepo.reports.load import load_study
-from kepo.reports.rollouts import INJECTED, RIGHT, WRONG, RolloutData, is_right, read_rollout_data
+from kepo.reports.rollouts import CORRECT, INCORRECT, INJECTED, RolloutData, read_rollout_data
 from kepo.reports.study import Study
 from tests.rollout_runs import NAN, SCHEMA, rollout
 from tests.unit.reports.study import HOSTILE, write_run, write_training_data
@@ -41,16 +41,17 @@ def card_of(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 def test_truth_is_counted_apart_for_injected_right_and_wrong_rollouts(tmp_path: Path) -> None:
     true, half = "<think>size large; border ragged</think>", "<think>size small; border ragged</think>"
+    facts = {"metadata": json.dumps({"facts": {"size": "large", "border": "ragged"}})}
     rows = [
-        rollout(1, 0, "train-0", 1.0, completion=half, injected=True, attempt=1),
-        rollout(1, 1, "train-0", 1.0, completion=true),
-        rollout(1, 2, "train-1", 0.0, completion=half),
-        rollout(1, 3, "train-1", 0.0, completion="<think>nothing</think>"),
-        rollout(1, 4, "unknown", 1.0, completion=true),
+        rollout(1, 0, "train-0", 1.0, completion=half, injected=True, attempt=1, **facts),
+        rollout(1, 1, "train-0", 1.0, completion=true, **facts),
+        rollout(1, 2, "train-1", 0.0, completion=half, **facts),
+        rollout(1, 3, "train-1", 0.0, completion="<think>nothing</think>", **facts),
+        rollout(1, 4, "without facts", 1.0, completion=true),
     ]
     truth = read(tmp_path, rows)[1].truth
     counted = {kind: (t.rollouts, t.stating, t.statements, t.true, t.all_true) for (_, kind), t in truth.items()}
-    assert counted == {INJECTED: (1, 1, 2, 1, 0), RIGHT: (1, 1, 2, 2, 1), WRONG: (2, 1, 2, 1, 0)}
+    assert counted == {INJECTED: (1, 1, 2, 1, 0), CORRECT: (1, 1, 2, 2, 1), INCORRECT: (2, 1, 2, 1, 0)}
 
 
 def test_rare_rollouts_are_among_the_few_that_are_shown(tmp_path: Path) -> None:
@@ -70,14 +71,6 @@ def test_the_choice_is_the_same_every_time(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_what_is_right_is_said_by_the_reward_named_in_the_settings(tmp_path: Path) -> None:
-    study = study_with(tmp_path, [rollout(1, 0, "train-0", 1.0)])
-    run = study.runs[0]
-    assert is_right(run, {"reward/think_format": 1.0, "reward/choice_accuracy": 0.0}) is False
-    assert is_right(run, {"reward/choice_accuracy": 1.0}) is True
-    assert is_right(run, {"reward/choice_accuracy": NAN}) is None
-
-
 def test_a_damaged_log_is_named(tmp_path: Path) -> None:
     study = study_with(tmp_path, [rollout(1, 0, "train-0", 1.0)])
     (study.runs[0].run.folder / "rollouts" / "step-000002.parquet").write_bytes(b"PAR1 no")
@@ -85,27 +78,27 @@ def test_a_damaged_log_is_named(tmp_path: Path) -> None:
         read_rollout_data(study, 10)
 
 
-def test_questions_that_are_gone_are_said_and_the_prompt_is_shown(tmp_path: Path) -> None:
-    study = study_with(tmp_path, [rollout(1, 0, "train-0", 1.0)])
-    (tmp_path / "data" / "train.jsonl").unlink()
-    found = read_rollout_data(study, 10)
-    assert "could not be loaded again" in found.problems[0]
+def test_a_log_of_an_older_version_is_said_and_the_prompt_is_shown(tmp_path: Path) -> None:
+    missing = dict.fromkeys(("question", "options", "images", "metadata"))
+    study, found = read(tmp_path, [rollout(1, 0, "train-0", 1.0, **missing)])
+    assert "1 of 1 rollout logs" in found.problems[0]
     card = browser_data(study, found.shown, Thumbnails())["cards"][0]
     assert "What does train-0 show?" in card["question"]
     assert card["images"] == [None]
 
 
-def test_a_study_that_was_moved_finds_its_questions(tmp_path: Path) -> None:
-    study_with(tmp_path / "old", [rollout(1, 0, "train-0", 1.0)])
+def test_a_study_that_was_moved_finds_its_images(tmp_path: Path) -> None:
+    image = str(tmp_path / "old" / "data" / "images" / "0.png")
+    study_with(tmp_path / "old", [rollout(1, 0, "train-0", 1.0, images=[image])])
     (tmp_path / "old").rename(tmp_path / "new")
-    found = read_rollout_data(load_study([tmp_path / "new"]), 10)
-    assert not found.problems
-    assert found.shown[0].question is not None
+    study = load_study([tmp_path / "new"])
+    assert browser_data(study, read_rollout_data(study, 10).shown, Thumbnails())["cards"][0]["images"] == [0]
 
 
 def test_a_card_has_question_options_image_and_the_parts_of_the_completion(tmp_path: Path) -> None:
-    card = card_of(tmp_path, rollout(1, 0, "train-0", 1.0, completion="well <think> round </think><answer>A</answer>"))
-    assert card["options"] == ["carcinoma", "cyst", "naevus", "drusen"]
+    completion, image = "well <think> round </think><answer>A</answer>", str(tmp_path / "data" / "images" / "0.png")
+    card = card_of(tmp_path, rollout(1, 0, "train-0", 1.0, completion=completion, images=[image]))
+    assert (card["question"], card["options"]) == ("What does train-0 show?", ["cyst", "tumour"])
     assert card["images"] == [0]
     assert (card["before"], card["reasoning"], card["after"]) == (
         "well <think>",

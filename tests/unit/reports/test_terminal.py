@@ -13,8 +13,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from kepo.reports.inspection import RolloutGroup
 from kepo.reports.terminal import (
-    RolloutGroup,
     groups_table,
     header,
     legend,
@@ -52,7 +52,7 @@ def _text(console: Console) -> str:
 
 def _group(rows: Sequence[dict[str, Any]], step: int = 3, place: int = 1, of: int = 1) -> RolloutGroup:
     records = [
-        {**row, "rollout": i, "right": None if row["reward"] != row["reward"] else row["reward"] >= 1}
+        {**row, "rollout": i, "correct": None if row["reward"] != row["reward"] else row["reward"] >= 1}
         for i, row in enumerate(rows, start=1)
     ]
     return RolloutGroup(step, place, of, tuple(records))
@@ -75,7 +75,7 @@ def _hostile_group() -> RolloutGroup:
 
 
 def _step(step: int, **values: float | None) -> dict[str, Any]:
-    keys = ("reward", "right", "dead_groups", "rescued_groups", "injected", "gate_open", "loss", "grad_norm")
+    keys = ("reward", "correct", "all_failed_groups", "rescued_groups", "injected", "gate_open", "loss", "grad_norm")
     return {"step": step, **dict.fromkeys(keys), **values}
 
 
@@ -141,7 +141,7 @@ def test_without_colour_there_is_no_escape_sequence_and_every_verdict_is_a_word(
         print_group(console, group, group.records)
     text = _text(console)
     assert "\x1b" not in text
-    for words in ("✓ right", "✗ wrong", "gate closed", "gate open for 50% of tokens", "◆ injected, attempt 3"):
+    for words in ("✓ correct", "✗ incorrect", "gate closed", "gate open for 50% of tokens", "◆ injected, attempt 3"):
         assert words in text
 
 
@@ -149,8 +149,8 @@ def test_without_colour_there_is_no_escape_sequence_and_every_verdict_is_a_word(
 def test_a_table_of_steps_fits(width: int) -> None:
     steps = [
         _step(
-            s, reward=-1234.5678 * s, right=1.0, dead_groups=1.0, rescued_groups=1.0, injected=1.0, gate_open=1.0,
-            loss=-1.2345e-9, grad_norm=NAN,
+            s, reward=-1234.5678 * s, correct=1.0, all_failed_groups=1.0, rescued_groups=1.0, injected=1.0,
+            gate_open=1.0, loss=-1.2345e-9, grad_norm=NAN,
         )
         for s in range(99990, 100021)
     ]  # fmt: skip
@@ -193,7 +193,7 @@ def test_a_table_of_groups_fits_and_loses_no_reward(width: int, size: int) -> No
     text = _text(console)
     assert max(map(cell_len, text.splitlines())) <= width
     assert text.count("✓1.5") == size
-    for word in ("120", "dead", "correct", "sample", "10"):
+    for word in ("120", "failed", "correct", "sample", "10"):
         assert word in text
 
 
@@ -202,8 +202,8 @@ def test_groups_as_cells() -> None:
     console.print(groups_table(_groups(), console))
     lines = [line.split() for line in _text(console).splitlines() if line.strip()]
     assert lines[2] == ["1", "q1", "MRI", "Disease", "Diagnosis", "✗0.5", "✓1.5", "✗0.5", "✓1.5"]
-    assert lines[3][5:] == ["◆✓1.5", "✗0.5", "✗0.5", "✗0.5", "dead", "1", "3"]
-    assert lines[4][5:] == ["✗0.5", "✗0.5", "✗0.5", "✗0.5", "dead", "no", "hint", "0"]
+    assert lines[3][5:] == ["◆✓1.5", "✗0.5", "✗0.5", "✗0.5", "all", "1", "3"]
+    assert lines[4][5:] == ["✗0.5", "✗0.5", "✗0.5", "✗0.5", "all", "no", "hint", "0"]
 
 
 def test_without_exploration_its_columns_are_left_out() -> None:
@@ -229,14 +229,15 @@ def test_a_group_in_full() -> None:
     print_group(console, group, group.records[:1])
     lines = [line.strip() for line in _text(console).splitlines()]
     assert lines[1] == "step 3, group 2 of 3: q2"
-    assert lines[2] == "MRI, Disease Diagnosis, dead before exploration, explored in 3 attempts, 1 injected"
-    assert lines[3:9] == ["prompt", "user: [image] What does q2 show?", "A) cyst", "B) tumour", "true answer", "A"]
-    assert lines[9:11] == ["teacher's hint 1", "Look at the rim."]
-    assert lines[12] == (
-        "rollout 1 of 4  ✓ right  reward 1.5 (choice_accuracy 1, think_format 0.5)  advantage +1.5  "
+    assert lines[2] == "MRI, Disease Diagnosis, all failed before exploration, explored in 3 attempts, 1 injected"
+    assert lines[3:5] == ["images", "/data/images/q2.png"]
+    assert lines[5:11] == ["prompt", "user: [image] What does q2 show?", "A) cyst", "B) tumour", "true answer", "A"]
+    assert lines[11:13] == ["teacher's hint 1", "Look at the rim."]
+    assert lines[14] == (
+        "rollout 1 of 4  ✓ correct  reward 1.5 (choice_accuracy 1, think_format 0.5)  advantage +1.5  "
         "gate open for 50% of tokens  37 tokens  ◆ injected, attempt 3"
     )
-    assert lines[13:15] == ["sampled under the hint (level 1)", "Look at the rim."]
+    assert lines[15:17] == ["sampled under the hint (level 1)", "Look at the rim."]
     assert "rollout 2" not in _text(console)
 
 

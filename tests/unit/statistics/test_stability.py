@@ -77,8 +77,8 @@ def test_measure_of_a_run() -> None:
         worst_drop=0.25,
         best_validation=0.625,
         last_validation=0.375,
-        dead_share_first=0.75,
-        dead_share_last=0.25,
+        all_failed_first=0.75,
+        all_failed_last=0.25,
         kl_last=0.5,
         reward_std_between_steps=pytest.approx(sqrt(0.6875 / 3)),
     )
@@ -88,7 +88,7 @@ def test_first_and_last_are_means_over_a_fifth() -> None:
     measured = measure(
         [{"exploration/all_failed_groups": share, "kl": share} for share in [1.0, 0.5] + [9.0] * 7 + [0.5] + [0.0]]
     )
-    assert (measured.dead_share_first, measured.dead_share_last, measured.kl_last) == (0.75, 0.25, 0.25)
+    assert (measured.all_failed_first, measured.all_failed_last, measured.kl_last) == (0.75, 0.25, 0.25)
 
 
 @pytest.mark.parametrize("metrics", [[], [{"step": 1}], [{"step": 1, "kl": None, "reward": nan}]])

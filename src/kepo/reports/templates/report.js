@@ -4,7 +4,7 @@
   if (!source) return;
   const { arms, runs, images, cards } = JSON.parse(source.textContent);
   const PAGE = 20;
-  const filters = ["arm", "run", "modality", "task", "right", "gate", "injected", "dead", "text"];
+  const filters = ["arm", "run", "modality", "task", "correct", "gate", "injected", "failed", "text"];
   const field = Object.fromEntries(filters.map((name) => [name, document.getElementById(`f-${name}`)]));
   const list = document.getElementById("cards");
   const count = document.getElementById("count");
@@ -38,22 +38,22 @@
   const hays = cards.map(haystack);
 
   const matches = (card, place) => {
-    for (const key of ["arm", "run", "modality", "task", "right"]) {
+    for (const key of ["arm", "run", "modality", "task", "correct"]) {
       if (field[key].value && String(card[key]) !== field[key].value) return false;
     }
     if (field.gate.value && (card.gate > 0 ? "open" : "closed") !== field.gate.value) return false;
     if (field.injected.checked && !card.injected) return false;
-    if (field.dead.checked && !card.dead) return false;
+    if (field.failed.checked && !card.failed) return false;
     return hays[place].includes(field.text.value.trim().toLowerCase());
   };
 
   const badge = (text, className) => make("li", text, className);
   const badges = (card) => {
-    const verdict = card.right === null ? badge("not judged") : card.right ? badge("✓ right", "right") : badge("✗ wrong", "wrong");
+    const verdict = card.correct === null ? badge("not scored") : card.correct ? badge("✓ correct", "correct") : badge("✗ incorrect", "incorrect");
     const gate = !card.gate ? "gate closed" : card.gate >= 1 ? "gate open" : `gate open for ${Math.round(100 * card.gate)} % of tokens`;
     const all = [verdict, badge(gate)];
     if (card.injected) all.push(badge(`◆ injected, attempt ${card.attempt ?? "?"}`, "special"));
-    if (card.dead) all.push(badge("dead group", "special"));
+    if (card.failed) all.push(badge("all-failed group", "special"));
     if (card.failure) all.push(badge(`nothing kept: ${card.failure}`));
     return add(make("ul", undefined, "badges"), ...all);
   };
@@ -88,7 +88,7 @@
   const draw = (card) => {
     const article = make("article", undefined, card.images.length ? "card" : "card plain");
     const body = make("div");
-    const where = [card.replicate, `update ${card.step}`, card.modality, card.task, `question ${card.id}`];
+    const where = [card.replicate, `step ${card.step}`, card.modality, card.task, `question ${card.id}`];
     add(body, make("h3", arms[card.arm]), make("p", where.filter(Boolean).join(" · "), "meta"), badges(card));
     const texts = make("dl");
     part(texts, "Question", card.question, "text");

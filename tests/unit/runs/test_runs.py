@@ -145,10 +145,12 @@ def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path, half: str) -
 def test_rollouts_come_in_the_order_of_steps_with_all_columns(tmp_path: Path) -> None:
     folder = tmp_path / "rollouts"
     folder.mkdir()
-    for step, columns in ((10, {"step": [10], "reward/new": [0.5]}), (2, {"step": [2]})):
-        pq.write_table(pa.table(columns), folder / f"step-{step:06d}.parquet")
-    (folder / "step-000003.tmp").write_text("half a file")
-    assert read_rollouts(tmp_path).to_pylist() == [{"step": 2, "reward/new": None}, {"step": 10, "reward/new": 0.5}]
+    for step, columns in ((10, {"reward/new": [0.5]}), (2, {})):
+        fixed = {"step": [step], "id": ["q"], "completion": ["x"], "injected": [False]}
+        pq.write_table(pa.table({**fixed, **columns}), folder / f"step-{step:06d}.parquet")
+    (folder / ".step-000003.parquet.17.partial").write_text("half a file")
+    found = read_rollouts(tmp_path, ["step", "reward/new"]).to_pylist()
+    assert found == [{"step": 2, "reward/new": None}, {"step": 10, "reward/new": 0.5}]
 
 
 def test_a_run_without_rollout_log_says_what_may_be_the_cause(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from kepo.errors import ConfigError
 from kepo.recipes.arguments import RunArguments
+from kepo.runs.folder import claim, older_run_set_aside
+from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.run_folder import MetricsFile, claim, describe, finish_manifest, older_run_set_aside, write_manifest
+from kepo.trainer.run_folder import MetricsFile
 
 
 def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
@@ -53,6 +55,8 @@ def _start_and_fail(folder: Path) -> None:
 def test_resume_finds_the_latest_checkpoint(tmp_path: Path) -> None:
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-15").mkdir()  # half of one: the run was killed while it saved
     assert claim(tmp_path, overwrite=False, resume="latest") == str(tmp_path / "checkpoint-10")
     assert claim(tmp_path, overwrite=False, resume=str(tmp_path / "checkpoint-5")) == str(tmp_path / "checkpoint-5")
     with pytest.raises(ConfigError, match="no checkpoint"):

@@ -1,0 +1,142 @@
+"""The rollout log: every rollout of every optimizer step, as Parquet in the run folder.
+
+One file per generation batch, named by the optimizer step it was made for, written whole or not at all; a resumed run
+writes the same names again. Columns are described in `docs/rollout-log.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.errors import DataError
+from kepo.files import write_table
+from kepo.runs.folder import Run
+from kepo.runs.renamed import read_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROLLOUTS = "rollouts"
+REWARD = "reward/"
+"""What the column of a reward function begins with."""
+TEXTS = ("prompt", "completion", "question", "options", "images", "metadata", "hint", "hints_tried")
+"""The large columns."""
+_REQUIRED = ("step", "id", "completion", "injected")
+
+
+def rollout_schema(reward_names: Sequence[str]) -> pa.Schema:
+    """The columns of the log, in order; fixed, because a batch without any hint would get columns of type null."""
+    import pyarrow as pa
+
+    text, whole, number, flag = pa.string(), pa.int32(), pa.float32(), pa.bool_()
+    columns: list[tuple[str, pa.DataType]] = [
+        ("step", pa.int64()),
+        *((name, whole) for name in ("process", "row")),
+        *((name, text) for name in ("id", "modality", "task", "prompt", "completion", "question")),
+        ("options", pa.list_(text)),
+        ("answer", text),
+        ("tokens", whole),
+        *((f"{REWARD}{name}", number) for name in reward_names),
+        *((name, number) for name in ("reward", "advantage", "gate")),
+        *((name, flag) for name in ("group_all_failed", "injected")),
+        *((name, whole) for name in ("attempt", "attempts")),
+        ("hint", text),
+        ("hint_level", whole),
+        ("hints_tried", pa.list_(text)),
+        ("leaked_hints", whole),
+        ("exploration_failure", text),
+        ("images", pa.list_(text)),
+        ("metadata", text),
+    ]
+    return pa.schema(columns)
+
+
+def write_rollouts(folder: Path, step: int, rows: Sequence[Mapping[str, Any]], reward_names: Sequence[str]) -> Path:
+    """Write the rollouts of one optimizer step, all processes together.
+
+    Args:
+        folder: The run folder.
+        step: Optimizer step, from 1.
+        rows: A record per rollout, with the columns of `rollout_schema`.
+        reward_names: Names of the reward functions.
+    """
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(list(rows), schema=rollout_schema(reward_names))
+    return write_table(table, folder / ROLLOUTS / f"step-{step:06d}.parquet")
+
+
+def rollout_files(folder: str | Path) -> dict[int, Path]:
+    """Optimizer step -> file of the rollout log, in the order of steps; empty where there is no log."""
+    return {int(file.stem[5:]): file for file in sorted((Path(folder) / ROLLOUTS).glob("step-*.parquet"))}
+
+
+def read_rollouts(
+    folder: str | Path, columns: Sequence[str] | None = None, *, step: int | None = None, texts: bool = True
+) -> pa.Table:
+    """The rollouts of a run in the order of steps, processes and rows.
+
+    Columns that the run's version did not write are null.
+
+    Args:
+        folder: The run folder.
+        columns: Read these only; None for all.
+        step: Read this optimizer step only; None for all.
+        texts: Read the large columns too (`TEXTS`), where `columns` is None.
+
+    Raises:
+        DataError: There is no rollout log, none of this step, or a file of it is damaged or no rollout log.
+    """
+    import pyarrow as pa
+
+    files = rollout_files(folder)
+    if not files:
+        raise DataError(
+            f"{folder} has no rollout log ({ROLLOUTS}/step-*.parquet); was it run with rollout_log=false, or has it "
+            "just begun?"
+        )
+    if step is not None and step not in files:
+        raise DataError(f"{folder} has no rollouts of step {step}; there are those of {_ranges(list(files))}.")
+    chosen = list(files.values()) if step is None else [files[step]]
+    return pa.concat_tables([_read(file, columns, texts) for file in chosen], promote_options="default")
+
+
+def _read(file: Path, columns: Sequence[str] | None, texts: bool) -> pa.Table:
+    import pyarrow.compute as pc
+
+    advice = "delete it to see the other steps"
+    without = () if texts or columns else TEXTS
+    table = read_columns(file, rollout_schema(()), _REQUIRED, advice, columns, without)
+    if {"process", "row"} <= set(table.column_names):
+        table = table.take(pc.sort_indices(table, [("process", "ascending"), ("row", "ascending")]))
+    return table
+
+
+def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:
+    """Whether the reward that says what is correct reached its threshold; None where it does not apply.
+
+    Args:
+        run: Says which reward, and the threshold.
+        rollout: A row of its log.
+    """
+    name = run.setting("training", "correctness_reward")
+    column = f"{REWARD}{name}" if name else next((key for key in rollout if key.startswith(REWARD)), "")
+    reward = rollout.get(column)
+    if reward is None or math.isnan(reward):
+        return None
+    # The log holds float32, in which a reward of 0.7 is a little less.
+    return bool(reward >= run.setting("training", "correctness_threshold", 1.0) - 1e-6)
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """ "1-10, 12": sorted numbers, runs of them joined."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in runs[:20])
