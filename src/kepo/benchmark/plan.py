@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.benchmark.arms import RELIABLE, Arm
-from kepo.recipes.files import find_recipe, read_recipe
+from kepo.recipes.files import read_recipes
 
 DATA = "data"
 MODELS = "models"
@@ -107,7 +107,7 @@ class RunPlan:
         """What must be the same for a finished run to count as this one, wherever the study lies; survives JSON."""
         settings = {name: value for name, value in asdict(self.settings).items() if name not in ("bases", "seeds")}
         overrides = replace(self, study=Path()).overrides()
-        recipe = None if self.arm.recipe is None else read_recipe(find_recipe(f"phantom/{self.arm.recipe}"))
+        recipe = None if self.arm.recipe is None else read_recipes(f"phantom/{self.arm.recipe}")
         return {"recipe": recipe, "overrides": overrides, "settings": settings}
 
 

@@ -1,10 +1,12 @@
-"""`kepo plan RECIPE [--field value ...]`."""
+"""`kepo plan RECIPE... [--field value ...]`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from kepo.cli.train import Recipes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`kepo recipes`).")],
+    recipes: Recipes,
     gpus: Annotated[int | None, typer.Option(help="GPUs; default: those of --accelerate-config, or 1.", min=1)] = None,
     gpu_memory: Annotated[float, typer.Option(help="Memory of one GPU in GiB.", min=1.0)] = 80.0,
     accelerate_config: Annotated[
@@ -24,7 +25,7 @@ def plan(
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt beside its image.", min=1)] = 256,
 ) -> None:
-    """Memory per GPU that a recipe needs, whether it fits, and what would make it fit; `--field value` as in `train`.
+    """Memory per GPU that a recipe needs, whether it fits, and what would make it fit; arguments as in `train`.
 
     Nothing is loaded or downloaded but configs. The sizes of Qwen3-VL (2B, 4B, 8B, 32B, 30B-A3B, 235B-A22B) come with
     the package. Exit code 1 when it does not fit.
@@ -32,12 +33,14 @@ def plan(
     from rich.console import Console
 
     from kepo.planning.recipes import load_for_gpu, plan_recipe
+    from kepo.recipes.files import split_arguments
 
+    names, overrides = split_arguments(recipes)
     launch = _launch(accelerate_config, gpus)
     console = Console()
     with console.status("Reading configs and counting parameters"):
-        planned = plan_recipe(load_for_gpu(recipe, context.args), launch, gpu_memory, prompt_tokens)
-    _show(console, recipe, planned)
+        planned = plan_recipe(load_for_gpu(names, overrides), launch, gpu_memory, prompt_tokens)
+    _show(console, " ".join(names), planned)
     if not planned.memory.fits:
         _show_advice(console, planned)
         raise typer.Exit(1)

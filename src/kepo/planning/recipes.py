@@ -29,18 +29,18 @@ class RecipePlan:
     schedule: Schedule | None
 
 
-def load_for_gpu(name: str, overrides: Sequence[str] = ()) -> Any:
+def load_for_gpu(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Any:
     """A recipe (`kepo.recipes.recipe.load_recipe`) as a machine with GPUs reads it, also where there is none.
 
     Without accelerator a recipe that says nothing of bfloat16 trains in float32; with one, TRL's default is bfloat16.
     """
-    from kepo.recipes.files import find_recipe, read_recipe
+    from kepo.recipes.files import read_recipes
     from kepo.recipes.recipe import load_recipe
 
     given = {word[2:].split("=")[0] for word in overrides if word.startswith("--")}
-    if {"bf16", "fp16", "no_bf16"} & (given | read_recipe(find_recipe(name)).keys()):
-        return load_recipe(name, overrides)
-    return load_recipe(name, [*overrides, "--bf16", "true"])
+    if {"bf16", "fp16", "no_bf16"} & (given | read_recipes(names).keys()):
+        return load_recipe(names, overrides)
+    return load_recipe(names, [*overrides, "--bf16", "true"])
 
 
 def plan_recipe(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> RecipePlan:

@@ -30,6 +30,9 @@ from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.types import Question
 
+RECIPE = "recipe.yaml"
+"""File of a run folder: what its recipes and its command line said, as one recipe."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -75,6 +78,7 @@ def train(recipe: Recipe, callbacks: Sequence[Callable[[Any], TrainerCallback]] 
     if trainer.is_world_process_zero():
         manifest = run_folder.describe(_parts(recipe), recipe.training.seed, device)
         run_folder.write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
+        (folder / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
@@ -244,7 +248,7 @@ def _quantization(settings: TeacherArguments) -> Any:
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
     return {
-        "recipe": {"source": str(recipe.source)},
+        "recipe": {"source": recipe.source},
         "run": recipe.run,
         "training": recipe.training,
         "model": recipe.model,

@@ -10,7 +10,7 @@ from trl.experimental.gold import GOLDConfig
 from trl.trainer.utils import RepeatSampler
 
 from kepo.planning.settings import schedule_of
-from kepo.recipes.files import find_recipe, read_recipe, shipped_recipes
+from kepo.recipes.files import read_recipes, shipped_recipes
 from kepo.recipes.recipe import Recipe, load_recipe
 from kepo.rewards import get_rewards
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
@@ -166,20 +166,10 @@ OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
 
 
 def test_our_own_arms_are_shipped() -> None:
-    arms = {
-        "kepo",
-        "kepo-lora",
-        "kepo-served",
-        "kepo-vllm-colocate",
-        "kepo-vllm-server",
-        "kepo-resample",
-        "kepo-uniform",
-        "hints-only",
-        "grpo",
-        "grpo-lora",
-        "grpo-gated",
-    }
-    assert {f"kepo/{arm}" for arm in arms | {"grpo-uniform", "opd", "sft"}} == set(OWN)
+    served = {"kepo/kepo-served", "kepo/kepo-vllm-colocate", "kepo/kepo-vllm-server"}
+    arms = {name.removeprefix("arms/") for name in shipped_recipes() if name.startswith("arms/")}
+    assert {"grpo", "grpo-gated", "grpo-uniform", "hints-only", "kepo", "kepo-resample", "opd", "sft"} < arms
+    assert served | {f"kepo/{arm}{variant}" for arm in arms for variant in ("", "-lora")} == set(OWN)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -198,14 +188,14 @@ def test_our_own_settings_hold_for_every_arm(name: str) -> None:
 
 
 def test_our_own_arms_differ_in_their_arm_only() -> None:
-    kepo, grpo = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe("kepo/grpo"))
+    kepo, grpo = read_recipes("kepo/kepo"), read_recipes("kepo/grpo")
     different = {name for name in kepo.keys() | grpo.keys() if kepo.get(name) != grpo.get(name)}
     assert different == {"output_dir", "exploration", "distillation_weight", "gate"}
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
 def test_the_variants_with_vllm_differ_in_who_makes_the_rollouts_only(mode: str) -> None:
-    plain, vllm = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe(f"kepo/kepo-vllm-{mode}"))
+    plain, vllm = read_recipes("kepo/kepo"), read_recipes(f"kepo/kepo-vllm-{mode}")
     different = {name for name in plain.keys() | vllm.keys() if plain.get(name) != vllm.get(name)}
     assert {name for name in different if "vllm" not in name} == {"output_dir"}
     training = load_recipe(f"kepo/kepo-vllm-{mode}").training

@@ -8,7 +8,7 @@ import pytest
 from trl import SFTConfig
 
 from kepo.errors import ConfigError
-from kepo.recipes.files import find_recipe, read_recipe, shipped_recipes
+from kepo.recipes.files import read_recipes, shipped_recipes
 from kepo.recipes.recipe import field_tables, load_recipe, own_fields
 from kepo.trainer.config import KEPOConfig
 
@@ -36,8 +36,8 @@ def test_every_arm_is_shipped_and_is_what_its_name_says(setting: str, arm: str) 
 
 
 def test_arms_of_one_setting_differ_in_their_arm_only() -> None:
-    kepo = read_recipe(find_recipe("medical/kepo"))
-    grpo = read_recipe(find_recipe("medical/grpo"))
+    kepo = read_recipes("medical/kepo")
+    grpo = read_recipes("medical/grpo")
     different = {name for name in kepo.keys() | grpo.keys() if kepo.get(name) != grpo.get(name)}
     assert different == {"output_dir", "exploration", "distillation_weight", "gate"}
 

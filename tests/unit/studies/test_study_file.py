@@ -119,7 +119,7 @@ def test_shipped_studies_can_be_read_and_are_no_recipes() -> None:
     assert shipped_studies() == ["studies/medical-small", "studies/paper"]
     for name in shipped_studies():
         for arm in read_study(name).arms:
-            assert find_recipe(arm.recipe).is_file()
+            assert find_recipe(arm.recipe)
     assert not [name for name in shipped_recipes() if name.startswith("studies")]
 
 
