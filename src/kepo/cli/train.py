@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Recipes = Annotated[
     list[str],
     typer.Argument(
-        metavar="RECIPE... [--field value ...]",
+        metavar="RECIPE",
         help="YAML files, or names of shipped recipes (`kepo recipes`), then fields.",
         show_default=False,
     ),

@@ -104,7 +104,7 @@ def find_recipe(name: str) -> list[Path]:
 
 
 def label(name: str) -> str:
-    """What a recipe is called in tables and folders: the last part of its name; for a suite's `_base` the suite's name."""
+    """What a recipe is called in tables and folders: the last part of its name; a suite's `_base` as the suite."""
     path = Path(name.removesuffix(".yaml"))
     return path.absolute().parent.name if path.name == _BASE else path.name.removeprefix("_")
 
