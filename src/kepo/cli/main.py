@@ -31,8 +31,7 @@ _COMMANDS = {
     "models": ("models", "app", "Write a starting model, without a model hub."),
     "prepare": ("prepare_sources", "app", "Split a data set and write it as files."),
 }
-_TAKES_FIELDS = {"ignore_unknown_options": True}
-_SETTINGS = {name: _TAKES_FIELDS for name in ("train", "plan", "recipes")}
+_TAKES_FIELDS = ("train", "plan", "recipes")
 
 
 class _ImportedOnUse(TyperGroup):
@@ -49,7 +48,8 @@ class _ImportedOnUse(TyperGroup):
             if isinstance(target, typer.Typer):
                 holder.add_typer(target, name=cmd_name)
             else:
-                holder.command(name=cmd_name, context_settings=_SETTINGS.get(cmd_name))(target)
+                settings = {"ignore_unknown_options": cmd_name in _TAKES_FIELDS}
+                holder.command(name=cmd_name, context_settings=settings)(target)
             self.commands |= get_group(holder).commands
         return super().get_command(ctx, cmd_name)
 

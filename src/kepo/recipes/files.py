@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -39,16 +40,27 @@ RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package: files, and what `parts_of` joins."""
-    written = {name for name in _shipped_files() if not Path(name).name.startswith("_")}
+    written = {name for name in shipped_files() if not Path(name).name.startswith("_") and _folder(name) != STUDIES}
     arms = [Path(name).name for name in written if name.startswith(f"{ARMS}/")]
     joined = {f"{suite}/{arm}" for suite in suites() for arm in arms}
-    varied = {f"{name}-{variant}" for name in joined for variant in variants(name.split("/")[0])}
+    varied = {f"{name}-{variant}" for name in joined for variant in variants(_folder(name))}
     return sorted(written | joined | varied)
+
+
+def shipped_files() -> list[str]:
+    """Names of the files that come with the package: recipes, their `_base` and `_VARIANT` files, and studies."""
+    names = sorted(str(path.relative_to(_root()).with_suffix("")) for path in _root().rglob("*.yaml"))
+    return [name for name in names if _folder(name) != _ACCELERATE]
+
+
+def first_comment(name: str) -> str:
+    """The first line of a shipped file, which says what it is."""
+    return _shipped(name).read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
 
 
 def suites() -> list[str]:
     """Names of the shipped suites: a `_base` with data, models and schedule that any arm can be joined with."""
-    return sorted(name.split("/")[0] for name in _shipped_files() if name.endswith(f"/{_BASE}") and _joins(name))
+    return sorted(_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name))
 
 
 def variants(suite: str) -> list[str]:
@@ -79,7 +91,7 @@ def parts_of(name: str) -> list[str]:
 
 
 def _joins(name: str) -> bool:
-    suite = name.split("/")[0]
+    suite = _folder(name)
     return suite != _SPELLED_OUT and _shipped(f"{suite}/{_BASE}").is_file()
 
 
@@ -98,8 +110,10 @@ def find_recipe(name: str) -> list[Path]:
     paths = [path for path in found if path is not None]
     if paths:
         return paths
+    close = difflib.get_close_matches(name, shipped_recipes())
+    advice = f"Did you mean {' or '.join(close)}? " if close else ""
     raise ConfigError(
-        f"There is no recipe {name!r}: neither a file, nor one of {', '.join(shipped_recipes())} (`kepo recipes`)."
+        f"There is no recipe {name!r}: neither a file nor a shipped name. {advice}`kepo recipes` lists those there are."
     )
 
 
@@ -217,9 +231,8 @@ def _shipped(name: str) -> Path:
     return _root() / f"{name.removesuffix('.yaml')}.yaml"
 
 
-def _shipped_files() -> list[str]:
-    names = (path.relative_to(_root()).with_suffix("") for path in _root().rglob("*.yaml"))
-    return [str(name) for name in names if name.parts[0] not in (STUDIES, _ACCELERATE)]
+def _folder(name: str) -> str:
+    return name.split("/")[0]
 
 
 def _root() -> Path:

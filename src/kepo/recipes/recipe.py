@@ -7,9 +7,10 @@ name the file and the field.
 from __future__ import annotations
 
 import difflib
+import json
 from argparse import ArgumentError, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -53,6 +54,13 @@ class Recipe:
     def peft_config(self) -> Any:
         """The adapter's settings as PEFT takes them; None when all weights are trained."""
         return get_peft_config(self.model)
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Every field and its value, by the part that holds it, as plain data; secrets of TRL's fields are hidden."""
+        parts = {"run": self.run, "model": self.model, "data": self.data, "teacher": self.teacher}
+        plain = {name: asdict(part) for name, part in parts.items()} | {"training": self.training.to_dict()}
+        values: dict[str, dict[str, Any]] = json.loads(json.dumps(plain, default=str))
+        return values
 
     def as_yaml(self) -> str:
         """`said` as one recipe file that gives this recipe again, whatever it is called and wherever it lies."""

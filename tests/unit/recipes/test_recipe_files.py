@@ -46,7 +46,7 @@ def test_a_name_with_a_file_is_that_file() -> None:
 
 @pytest.mark.parametrize("name", ["paper/kepo", "kepo/magic", "kepo/kepo-base", "smollm2/kepo-lora", "nowhere/kepo"])
 def test_what_cannot_be_joined_is_no_recipe(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"There is no recipe '{name}'.*smollm2/kepo"):
+    with pytest.raises(ConfigError, match=f"There is no recipe '{name}'.*`kepo recipes` lists"):
         read_recipes(name)
 
 
