@@ -79,8 +79,8 @@ def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
     schedule = planned.schedule
     if schedule is not None:
         console.print(
-            f"{schedule.prompts_per_update:g} questions an update, {schedule.updates_per_epoch} updates an epoch "
-            f"({schedule.left_out} questions of each epoch left out), {schedule.updates} updates in all"
+            f"{schedule.prompts_per_step:g} questions a step, {schedule.steps_per_epoch} steps an epoch "
+            f"({schedule.left_out} questions of each epoch left out), {schedule.steps} steps in all"
         )
     console.print(_verdict(memory), style="green" if memory.fits else "red")
 
@@ -90,7 +90,7 @@ _TOTALS = {
     "rollouts": "during rollouts",
     "hints": "while the teacher writes hints",
     "scoring": "while the teacher scores",
-    "update": "during the update",
+    "step": "during the optimizer step",
 }
 
 

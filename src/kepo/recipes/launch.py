@@ -211,7 +211,7 @@ def load_teacher(
 
 def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
     assert settings.teacher_model_name_or_path is not None
-    for name in ("teacher_device", "teacher_load_in_4bit", "teacher_load_in_8bit"):
+    for name in ("teacher_device", "teacher_load_in_4bit"):
         if getattr(settings, name):
             raise ConfigError(
                 f"{name} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
@@ -233,17 +233,11 @@ def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] 
 
 
 def _quantization(settings: TeacherArguments) -> Any:
-    if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
-        raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
-    if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):
+    if not settings.teacher_load_in_4bit:
         return None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
-        load_in_4bit=settings.teacher_load_in_4bit,
-        load_in_8bit=settings.teacher_load_in_8bit,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:

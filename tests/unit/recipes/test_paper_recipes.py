@@ -125,7 +125,7 @@ def test_supervised_training_answers_without_reasoning() -> None:
     assert recipe.data.num_train == 600
 
 
-# arm -> GPUs -> prompts of an update, updates of an epoch, updates, questions left out of an epoch
+# arm -> GPUs -> prompts of a step, steps of an epoch, steps, questions left out of an epoch
 BATCHES = {
     "kepo-tau1": {1: (2, 300, 1500, 0), 4: (8, 75, 375, 0), 8: (16, 37, 185, 8)},
     "grpo": {1: (2, 300, 1500, 0), 4: (8, 75, 375, 0), 8: (16, 37, 185, 8)},
@@ -137,12 +137,12 @@ BATCHES = {
 
 @pytest.mark.parametrize("gpus", [1, 4, 8])
 @pytest.mark.parametrize("arm", BATCHES)
-def test_two_prompts_per_gpu_and_update(arm: str, gpus: int) -> None:
+def test_two_prompts_per_gpu_and_step(arm: str, gpus: int) -> None:
     schedule = schedule_of(load_recipe(f"paper/{arm}"), gpus)
     assert schedule is not None
-    expected = (schedule.prompts_per_update, schedule.updates_per_epoch, schedule.updates, schedule.left_out)
+    expected = (schedule.prompts_per_step, schedule.steps_per_epoch, schedule.steps, schedule.left_out)
     assert expected == BATCHES[arm][gpus]
-    assert schedule.prompts_per_update == 2 * gpus
+    assert schedule.prompts_per_step == 2 * gpus
 
 
 @pytest.mark.parametrize("gpus", [1, 4, 8])
@@ -159,7 +159,7 @@ def test_the_arithmetic_is_that_of_trls_sampler(gpus: int) -> None:
     schedule = schedule_of(load_recipe("paper/kepo-tau1"), gpus)
     assert schedule is not None
     # A dataloader batch of TRL holds a whole generation batch, once for every micro-batch.
-    assert len(sampler) // (micro * steps * gpus) == schedule.updates_per_epoch * args.gradient_accumulation_steps
+    assert len(sampler) // (micro * steps * gpus) == schedule.steps_per_epoch * args.gradient_accumulation_steps
 
 
 OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
@@ -221,5 +221,5 @@ def test_the_lora_variant_is_for_one_gpu() -> None:
     assert recipe.teacher.teacher_load_in_4bit
     schedule = schedule_of(recipe, 1)
     assert schedule is not None
-    assert schedule.prompts_per_update == 8
+    assert schedule.prompts_per_step == 8
     assert load_recipe("kepo/kepo").peft_config() is None
