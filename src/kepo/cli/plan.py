@@ -11,7 +11,6 @@ from kepo.cli.train import Recipes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.planning.launch import Launch
     from kepo.planning.memory import MemoryPlan
     from kepo.planning.recipes import RecipePlan
 
@@ -32,11 +31,12 @@ def plan(
     """
     from rich.console import Console
 
+    from kepo.planning.launch import read_launch
     from kepo.planning.recipes import load_for_gpu, plan_recipe
     from kepo.recipes.files import split_arguments
 
     names, overrides = split_arguments(recipes)
-    launch = _launch(accelerate_config, gpus)
+    launch = read_launch(accelerate_config, gpus)
     console = Console()
     with console.status("Reading configs and counting parameters"):
         planned = plan_recipe(load_for_gpu(names, overrides), launch, gpu_memory, prompt_tokens)
@@ -44,16 +44,6 @@ def plan(
     if not planned.memory.fits:
         _show_advice(console, planned)
         raise typer.Exit(1)
-
-
-def _launch(config: str | None, gpus: int | None) -> Launch:
-    from kepo.planning.launch import default_launch, read_launch
-
-    if config is None:
-        return default_launch(gpus or 1)
-    from kepo.recipes.accelerate_files import config_file
-
-    return read_launch(config_file(config), gpus)
 
 
 def _show(console: Console, recipe: str, planned: RecipePlan) -> None:

@@ -63,11 +63,11 @@ def test_a_cache_of_the_papers_rollouts() -> None:
 def test_an_arm_without_teacher_has_none() -> None:
     plan = plan_memory(settings("paper/grpo"))
     assert not [name for name in parts(plan) if "teacher" in name]
-    assert plan.phases == ("rollouts", "update")
+    assert plan.phases == ("rollouts", "step")
 
 
 def test_supervised_training_has_no_rollouts() -> None:
-    assert plan_memory(settings("paper/sft")).phases == ("update",)
+    assert plan_memory(settings("paper/sft")).phases == ("step",)
 
 
 def test_a_reference_is_loaded_when_beta_is_above_zero() -> None:
