@@ -50,7 +50,7 @@ class _ImportedOnUse(TyperGroup):
             else:
                 settings = {"ignore_unknown_options": cmd_name in _TAKES_FIELDS}
                 holder.command(name=cmd_name, context_settings=settings)(target)
-            self.commands |= get_group(holder).commands
+            self.commands.update(get_group(holder).commands)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

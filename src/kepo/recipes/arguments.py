@@ -17,7 +17,7 @@ class RunArguments:
 
     method: str = field(default="kepo", metadata={"help": "'kepo' (every arm with rollouts) or 'sft'."})
     arm: str | None = field(
-        default=None, metadata={"help": "Name of the method in tables and reports; default: the recipe's file name."}
+        default=None, metadata={"help": "Name of the method in tables and reports; default: the last recipe's name."}
     )
     replicate: str | None = field(
         default=None,
