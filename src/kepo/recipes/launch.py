@@ -173,8 +173,8 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
         if not args.uses_teacher_scores and args.hint_bank is not None:
             return None
         raise ConfigError(
-            "This arm needs a teacher (distillation loss or hints). Set teacher_model_name_or_path, or switch both off: "
-            "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
+            "This arm needs a teacher (distillation loss or hints). Set teacher_model_name_or_path, or switch both "
+            "off: distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
     return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
 
