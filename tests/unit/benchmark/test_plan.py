@@ -104,7 +104,7 @@ def test_a_run_stays_the_same_when_the_study_is_moved_or_grows(same: RunPlan) ->
 
 def test_a_run_of_a_recipe_that_was_changed_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PLAN.identity()
-    monkeypatch.setattr("kepo.benchmark.plan.read_recipe", lambda path: {"learning_rate": 1.0})
+    monkeypatch.setattr("kepo.benchmark.plan.read_recipes", lambda names: {"learning_rate": 1.0})
     assert PLAN.identity() != before
     assert PLAN.identity()["recipe"] == {"learning_rate": 1.0}
 
