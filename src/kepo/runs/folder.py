@@ -110,7 +110,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give run folders, or a folder that holds some.")
-        # A hidden folder holds an older run that is about to be deleted, or one being written; trial runs are no results.
+        # A hidden folder holds an older run that is about to be deleted, or one being written; trial runs are none.
         files = [
             file
             for file in sorted(path.rglob(MANIFEST))

@@ -220,7 +220,7 @@ def check_recipes(plans: Sequence[RunPlan]) -> None:
         # Runs of an arm and model differ in values only.
         if (plan.arm.name, plan.model.name) not in seen:
             seen.add((plan.arm.name, plan.model.name))
-            check_recipe(plan.recipe_file)
+            check_recipe(str(plan.recipe_file))
             _check_model(plan)
 
 
