@@ -28,10 +28,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from kepo.models.llava import LlavaSize, build_llava
 from kepo.objective.divergence import OutputHead, chunked_divergence
-from kepo.planning import activations, head
+from kepo.planning import activations
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
-from kepo.planning.architecture import Architecture, load_architecture, measure_architecture
-from kepo.planning.published import published_config
+from kepo.planning.architecture import Architecture, load_architecture, measure_architecture, published_config
 from kepo.types import Question
 
 MODES: dict[str, tuple[torch.dtype, Precision]] = {
@@ -259,7 +258,7 @@ def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.de
         weight.grad = student.grad = None
 
     label = f"{tokens} tokens, vocabulary {vocab}"
-    predicted = head.divergence_bytes(chunk, tokens, hidden, vocab, weight=4)
+    predicted = activations.divergence_bytes(chunk, tokens, hidden, vocab, weight=4)
     yield Row(
         label,
         f"divergence, chunks of {chunk}",
@@ -276,7 +275,7 @@ def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.de
         model(states, labels=ids, fused_lm_head=True).log_probs.sum().backward()
         weight.grad = states.grad = None
 
-    predicted = head.policy_head_bytes(tokens, hidden, vocab, 4, trainable=True)
+    predicted = activations.policy_head_bytes(tokens, hidden, vocab, 4, trainable=True)
     yield Row(label, "log-probabilities", predicted, peak_of(policy, device))
 
 
@@ -322,7 +321,9 @@ def training_rows(
         sizes.parameters * 2
         + activations_of(sizes, rows, tokens, image_size, BFLOAT16, checkpointing=True)
         + activations.decoder_layer_bytes(sizes.decoder, rows * tokens, BFLOAT16)
-        + head.policy_head_bytes(rows * tokens // 2, sizes.decoder.hidden, sizes.decoder.vocab, 2, trainable=True)
+        + activations.policy_head_bytes(
+            rows * tokens // 2, sizes.decoder.hidden, sizes.decoder.vocab, 2, trainable=True
+        )
     )
     yield Row(name, "update: gradients, activations, logits (peak)", predicted, peak_of(step, device))
     model.zero_grad(set_to_none=True)

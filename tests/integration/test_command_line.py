@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from kepo.cli.main import app
 from kepo.runs import read_rollouts
 from tests.tiny_models import build_text_model, build_tokenizer
 
@@ -61,7 +64,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_describes_itself_is_protected_resumed_and_restarted(project: Path) -> None:
     done = _kepo("train", "recipe.yaml", cwd=project)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "dead groups" in done.stdout
+    assert "all-failed groups" in done.stdout
     assert "distillation loss" in done.stdout
     assert "Training on " in done.stdout
     run = project / "run"
@@ -203,10 +206,81 @@ def test_bad_input_is_one_clear_error_and_nothing_is_lost(project: Path, name: s
 
 
 def test_the_lists_of_recipes_and_fields(project: Path) -> None:
-    listed = _kepo("recipes", cwd=project)
-    assert "smollm2/kepo" in listed.stdout
-    assert "_base" not in listed.stdout
-    shown = _kepo("recipes", "smollm2/kepo", cwd=project)
-    assert "base:" in shown.stdout
+    listed = _kepo("recipes", cwd=project).stdout
+    for words in ("SUITE/_base arms/ARM", "smollm2 ", "arms/kepo ", "paper/kepo-tau1 ", "studies/paper ", "zero3-8gpu"):
+        assert words in listed
     found = _kepo("fields", "gate_threshold", cwd=project)
     assert "tau" in found.stdout
+
+
+def test_recipes_are_printed_merged_as_files_and_with_every_field(project: Path) -> None:
+    names = ("smollm2/_base", "arms/grpo")
+    merged = yaml.safe_load(_kepo("recipes", *names, cwd=project).stdout)
+    assert merged == yaml.safe_load(_kepo("recipes", "smollm2/grpo", cwd=project).stdout)
+    assert (merged["seed"], merged["distillation_weight"], merged["output_dir"]) == (42, 0.0, "runs/smollm2-grpo")
+    assert "learning_rate: 0.5" in _kepo("recipes", *names, "--learning_rate", "0.5", cwd=project).stdout
+    resolved = yaml.safe_load(_kepo("recipes", *names, "--resolved", cwd=project).stdout)
+    assert {name for name in merged if merged[name] != resolved[name]} == {"report_to"}  # TRL reads "none" as a list
+    assert (resolved["arm"], resolved["weight_decay"], resolved["teacher_batch_size"]) == ("grpo", 0.0, 8)
+    written = _kepo("recipes", "paper/_base", "arms/grpo", "--files", cwd=project).stdout
+    assert "# [P] single-source" in written
+    assert "# GRPO: reward only." in written
+
+
+@pytest.mark.slow
+def test_recipes_over_each_other_leave_one_recipe_that_runs_again(project: Path) -> None:
+    (project / "other.yaml").write_text("max_steps: 1\nseed: 7\n")
+    words = ["recipe.yaml", "arms/grpo", "other.yaml", "--learning_rate", "1e-3", "--output_dir", "composed"]
+    done = _kepo("train", *words, cwd=project)
+    assert done.returncode == 0, done.stderr[-3000:]
+    described = json.loads((project / "composed" / "run.json").read_text())
+    assert described["config"]["run"]["arm"] == "other"
+    assert described["stated"]["overrides"] == words[3:]
+    said = yaml.safe_load((project / "composed" / "recipe.yaml").read_text())
+    assert (said["distillation_weight"], said["seed"], said["learning_rate"]) == (0.0, 7, 0.001)
+    finished = _kepo("train", *words, "--continue", cwd=project)
+    assert "is finished with these settings" in finished.stdout
+
+    again = _kepo("train", "composed/recipe.yaml", "--output_dir", "composed-again", cwd=project)
+    assert again.returncode == 0, again.stderr[-3000:]
+    config, second = described["config"], json.loads((project / "composed-again" / "run.json").read_text())["config"]
+    ignored = {"output_dir", "logging_dir", "run_name"}
+    assert {n: v for n, v in second["training"].items() if n not in ignored} == {
+        n: v for n, v in config["training"].items() if n not in ignored
+    }
+    assert all(second[part] == config[part] for part in ("run", "model", "data", "teacher"))
+    rows = [read_rollouts(project / run).to_pylist() for run in ("composed", "composed-again")]
+    assert [row["completion"] for row in rows[0]] == [row["completion"] for row in rows[1]]
+
+
+COMMANDS = (
+    "train", "plan", "demo", "eval", "report", "study", "inspect", "recipes", "fields", "hints", "models", "prepare",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_listed_and_explains_itself(command: str) -> None:
+    runner = CliRunner()
+    listed = runner.invoke(app, ["--help"]).output
+    assert f"\n  {command} " in listed
+    helped = runner.invoke(app, [command, "--help"])
+    assert helped.exit_code == 0
+    assert f"{command} [OPTIONS]" in helped.output
+    # A sentence of its own, before its options.
+    assert len(helped.output.split("Options:")[0].split("\n\n")[1].strip()) > 20
+
+
+def test_a_misspelt_command_is_suggested_right() -> None:
+    result = CliRunner().invoke(app, ["trian"])
+    assert result.exit_code == 2
+    assert "Did you mean 'train'" in result.output
+
+
+def test_help_imports_neither_the_commands_nor_what_draws_tables() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from kepo.cli.main import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print([name for name in sys.modules if name.startswith(('rich', 'yaml', 'numpy', 'kepo.cli.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['kepo.cli.main']"

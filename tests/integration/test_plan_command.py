@@ -17,9 +17,9 @@ def test_the_papers_setting_fits_and_says_so() -> None:
     for words in (
         "8 GPUs, zero3",
         "teacher weights",
-        "during the update",
-        "16 questions an update",
-        "185 updates",
+        "during the optimizer step",
+        "16 questions a step",
+        "185 steps",
         "fits",
     ):
         assert words in result.output

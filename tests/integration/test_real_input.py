@@ -1,6 +1,6 @@
 """The shipped recipes on input that nobody here made: real medical images, and a real pretrained language model.
 
-Shortened to a few updates; the full recipes take minutes (README).
+Shortened to a few optimizer steps; the full recipes take minutes (README).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_from_real_images_to_a_trained_vision_language_model(
         result = train(load_recipe(f"medical/{arm}", [*data, *SHORT, "--per_device_train_batch_size", "8"]))
         assert (result.folder / "model.safetensors").is_file()
     small = ["--per_device_train_batch_size", "16", "--max_completion_length", "8", "--exploration_attempts", "1"]
-    # Two supervised steps teach no answers, so the gate is opened by hand to let the teacher term be seen.
+    # Two supervised steps teach no answers, so the gate is opened by hand to let the distillation loss be seen.
     result = train(load_recipe("medical/kepo", [*data, *SHORT, *small, "--gate", "always"]))
     logs = [log for log in result.history if "loss" in log]
     assert len(logs) == 2
@@ -60,7 +60,7 @@ def test_a_pretrained_language_model_on_reasoning_tasks(tmp_path: Path, monkeypa
     hints = ["--exploration_attempts", "2", "--hint_max_new_tokens", "16", "--max_steps", "1", "--num_train", "8"]
     result = train(load_recipe("smollm2/kepo", [*SHORT, *small, *hints, "--correctness_threshold", "2.0"]))
     log = next(log for log in result.history if "loss" in log)
-    # No reward reaches 2, so every group is dead: hints are written and tried, and nothing is kept.
+    # No reward reaches 2, so all groups fail: hints are written and tried, and nothing is kept.
     assert log["exploration/all_failed_groups"] == 1.0
     assert log["exploration/attempts"] == 2.0
     assert log["exploration/injected_share"] == 0.0

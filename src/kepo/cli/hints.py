@@ -37,8 +37,11 @@ app = typer.Typer(
 def write(
     dataset: Annotated[str | None, typer.Argument(help="File or folder of the questions.")] = None,
     from_recipe: Annotated[
-        str | None,
-        typer.Option(help="Questions, prompts, teacher and settings of this recipe's training, for what is left out."),
+        list[str] | None,
+        typer.Option(
+            help="Questions, prompts, teacher and settings of this recipe's training, for what is left out; given "
+            "several times: recipes over each other, as in `kepo train`."
+        ),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Folder or hub name of the teacher; with --teacher-url, its name there.")
@@ -85,7 +88,7 @@ def write(
 
     options = Options(
         dataset=dataset,
-        recipe=from_recipe,
+        recipes=from_recipe or (),
         data={
             "data_format": data_format,
             "modality": modality,

@@ -25,7 +25,7 @@ class Options:
     """The options as given, by the fields they set; None where left out, for the recipe's value or the default."""
 
     dataset: str | None
-    recipe: str | None
+    recipes: Sequence[str]
     data: Mapping[str, Any]  # fields of DataArguments
     teacher: Mapping[str, Any]  # fields of TeacherArguments
     hints: Mapping[str, Any]  # fields of FillSettings
@@ -77,7 +77,7 @@ def make_plan(options: Options) -> Plan:
     from kepo.data.images import check_images
     from kepo.evaluation.job import draw
 
-    base = _defaults(options) if options.recipe is None else _of_recipe(options)
+    base = _of_recipe(options) if options.recipes else _defaults(options)
     data = replace(base.data, **_given(options.data))
     teacher = replace(base.teacher, **_given(options.teacher))
     settings = replace(base.settings, batch_size=_batch(teacher), **_given(options.hints))
@@ -122,7 +122,7 @@ def _of_recipe(options: Options) -> _Base:
     from kepo.recipes.recipe import load_recipe
     from kepo.trainer.config import KEPOConfig
 
-    recipe = load_recipe(str(options.recipe), [] if options.dataset is None else ["--data_path", options.dataset])
+    recipe = load_recipe(options.recipes, [] if options.dataset is None else ["--data_path", options.dataset])
     training = recipe.training
     if not isinstance(training, KEPOConfig):
         raise ConfigError(f"{recipe.source} is of method 'sft', which uses no hints; name the recipe of a kepo arm.")

@@ -5,46 +5,73 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from kepo import __version__
-from kepo.cli.benchmark import app as benchmark_app
-from kepo.cli.demo import demo
-from kepo.cli.eval import evaluate
-from kepo.cli.fields import fields
-from kepo.cli.hints import app as hints_app
-from kepo.cli.inspect import inspect
-from kepo.cli.models import app as models_app
-from kepo.cli.plan import plan
-from kepo.cli.prepare import app as prepare_app
-from kepo.cli.prepare_sources import medmnist, slake, table, vqa_rad
-from kepo.cli.recipes import recipes
-from kepo.cli.report import report
-from kepo.cli.study import study
-from kepo.cli.train import train
 from kepo.errors import KepoError
 
+# Command -> its module below, the function or group of commands there, and what `kepo --help` says of it.
+_COMMANDS = {
+    "train": ("train", "train", "Train with recipes."),
+    "plan": ("plan", "plan", "Estimate the GPU memory that recipes need."),
+    "demo": ("demo", "demo", "Train and compare on PhantomVQA, the built-in benchmark."),
+    "eval": ("eval", "evaluate", "Ask models questions and print their accuracy."),
+    "report": ("report", "report", "Compare runs in one HTML file."),
+    "study": ("study", "study", "Train, choose and test arms with several seeds."),
+    "inspect": ("inspect", "inspect", "Show the steps, groups and rollouts of a run."),
+    "recipes": ("recipes", "recipes", "List the shipped recipes, or print some merged."),
+    "fields": ("fields", "fields", "List the fields of a recipe that are not TRL's own."),
+    "benchmark": ("benchmark", "app", "Write the questions and base models of PhantomVQA."),
+    "hints": ("hints", "app", "Write hints ahead of training, and show them."),
+    "models": ("models", "app", "Write a starting model, without a model hub."),
+    "prepare": ("prepare_sources", "app", "Split a data set and write it as files."),
+}
+_TAKES_FIELDS = ("train", "plan", "recipes")
+
+
+class _ImportedOnUse(TyperGroup):
+    """Commands whose modules are imported when they are called: `kepo --help` imports none of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, attribute, _ = _COMMANDS[cmd_name]
+            target = getattr(import_module(f"kepo.cli.{module}"), attribute)
+            holder = typer.Typer(rich_markup_mode=None)
+            if isinstance(target, typer.Typer):
+                holder.add_typer(target, name=cmd_name)
+            else:
+                settings = {"ignore_unknown_options": cmd_name in _TAKES_FIELDS}
+                holder.command(name=cmd_name, context_settings=settings)(target)
+            self.commands.update(get_group(holder).commands)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in _COMMANDS:  # then all are imported, so that similar names can be suggested
+            for name in _COMMANDS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in _COMMANDS.items()])
+
+
+# Plain help: rich's panels take longer to import than the rest of the command together.
 app = typer.Typer(
+    cls=_ImportedOnUse,
     help="KEPO: post-train language and vision-language models with a quality gate and knowledge-enhanced exploration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
-app.command()(demo)
-app.command(name="eval")(evaluate)
-app.command()(report)
-app.command()(study)
-app.command()(inspect)
-app.command()(recipes)
-app.command()(fields)
-app.add_typer(benchmark_app, name="benchmark")
-app.add_typer(hints_app, name="hints")
-app.add_typer(models_app, name="models")
-for prepare_source in (medmnist, vqa_rad, slake, table):
-    prepare_app.command()(prepare_source)
-app.add_typer(prepare_app, name="prepare")
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +82,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one message and exit code 2, not a traceback."""
+    """Entry point: errors that a user can fix are one message and exit code 2, not a traceback."""
     # Usage pings of the libraries underneath are network traffic that nobody asked for here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Fields that these libraries rename among themselves are nothing a user of this program can act on.

@@ -1,4 +1,4 @@
-"""`kepo plan RECIPE [--field value ...]`."""
+"""`kepo plan RECIPE... [--field value ...]`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kepo.cli.train import Recipes
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.planning.launch import Launch
     from kepo.planning.memory import MemoryPlan
     from kepo.planning.recipes import RecipePlan
 
 
 def plan(
-    context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`kepo recipes`).")],
+    recipes: Recipes,
     gpus: Annotated[int | None, typer.Option(help="GPUs; default: those of --accelerate-config, or 1.", min=1)] = None,
     gpu_memory: Annotated[float, typer.Option(help="Memory of one GPU in GiB.", min=1.0)] = 80.0,
     accelerate_config: Annotated[
@@ -24,33 +24,26 @@ def plan(
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt beside its image.", min=1)] = 256,
 ) -> None:
-    """Memory per GPU that a recipe needs, whether it fits, and what would make it fit; `--field value` as in `train`.
+    """Memory per GPU that a recipe needs, whether it fits, and what would make it fit; arguments as in `train`.
 
     Nothing is loaded or downloaded but configs. The sizes of Qwen3-VL (2B, 4B, 8B, 32B, 30B-A3B, 235B-A22B) come with
     the package. Exit code 1 when it does not fit.
     """
     from rich.console import Console
 
+    from kepo.planning.launch import read_launch
     from kepo.planning.recipes import load_for_gpu, plan_recipe
+    from kepo.recipes.files import split_arguments
 
-    launch = _launch(accelerate_config, gpus)
+    names, overrides = split_arguments(recipes)
+    launch = read_launch(accelerate_config, gpus)
     console = Console()
     with console.status("Reading configs and counting parameters"):
-        planned = plan_recipe(load_for_gpu(recipe, context.args), launch, gpu_memory, prompt_tokens)
-    _show(console, recipe, planned)
+        planned = plan_recipe(load_for_gpu(names, overrides), launch, gpu_memory, prompt_tokens)
+    _show(console, " ".join(names), planned)
     if not planned.memory.fits:
         _show_advice(console, planned)
         raise typer.Exit(1)
-
-
-def _launch(config: str | None, gpus: int | None) -> Launch:
-    from kepo.planning.launch import default_launch, read_launch
-
-    if config is None:
-        return default_launch(gpus or 1)
-    from kepo.recipes.accelerate_files import config_file
-
-    return read_launch(config_file(config), gpus)
 
 
 def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
@@ -76,8 +69,8 @@ def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
     schedule = planned.schedule
     if schedule is not None:
         console.print(
-            f"{schedule.prompts_per_update:g} questions an update, {schedule.updates_per_epoch} updates an epoch "
-            f"({schedule.left_out} questions of each epoch left out), {schedule.updates} updates in all"
+            f"{schedule.prompts_per_step:g} questions a step, {schedule.steps_per_epoch} steps an epoch "
+            f"({schedule.left_out} questions of each epoch left out), {schedule.steps} steps in all"
         )
     console.print(_verdict(memory), style="green" if memory.fits else "red")
 
@@ -87,7 +80,7 @@ _TOTALS = {
     "rollouts": "during rollouts",
     "hints": "while the teacher writes hints",
     "scoring": "while the teacher scores",
-    "update": "during the update",
+    "step": "during the optimizer step",
 }
 
 

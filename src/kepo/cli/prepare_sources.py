@@ -22,6 +22,7 @@ from kepo.cli.prepare import (
     Train,
     Validation,
     Workers,
+    app,
     run,
 )
 from kepo.errors import ConfigError
@@ -37,6 +38,7 @@ _ClosedOnly = Annotated[
 ]
 
 
+@app.command()
 def medmnist(
     out: Out,
     npz: Annotated[
@@ -79,6 +81,7 @@ def medmnist(
         run(medmnist_source([*(npz or []), *fetched], folder, seed, options_per_question), options)
 
 
+@app.command()
 def vqa_rad(
     out: Out,
     root: _Root = Path(),
@@ -103,6 +106,7 @@ def vqa_rad(
     run(vqa_rad_source(root, VqaChoice(closed_only), questions or (), images), options)
 
 
+@app.command()
 def slake(
     out: Out,
     root: _Root = Path(),
@@ -128,6 +132,7 @@ def slake(
     run(slake_source(root, VqaChoice(closed_only, language), questions or (), images), options)
 
 
+@app.command()
 def table(
     file: Annotated[Path, typer.Argument(help="A .csv, .tsv, .jsonl, .json or .parquet file.")],
     out: Out,

@@ -1,25 +1,60 @@
-"""`kepo recipes`: what comes with the package."""
+"""`kepo recipes [RECIPE... [--field value ...]]`: what comes with the package, and what recipes give together."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe.")] = None) -> None:
-    """List the shipped recipes, or print one to start your own from."""
-    root = Path(str(files("kepo.recipes")))
-    found = {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
-    if name is None:
-        for known, path in found.items():
-            if path.name.startswith("_"):
-                continue
-            first = path.read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{known:<24}{first.lstrip('# ') if first.startswith('#') else ''}")
-        return
-    if name not in found:
-        raise typer.BadParameter(f"no recipe {name!r}; there are {', '.join(found)}")
-    typer.echo(found[name].read_text(encoding="utf-8"), nl=False)
+def recipes(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE", help="Print these, merged, then fields, as for `kepo train`."),
+    ] = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="With the value of every field, TRL's too.")] = False,
+    as_files: Annotated[bool, typer.Option("--files", help="The files as they are written, with comments.")] = False,
+) -> None:
+    """List the shipped recipes, or print what one of them, or several over each other, say."""
+    from kepo.recipes.files import find_recipe, read_recipes, split_arguments
+
+    given, overrides = split_arguments(names or [])
+    if not given:
+        _list()
+    elif as_files:
+        for path in (path for name in given for path in find_recipe(name)):
+            typer.echo(f"# {path}\n{path.read_text(encoding='utf-8')}")
+    elif not (resolved or overrides):
+        _print(read_recipes(given))
+    else:
+        from kepo.recipes.recipe import load_recipe
+
+        recipe = load_recipe(given, overrides)
+        for part, values in recipe.values().items() if resolved else [("", recipe.said)]:
+            typer.echo(f"# {part}" if part else "", nl=bool(part))
+            _print(values)
+
+
+def _print(fields: Any) -> None:
+    import yaml
+
+    typer.echo(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _list() -> None:
+    from kepo.recipes.accelerate_files import config_names
+    from kepo.recipes.files import ARMS, STUDIES, first_comment, shipped_files, suites, variants
+
+    typer.echo("Suites: data, models and schedule. SUITE/ARM is `SUITE/_base arms/ARM`; SUITE/ARM-VARIANT goes on with")
+    typer.echo("SUITE/_VARIANT. Any recipes, shipped or your own, can be joined: later ones go over earlier ones.")
+    for suite in suites():
+        more = "".join(f" Variant: {variant}." for variant in variants(suite))
+        typer.echo(f"  {suite:<24}{first_comment(f'{suite}/_base')}{more}")
+    written = [name for name in shipped_files() if not name.split("/")[-1].startswith("_")]
+    titles = {ARMS: "Arms", "": "Recipes with settings of their own", STUDIES: "Studies, for `kepo study`"}
+    for folder, title in titles.items():
+        typer.echo(f"{title}:")
+        for name in written:
+            if folder == (name.split("/")[0] if name.startswith((ARMS, STUDIES)) else ""):
+                typer.echo(f"  {name:<24}{first_comment(name)}")
+    typer.echo(f"Accelerate configs, for `--accelerate-config`:\n  {', '.join(config_names())}")

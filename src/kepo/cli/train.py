@@ -1,4 +1,4 @@
-"""`kepo train RECIPE [--field value ...]`."""
+"""`kepo train RECIPE... [--field value ...]`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ import typer
 if TYPE_CHECKING:
     from kepo.recipes.launch import Result
 
+Recipes = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE",
+        help="YAML files, or names of shipped recipes (`kepo recipes`), then fields.",
+        show_default=False,
+    ),
+]
+
 # What the closing table shows, where the run logged it.
 _SHOWN = {
     "reward": "reward",
     "exploration/correct_before": "correct before exploration",
-    "exploration/all_failed_groups": "dead groups",
+    "exploration/all_failed_groups": "all-failed groups",
     "exploration/rescued_groups": "rescued of the explored groups",
     "exploration/attempts_per_rescue": "attempts per rescue",
     "exploration/tokens_per_rescue": "tokens per rescue",
@@ -37,8 +46,7 @@ _SHOWN = {
 
 
 def train(
-    context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`kepo recipes`).")],
+    recipes: Recipes,
     accelerate_config: Annotated[
         str | None,
         typer.Option(
@@ -54,38 +62,42 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train with a recipe; `--field value` sets any field of it (`kepo fields` lists those that are not TRL's)."""
-    overrides = list(context.args)
+    """Train with a recipe, or several: later ones go over earlier ones, and `--field value` over all.
+
+    `kepo fields` lists the fields that are not TRL's.
+    """
+    from kepo.recipes.files import split_arguments
+
+    names, overrides = split_arguments(recipes)
     if go_on:
         from kepo.recipes.continuing import how_to_continue, run_folder_of
-        from kepo.recipes.files import find_recipe
 
-        more = how_to_continue(recipe, overrides)
+        more = how_to_continue(names, overrides)
         if more is None:
-            typer.echo(f"{run_folder_of(find_recipe(recipe), overrides)} is finished with these settings.")
+            typer.echo(f"{run_folder_of(names, overrides)} is finished with these settings.")
             return
         overrides += more
     if accelerate_config is not None:
-        _launch(accelerate_config, recipe, overrides)
+        _launch(accelerate_config, names, overrides)
         return
     from accelerate import PartialState
 
     from kepo.recipes.launch import train as run
     from kepo.recipes.recipe import load_recipe
 
-    result = run(load_recipe(recipe, overrides))
+    result = run(load_recipe(names, overrides))
     _show(result)
     # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
     PartialState().destroy_process_group()
 
 
-def _launch(config: str, recipe: str, overrides: Sequence[str]) -> None:
+def _launch(config: str, names: Sequence[str], overrides: Sequence[str]) -> None:
     """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     from kepo.recipes.accelerate_files import config_file
 
-    arguments = ["--config_file", config_file(config), "-m", "kepo", "train", recipe, *overrides]
+    arguments = ["--config_file", config_file(config), "-m", "kepo", "train", *names, *overrides]
     launch_command(launch_command_parser().parse_args(arguments))
 
 

@@ -1,10 +1,10 @@
-"""Bytes that a forward pass keeps for its backward pass, and bytes of a key-value cache.
+"""Bytes that a forward pass keeps for its backward pass, of a key-value cache and of the output head.
 
 Counted from what the layers of transformers save: RMS-normalized decoders with gated MLPs (Qwen, Llama), and towers
 with LayerNorm (SigLIP, Qwen-VL). benchmarks/memory.py compares every formula with what autograd really keeps.
 
-Legend, all per token: H width, A heads x head width, K the same of keys, I width of the MLP; c bytes of a product's
-input, r bytes of the residual stream.
+Legend, all per token: H width, A heads x head width, K the same of keys, I width of the MLP; V the vocabulary;
+c bytes of a product's input, r bytes of the residual stream.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from kepo.planning.architecture import Decoder, Tower
 
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32
+# TRL's tiles (trl/kernels/chunked_logprob.py and trl/trainer/utils.py): tokens x vocabulary entries.
+TILE_TOKENS, TILE_VOCAB = 4096, 32768
+# Vocabulary-wide tensors of a chunk that the Jensen-Shannon divergence holds at once in its backward pass, as measured
+# by `python -m benchmarks.memory`.
+DIVERGENCE_TENSORS = 9.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +29,18 @@ class Precision:
         compute: Inputs of matrix products.
         residual: The residual stream.
         casts: Whether every product casts its own input (autocast over float32 weights); then the weights are cast too.
-        keys: Cached keys.
-        values: Cached values.
+        cached: Cached keys and values.
     """
 
     compute: int
     residual: int
     casts: bool = False
-    keys: int = 2
-    values: int = 2
+    cached: int = 2
 
 
-FLOAT32 = Precision(compute=4, residual=4, keys=4, values=4)
+FLOAT32 = Precision(compute=4, residual=4, cached=4)
 BFLOAT16 = Precision(compute=2, residual=2)
-AUTOCAST = Precision(compute=2, residual=4, casts=True, keys=4, values=4)
+AUTOCAST = Precision(compute=2, residual=4, casts=True, cached=4)
 """float32 weights under bfloat16 autocast: rotary positions leave the keys, and so the whole cache, in float32."""
 
 
@@ -101,4 +104,34 @@ def forward_bytes(decoder: Decoder, tokens: int, precision: Precision) -> int:
 def kv_cache_bytes(decoder: Decoder, rows: int, length: int, precision: Precision) -> int:
     """Keys and values of `rows` sequences of `length` tokens."""
     width = decoder.kv_heads * decoder.head_dim
-    return decoder.layers * rows * length * width * (precision.keys + precision.values)
+    return decoder.layers * rows * length * width * 2 * precision.cached
+
+
+def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, trainable: bool) -> int:
+    """Most that the policy's log-probabilities hold in their backward pass.
+
+    Args:
+        tokens: Of completions in a micro-batch.
+        hidden: H.
+        vocab: V.
+        compute: Bytes of a product's input.
+        trainable: Whether the head is trained: its gradient is summed in float32 then.
+    """
+    tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * compute
+    states = tokens * hidden * (compute + 4)  # hidden states, and their gradient
+    return tile + states + (vocab * hidden * 4 if trainable else 0)
+
+
+def divergence_bytes(chunk: int, tokens: int, hidden: int, vocab: int, weight: int, copies: int = 0) -> int:
+    """Most that the divergence holds in its backward pass.
+
+    Args:
+        chunk: Tokens whose vocabulary is expanded at once.
+        tokens: Gated tokens of a micro-batch, at most.
+        hidden: H of the student.
+        vocab: V.
+        weight: Bytes of the head's weight, whose gradient is summed over chunks; 0 when the head is frozen.
+        copies: Bytes per weight of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
+    """
+    wide = int(DIVERGENCE_TENSORS * min(chunk, tokens) * vocab * 4)
+    return wide + vocab * hidden * (weight + copies)

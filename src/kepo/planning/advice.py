@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kepo.planning.launch import Launch
 from kepo.planning.memory import MemoryPlan, plan_memory
-from kepo.planning.settings import Adapter, PlanSettings
+from kepo.planning.settings import Adapter, PlanSettings, TeacherSettings
 
 _RANK = 32
 
@@ -51,65 +51,37 @@ def combined_changes(settings: PlanSettings) -> list[Advice]:
 
 
 def _changes(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
-    for change in _CHANGES:
-        yield from change(s)
-
-
-def _spread(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
-    for gpus in (4, 8):
-        if gpus > s.launch.gpus or (gpus == s.launch.gpus and s.launch.parameter_shards == 1):
-            yield f"--accelerate-config zero3-{gpus}gpu", replace(s, launch=Launch("zero3", gpus))
-
-
-def _checkpointing(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    """Every single change that the settings leave, in words and done."""
     if not s.checkpointing:
         yield "gradient_checkpointing: true", replace(s, checkpointing=True)
-
-
-def _micro_batch(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
     if s.micro_batch > 1 and s.micro_batch % 2 == 0:
         half, twice = s.micro_batch // 2, s.accumulation * 2
         words = f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {twice}"
         yield words, replace(s, micro_batch=half, accumulation=twice)
-
-
-def _teacher(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
-    teacher = s.teacher
-    if teacher is None or teacher.own_device:
-        return
-    if teacher.bits != 4:
-        yield "teacher_load_in_4bit: true", replace(s, teacher=replace(teacher, bits=4))
-    if teacher.batch > 1:
-        yield (
-            f"teacher_batch_size: {teacher.batch // 2}",
-            replace(s, teacher=replace(teacher, batch=teacher.batch // 2)),
-        )
-    if s.launch.gpus == 1:
-        words = "teacher_device: a second GPU, as cuda:1 (its own memory is not planned here)"
-        yield words, replace(s, teacher=replace(teacher, own_device=True))
-
-
-def _lora(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    if s.teacher is not None and not s.teacher.own_device:
+        for words, changed in _teacher_changes(s.teacher, s.launch.gpus):
+            yield words, replace(s, teacher=changed)
     if s.adapter is None:
         adapter = Adapter(_RANK * s.student.linear_widths, tower=s.student.tower is not None)
         words = f"use_peft: true, lora_r: {_RANK}, lora_target_modules: [all-linear], dtype: bfloat16"
         yield words, replace(s, adapter=adapter, weight_bytes=2, reference=False)
-
-
-def _rollouts(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
     if s.vllm and not s.vllm_sleeps:
         yield "vllm_enable_sleep_mode: true", replace(s, vllm_sleeps=True)
     if s.vllm is not None and s.vllm > 0.2:
         yield "vllm_gpu_memory_utilization: 0.2", replace(s, vllm=0.2)
     if s.vllm is None and s.launch.strategy == "zero3" and s.gather:
         yield "ds3_gather_for_generation: false (slower rollouts)", replace(s, gather=False)
+    for gpus in (4, 8):
+        if gpus > s.launch.gpus or (gpus == s.launch.gpus and s.launch.parameter_shards == 1):
+            yield f"--accelerate-config zero3-{gpus}gpu", replace(s, launch=Launch("zero3", gpus))
 
 
-_CHANGES: tuple[Callable[[PlanSettings], Iterator[tuple[str, PlanSettings]]], ...] = (
-    _checkpointing,
-    _micro_batch,
-    _teacher,
-    _lora,
-    _rollouts,
-    _spread,
-)
+def _teacher_changes(teacher: TeacherSettings, gpus: int) -> Iterator[tuple[str, TeacherSettings]]:
+    if teacher.bits is None:
+        yield "teacher_load_in_4bit: true", replace(teacher, bits=4)
+    if teacher.batch > 1:
+        half = teacher.batch // 2
+        yield f"teacher_batch_size: {half}", replace(teacher, batch=half)
+    if gpus == 1:
+        words = "teacher_device: a second GPU, as cuda:1 (its own memory is not planned here)"
+        yield words, replace(teacher, own_device=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
-from kepo.planning.published import published_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,36 +110,31 @@ class Architecture:
 
 
 def load_architecture(name: str, trust_remote_code: bool = False) -> Architecture:
-    """The sizes of a model, without its weights.
+    """The sizes of a model, without its weights; arguments and errors as `load_meta_model`."""
+    model, source = load_meta_model(name, trust_remote_code)
+    return measure_architecture(model, name, source)
+
+
+def load_meta_model(name: str, trust_remote_code: bool = False) -> tuple[nn.Module, str]:
+    """A model without memory, whose parameters have shapes and no values, and where its config is from, in words.
 
     Args:
-        name: A folder with a config.json, a model of the shipped table (`kepo.planning.published`), or a hub name.
+        name: A folder with a config.json, a model of the shipped table (`published_config`), or a hub name.
         trust_remote_code: Run code that comes with the model.
 
     Raises:
         ConfigError: There is no config, or not one of a model that can be sized.
     """
-    config, source = _config(name, trust_remote_code)
-    return measure_architecture(meta_model(config), name, source)
-
-
-def meta_model(config: Any) -> nn.Module:
-    """A model of `config` without memory: every parameter has a shape and no values."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    config, source = _config(name, trust_remote_code)
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model: nn.Module = auto.from_config(config)
+            return auto.from_config(config), source
     except ValueError as error:
         raise ConfigError(f"No model can be built from the config of type {config.model_type!r}: {error}") from error
-    return model
-
-
-def load_meta_model(name: str, trust_remote_code: bool = False) -> nn.Module:
-    """`meta_model` of a folder, a published model or a hub name; errors as `load_architecture`."""
-    return meta_model(_config(name, trust_remote_code)[0])
 
 
 def measure_architecture(model: Any, name: str, source: str) -> Architecture:
@@ -160,6 +157,22 @@ def measure_architecture(model: Any, name: str, source: str) -> Architecture:
         decoder=_decoder(config.get_text_config(), any(path.endswith("q_norm") for path, _ in modules)),
         tower=_tower(config, any(path.endswith("attn.qkv") for path, _ in modules)),
     )
+
+
+def published_config(name: str) -> tuple[Any, str] | None:
+    """The config of a published Qwen3-VL, and where its numbers are from; None for one that is not in qwen3_vl.json.
+
+    Args:
+        name: As on the hub; the owner may be left out, and variants of one size share a config.
+    """
+    size = re.fullmatch(r"(?:Qwen/)?Qwen3-VL-(.+?)(?:-Instruct|-Thinking)?", name)
+    entry = json.loads((files("kepo.planning") / "qwen3_vl.json").read_text("utf-8")).get(size[1]) if size else None
+    if entry is None:
+        return None
+    from transformers import AutoConfig
+
+    fields = dict(entry["config"])
+    return AutoConfig.for_model(fields.pop("model_type"), **fields), f"shipped table, from {entry['source']}"
 
 
 def _config(name: str, trust_remote_code: bool) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.errors import ConfigError
+from kepo.recipes.accelerate_files import config_file
 
 STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp")
 
@@ -58,25 +59,24 @@ class Launch:
         return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}, {self.strategy}"
 
 
-def default_launch(gpus: int) -> Launch:
-    """One GPU alone, or several with the paper's ZeRO-3."""
-    return Launch("single" if gpus == 1 else "zero3", gpus)
-
-
-def read_launch(file: str | Path, gpus: int | None = None) -> Launch:
+def read_launch(name: str | None, gpus: int | None = None) -> Launch:
     """What an accelerate config asks for.
 
     Args:
-        file: The config; TRL's and ours are found by `kepo.recipes.accelerate_files.config_file`.
+        name: The config, as `kepo.recipes.accelerate_files.config_file` finds it; None: one GPU alone, or several with
+            the paper's ZeRO-3.
         gpus: Instead of its `num_processes`.
 
     Raises:
         ConfigError: Not an accelerate config, or a way of training that is not planned for.
     """
+    if name is None:
+        return Launch("zero3", gpus) if gpus and gpus > 1 else Launch("single", 1)
     from accelerate.commands.config.config_args import load_config_from_file
 
+    file = config_file(name)
     try:
-        config: Any = load_config_from_file(str(file))
+        config: Any = load_config_from_file(file)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} is not an accelerate config: {error}") from error
     kind = str(getattr(config.distributed_type, "value", config.distributed_type))
@@ -92,13 +92,9 @@ def read_launch(file: str | Path, gpus: int | None = None) -> Launch:
     return replace(launch, strategy="single") if count == 1 and not launch.deepspeed else launch
 
 
-def _deepspeed(config: dict[str, Any], gpus: int, file: str | Path) -> Launch:
-    stage, optimizer, parameters = (
-        config.get("zero_stage", 2),
-        config.get("offload_optimizer_device"),
-        config.get("offload_param_device"),
-    )
-    own = config.get("deepspeed_config_file")
+def _deepspeed(config: dict[str, Any], gpus: int, file: str) -> Launch:
+    stage, own = config.get("zero_stage", 2), config.get("deepspeed_config_file")
+    optimizer, parameters = config.get("offload_optimizer_device"), config.get("offload_param_device")
     if own:
         path = Path(own) if Path(own).is_file() else Path(file).parent / own
         try:

@@ -1,7 +1,7 @@
 """The memory of one GPU, part by part, and its largest moment.
 
 A run goes through phases; what lies in memory always is added to the largest of them: rollouts, hints, the teacher's
-scoring, the update.
+scoring, the optimizer step.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kepo.planning import activations, head
+from kepo.planning import activations
 from kepo.planning.activations import BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture
-from kepo.planning.settings import PlanSettings, TeacherSettings
+from kepo.planning.settings import PlanSettings
 
 GIB = 1024**3
-ALWAYS, ROLLOUTS, HINTS, SCORING, UPDATE = "always", "rollouts", "hints", "scoring", "update"
-PHASES = (ROLLOUTS, HINTS, SCORING, UPDATE)
+ALWAYS, ROLLOUTS, HINTS, SCORING, STEP = "always", "rollouts", "hints", "scoring", "step"
+PHASES = (ROLLOUTS, HINTS, SCORING, STEP)
 
 # Assumed, not computed: CUDA context, cuBLAS and NCCL buffers, and what the allocator loses to fragments.
 CONTEXT_BYTES = int(1.5 * GIB)
@@ -90,7 +90,7 @@ class MemoryPlan:
 
 def plan_memory(settings: PlanSettings) -> MemoryPlan:
     """The memory of one GPU."""
-    parts = [*_resident(settings), *_rollouts(settings), *_teaching(settings), *_update(settings)]
+    parts = [*_resident(settings), *_rollouts(settings), *_teaching(settings), *_step(settings)]
     return MemoryPlan(tuple(part for part in parts if part.bytes > 0), int(settings.gpu_memory * GIB))
 
 
@@ -127,7 +127,7 @@ def _teacher_weights(s: PlanSettings) -> Iterable[Part]:
     teacher = s.teacher
     if teacher is None or teacher.own_device:
         return
-    shards = _teacher_shards(s, teacher)
+    shards = 1 if teacher.bits else s.launch.parameter_shards  # a quantized teacher is never moved: whole on every GPU
     kind = f"{teacher.bits} bit" if teacher.bits else f"{8 * teacher.weight_bytes} bit"
     size = weight_bytes(teacher.model, teacher.weight_bytes, teacher.bits) // shards
     yield Part("teacher weights", size, ALWAYS, f"{kind}, {_spread(teacher.model.parameters, shards)}")
@@ -141,13 +141,16 @@ def _rollouts(s: PlanSettings) -> Iterable[Part]:
     if not s.rollouts:
         return
     if s.vllm is not None:
-        yield Part("weights on their way to vLLM", _handed_over(s), ROLLOUTS, "gathered")
+        # TRL gathers one parameter at once for vLLM, or all where an adapter is merged into them.
+        largest = s.student.parameters if s.adapter else s.student.decoder.vocab * s.student.decoder.hidden
+        handed_over = largest * 2 if s.launch.parameter_shards > 1 else 0
+        yield Part("weights on their way to vLLM", handed_over, ROLLOUTS, "gathered")
         return
     decoder, prompt = s.student.decoder, s.prompt(s.student)
     length = prompt + s.completion
     cache = activations.kv_cache_bytes(decoder, s.rollouts, length, s.precision)
     yield Part("key-value cache", cache, ROLLOUTS, f"{s.rollouts} rollouts x {length} tokens")
-    yield Part("whole weights", _live(s, s.student, 1, s.gather), ROLLOUTS, _live_note(s, s.gather))
+    yield _gathered("whole weights", s, s.student, ROLLOUTS, at_once=s.gather)
     prefill = activations.forward_bytes(decoder, s.rollouts * prompt, s.precision)
     yield Part("prefill", prefill, ROLLOUTS, f"{s.rollouts} x {prompt} tokens at once")
     yield Part("sampling", s.rollouts * decoder.vocab * 20, ROLLOUTS, "logits, sorted for top_p")
@@ -160,13 +163,13 @@ def _teaching(s: PlanSettings) -> Iterable[Part]:
     model, decoder = teacher.model, teacher.model.decoder
     precision = FLOAT32 if teacher.weight_bytes == 4 else BFLOAT16
     prompt = s.prompt(model)
-    live = 0 if teacher.own_device else _live(s, model, teacher.bits or 1, gather=False)
     if teacher.hints and not teacher.own_device:
         rows = min(teacher.batch, max(s.rollouts // s.group, 1))
         length = prompt + TEXT_OF_REQUEST + teacher.hint_tokens
         cache = activations.kv_cache_bytes(decoder, rows, length, precision)
         yield Part("teacher's key-value cache", cache, HINTS, f"{rows} hints x {length} tokens")
-        yield Part("teacher's gathered weights", live, HINTS, _live_note(s, gather=False))
+        if not teacher.bits:
+            yield _gathered("teacher's gathered weights", s, model, HINTS)
         prefill = activations.forward_bytes(decoder, rows * (prompt + TEXT_OF_REQUEST), precision)
         yield Part("teacher's prefill", prefill, HINTS)
     if teacher.scores:
@@ -175,45 +178,46 @@ def _teaching(s: PlanSettings) -> Iterable[Part]:
             tokens = rows * (prompt + s.completion)
             forward = activations.forward_bytes(decoder, tokens, precision)
             yield Part("teacher's activations", forward, SCORING, f"{rows} rows, no gradient")
-            yield Part("teacher's gathered weights", live, SCORING, _live_note(s, gather=False))
+            if not teacher.bits:
+                yield _gathered("teacher's gathered weights", s, model, SCORING)
             yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
             kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
-            for phase in (SCORING, UPDATE):
+            for phase in (SCORING, STEP):
                 yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
 
 
-def _update(s: PlanSettings) -> Iterable[Part]:
+def _step(s: PlanSettings) -> Iterable[Part]:
     launch, precision, student = s.launch, s.precision, s.student
     trainable, decoder = _trainable(s), student.decoder
     if not launch.deepspeed:
         per_gradient = _adapter_weight(s) if s.adapter else _student_weight(s)
         copies = 2 if launch.strategy == "ddp" else 1
         gradients = trainable * per_gradient * copies // launch.gradient_shards
-        yield Part("gradients", gradients, UPDATE, "and DDP's buckets" if copies == 2 else f"{8 * per_gradient} bit")
-    yield Part("gathered weights", _live(s, student, 1, gather=False), UPDATE, _live_note(s, gather=False))
+        yield Part("gradients", gradients, STEP, "and DDP's buckets" if copies == 2 else f"{8 * per_gradient} bit")
+    yield _gathered("gathered weights", s, student, STEP)
     tokens = s.micro_batch * (s.prompt(student) + s.completion)
     kept = activations.decoder_bytes(decoder, tokens, precision, s.checkpointing) + _tower_kept(s, precision)
     how = "inputs of layers" if s.checkpointing else "all layers"
-    yield Part("activations", kept, UPDATE, f"{s.micro_batch} rows x {tokens // s.micro_batch} tokens, {how}")
+    yield Part("activations", kept, STEP, f"{s.micro_batch} rows x {tokens // s.micro_batch} tokens, {how}")
     again = _recomputed(s, tokens, precision) if s.checkpointing else 0
-    yield Part("one layer computed again", again, UPDATE)
+    yield Part("one layer computed again", again, STEP)
     logits, note = _logits(s, precision)
-    yield Part("logits", logits, UPDATE, note)
+    yield Part("logits", logits, STEP, note)
     if precision.casts:
         # With checkpointing the copies of a forward pass are gone when the backward pass starts.
         copies = student.parameters * 2 - (again + logits if s.checkpointing else 0)
-        yield Part("weights cast to bfloat16", copies, UPDATE, "autocast over float32 weights")
+        yield Part("weights cast to bfloat16", copies, STEP, "autocast over float32 weights")
 
 
 def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
-    """The larger of the policy's and the teacher's part of the loss; both are backward passes of the same head."""
+    """The larger of the policy loss and the distillation loss; both are backward passes of the same head."""
     decoder = s.student.decoder
     completions = s.micro_batch * s.completion
     trained = s.adapter is None
-    policy = head.policy_head_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, trained)
+    policy = activations.policy_head_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, trained)
     if not s.divergence_chunk:
         return policy, "tiles, gradient of the output head"
-    divergence = head.divergence_bytes(
+    divergence = activations.divergence_bytes(
         s.divergence_chunk,
         completions,
         decoder.hidden,
@@ -226,22 +230,16 @@ def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
 
 def _tower_kept(s: PlanSettings, precision: Precision) -> int:
     tower = s.student.tower
-    patches = _patches(s)
-    if tower is None or not patches or (s.adapter is not None and not s.adapter.tower):
+    if tower is None or (s.adapter is not None and not s.adapter.tower):
         return 0
-    mergers = activations.mergers_bytes(tower, s.student.decoder, patches, precision)
-    return activations.tower_bytes(tower, patches, precision, s.checkpointing) + mergers
+    mergers = activations.mergers_bytes(tower, s.student.decoder, s.patches, precision)
+    return activations.tower_bytes(tower, s.patches, precision, s.checkpointing) + mergers
 
 
 def _recomputed(s: PlanSettings, tokens: int, precision: Precision) -> int:
     layer = activations.decoder_layer_bytes(s.student.decoder, tokens, precision)
     tower = s.student.tower
-    return max(layer, activations.tower_layer_bytes(tower, _patches(s), precision)) if tower else layer
-
-
-def _patches(s: PlanSettings) -> int:
-    tower = s.student.tower
-    return s.images_per_pass * tower.patches(s.image_size) if tower and s.image_size else 0
+    return max(layer, activations.tower_layer_bytes(tower, s.patches, precision)) if tower else layer
 
 
 def _trainable(s: PlanSettings) -> int:
@@ -269,32 +267,15 @@ def _optimizer_bytes(s: PlanSettings) -> int:
     return 2 * (_adapter_weight(s) if s.adapter else _student_weight(s))
 
 
-def _teacher_shards(s: PlanSettings, teacher: TeacherSettings) -> int:
-    # A quantized teacher is never moved, so it lies whole on every GPU.
-    return 1 if teacher.bits else s.launch.parameter_shards
-
-
-def _live(s: PlanSettings, model: Architecture, quantized: int, gather: bool) -> int:
+def _gathered(name: str, s: PlanSettings, model: Architecture, phase: str, at_once: bool = False) -> Part:
     """Weights that are gathered to be used, beyond a GPU's own share."""
-    if s.launch.parameter_shards == 1 or quantized != 1:
-        return 0
-    if s.launch.strategy == "zero3":
-        whole = model.parameters if gather else min(model.parameters, LIVE_PARAMETERS)
-        return whole * 2 * (s.launch.gpus - 1) // s.launch.gpus
-    return (model.embedding + 2 * model.largest_block) * 2
-
-
-def _handed_over(s: PlanSettings) -> int:
-    """Weights that TRL gathers at once for vLLM: one parameter, or all where an adapter is merged into them."""
     if s.launch.parameter_shards == 1:
-        return 0
-    return (s.student.parameters if s.adapter is not None else s.student.decoder.vocab * s.student.decoder.hidden) * 2
-
-
-def _live_note(s: PlanSettings, gather: bool) -> str:
-    if s.launch.strategy != "zero3":
-        return "embedding, head and two blocks"
-    return "ds3_gather_for_generation" if gather else "at most 1e9 parameters"
+        return Part(name, 0, phase)
+    if s.launch.strategy == "zero3":
+        whole = model.parameters if at_once else min(model.parameters, LIVE_PARAMETERS)
+        note = "ds3_gather_for_generation" if at_once else "at most 1e9 parameters"
+        return Part(name, whole * 2 * (s.launch.gpus - 1) // s.launch.gpus, phase, note)
+    return Part(name, (model.embedding + 2 * model.largest_block) * 2, phase, "embedding, head and two blocks")
 
 
 def _spread(parameters: int, shards: int) -> str:

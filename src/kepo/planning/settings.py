@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from kepo.errors import ConfigError
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
-from kepo.planning.architecture import Architecture
+from kepo.planning.architecture import Architecture, load_architecture, load_meta_model
 from kepo.planning.launch import Launch
-from kepo.planning.schedule import Schedule, rollout_schedule, supervised_schedule
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
@@ -36,7 +36,7 @@ class TeacherSettings:
     Attributes:
         model: Its sizes.
         weight_bytes: Of an unquantized weight.
-        bits: 4 or 8 when quantized, else None.
+        bits: 4 when quantized, else None.
         own_device: It has a GPU of its own, which is not planned here.
         scores: Its distributions are needed.
         hints: It writes hints.
@@ -68,7 +68,7 @@ class PlanSettings:
         bits: 4 or 8 when the student is quantized, else None.
         mixed: bfloat16 (or float16) arithmetic.
         micro_batch: Rows of a training forward pass.
-        accumulation: Micro-batches of an update.
+        accumulation: Micro-batches of an optimizer step.
         rollouts: Sequences generated at once; 0 without rollouts.
         group: G; 1 without rollouts.
         prompt_text: Tokens of a prompt beside its image.
@@ -77,14 +77,13 @@ class PlanSettings:
         share_images: The vision encoder runs once per distinct image.
         checkpointing: Gradient checkpointing.
         reference: The reference model is loaded.
-        divergence_chunk: Tokens per chunk of the divergence; 0 without teacher term.
+        divergence_chunk: Tokens per chunk of the divergence; 0 without distillation loss.
         gather: Whole weights on every GPU during rollouts under ZeRO-3.
         vllm: Share of GPU memory that vLLM takes here, 0 where it is a server elsewhere; None without one.
         vllm_sleeps: It gives its memory back between rollouts.
     """
 
     student: Architecture
-    teacher: TeacherSettings | None
     adapter: Adapter | None
     launch: Launch
     gpu_memory: float
@@ -93,18 +92,19 @@ class PlanSettings:
     mixed: bool
     micro_batch: int
     accumulation: int
-    rollouts: int
-    group: int
     prompt_text: int
     completion: int
     image_size: int | None
-    share_images: bool
     checkpointing: bool
-    reference: bool
-    divergence_chunk: int
-    gather: bool
-    vllm: float | None
-    vllm_sleeps: bool
+    teacher: TeacherSettings | None = None
+    rollouts: int = 0
+    group: int = 1
+    share_images: bool = False
+    reference: bool = False
+    divergence_chunk: int = 0
+    gather: bool = False
+    vllm: float | None = None
+    vllm_sleeps: bool = False
 
     @property
     def precision(self) -> Precision:
@@ -123,96 +123,135 @@ class PlanSettings:
         prompts = max(self.rollouts // self.group, 1) if self.rollouts else self.micro_batch
         return min(self.micro_batch, prompts) if self.share_images else self.micro_batch
 
+    @property
+    def patches(self) -> int:
+        """Of the images that a training forward pass encodes."""
+        tower = self.student.tower
+        return self.images_per_pass * tower.patches(self.image_size) if tower and self.image_size else 0
+
     def prompt(self, model: Architecture) -> int:
         """Tokens of a prompt as `model` reads it."""
         image = model.tower.tokens(self.image_size) if model.tower and self.image_size else 0
         return self.prompt_text + image
 
 
-def settings_of(
-    recipe: Any,
-    launch: Launch,
-    gpu_memory: float,
-    student: Architecture,
-    teacher: Architecture | None,
-    adapter: Adapter | None,
-    prompt_text: int = TEXT_TOKENS,
-) -> PlanSettings:
-    """The numbers of a recipe (`kepo.recipes.recipe.Recipe`).
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The arithmetic of a run.
+
+    Attributes:
+        prompts_per_step: Questions of one optimizer step, over all GPUs.
+        steps_per_epoch: Optimizer steps in one pass over the questions.
+        steps: Of the whole run.
+        left_out: Questions that a pass does not reach, because only whole batches are generated; others in every pass.
+    """
+
+    prompts_per_step: float
+    steps_per_epoch: int
+    steps: int
+    left_out: int
+
+
+def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
+    """The numbers of a recipe (`kepo.recipes.recipe.Recipe`); its models' configs are read.
 
     Raises:
-        ConfigError: The recipe holds images of any size and its model does too, so that nothing can be counted.
+        ConfigError: A model is missing or its config cannot be read, or the recipe holds images of any size and its
+            model does too, so that nothing can be counted.
     """
     training, model = recipe.training, recipe.model
-    rollouts = recipe.run.method != "sft"
-    image_size = _image_size(recipe, student)
-    weight_bytes = _BYTES[model.dtype]
-    steps = getattr(training, "steps_per_generation", None) or training.gradient_accumulation_steps
-    vllm = rollouts and training.use_vllm
-    colocated = vllm and training.vllm_mode == "colocate"
-    return PlanSettings(
-        student=student,
-        teacher=None if teacher is None else _teacher(recipe, teacher),
-        adapter=adapter,
-        launch=launch,
-        gpu_memory=gpu_memory,
-        weight_bytes=weight_bytes,
-        bits=4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
+    name, remote = model.model_name_or_path, training.trust_remote_code
+    if not name:
+        raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
+    student = load_architecture(name, remote)
+    adapter = _adapter(name, recipe.peft_config(), remote)
+    shared: dict[str, Any] = {
+        "student": student,
+        "adapter": adapter,
+        "launch": launch,
+        "gpu_memory": gpu_memory,
+        "weight_bytes": _BYTES[model.dtype],
+        "bits": 4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
         # A machine without accelerator plans for one that has it: TRL's own default is bfloat16 there.
-        mixed=training.bf16 is not False or bool(training.fp16),
-        micro_batch=training.per_device_train_batch_size,
-        accumulation=training.gradient_accumulation_steps,
-        rollouts=training.per_device_train_batch_size * steps if rollouts else 0,
-        group=training.num_generations if rollouts else 1,
-        prompt_text=prompt_text,
-        completion=training.max_completion_length if rollouts else prompt_text,
-        image_size=image_size,
-        share_images=bool(rollouts and training.share_image_features),
-        checkpointing=bool(training.gradient_checkpointing),
-        reference=bool(rollouts and training.beta and adapter is None),
-        divergence_chunk=training.divergence_chunk_size if rollouts and training.uses_teacher_scores else 0,
-        gather=bool(rollouts and training.ds3_gather_for_generation),
-        vllm=(training.vllm_gpu_memory_utilization if colocated else 0.0) if vllm else None,
+        "mixed": training.bf16 is not False or bool(training.fp16),
+        "micro_batch": training.per_device_train_batch_size,
+        "accumulation": training.gradient_accumulation_steps,
+        "prompt_text": prompt_text,
+        "image_size": _image_size(recipe, student),
+        "checkpointing": bool(training.gradient_checkpointing),
+    }
+    if recipe.run.method == "sft":
+        return PlanSettings(**shared, completion=prompt_text)
+    colocated = training.use_vllm and training.vllm_mode == "colocate"
+    return PlanSettings(
+        **shared,
+        teacher=_teacher(recipe),
+        rollouts=training.per_device_train_batch_size
+        * (training.steps_per_generation or training.gradient_accumulation_steps),
+        group=training.num_generations,
+        completion=training.max_completion_length,
+        share_images=bool(training.share_image_features),
+        reference=bool(training.beta and adapter is None),
+        divergence_chunk=training.divergence_chunk_size if training.uses_teacher_scores else 0,
+        gather=bool(training.ds3_gather_for_generation),
+        vllm=(training.vllm_gpu_memory_utilization if colocated else 0.0) if training.use_vllm else None,
         vllm_sleeps=bool(colocated and training.vllm_enable_sleep_mode),
     )
 
 
 def schedule_of(recipe: Any, gpus: int) -> Schedule | None:
-    """The schedule of a recipe on `gpus` GPUs; None where the number of training questions is left to the data."""
+    """The schedule of a recipe on `gpus` GPUs, with rollouts as TRL's sampler makes it.
+
+    None where the number of training questions is left to the data.
+    """
     training, questions = recipe.training, recipe.data.num_train
     if questions is None:
         return None
     questions *= 1 + recipe.data.option_shuffles
-    shared: dict[str, Any] = {
-        "gpus": gpus,
-        "micro_batch": training.per_device_train_batch_size,
-        "accumulation": training.gradient_accumulation_steps,
-        "epochs": training.num_train_epochs,
-        "max_steps": training.max_steps,
-    }
+    batch, accumulation = training.per_device_train_batch_size * gpus, training.gradient_accumulation_steps
     if recipe.run.method == "sft":
-        return supervised_schedule(questions, **shared)
-    return rollout_schedule(
-        questions,
-        **shared,
-        group=training.num_generations,
-        steps_per_generation=training.steps_per_generation,
-        iterations=training.num_iterations,
-    )
+        group, left_out, micro_steps = 1, 0, math.ceil(questions / batch)
+    else:
+        group, per_generation = training.num_generations, training.steps_per_generation or accumulation
+        batches, left_out = divmod(questions, batch * per_generation // group)  # of whole generation batches
+        micro_steps = batches * per_generation * training.num_iterations
+    per_epoch = math.ceil(micro_steps / accumulation)
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(per_epoch * training.num_train_epochs)
+    return Schedule(batch * accumulation / group, per_epoch, steps, left_out)
 
 
-def _teacher(recipe: Any, model: Architecture) -> TeacherSettings:
+def _teacher(recipe: Any) -> TeacherSettings | None:
     settings, training = recipe.teacher, recipe.training
+    # A served teacher lies on its own GPUs.
+    if settings.teacher_url or not (training.uses_teacher_scores or training.uses_hints):
+        return None
+    if settings.teacher_model_name_or_path is None:
+        raise ConfigError("This arm needs a teacher; set teacher_model_name_or_path.")
     return TeacherSettings(
-        model=model,
+        model=load_architecture(settings.teacher_model_name_or_path, training.trust_remote_code),
         weight_bytes=_BYTES.get(settings.teacher_dtype, 2),
-        bits=4 if settings.teacher_load_in_4bit else 8 if settings.teacher_load_in_8bit else None,
+        bits=4 if settings.teacher_load_in_4bit else None,
         own_device=settings.teacher_device is not None,
         scores=training.uses_teacher_scores,
         hints=training.uses_hints,
         batch=settings.teacher_batch_size,
         hint_tokens=settings.hint_max_new_tokens,
     )
+
+
+def _adapter(name: str, config: Any, trust_remote_code: bool) -> Adapter | None:
+    """The adapter that PEFT puts on the model, counted on the meta device."""
+    if config is None:
+        return None
+    from peft import get_peft_model
+
+    try:
+        model = get_peft_model(load_meta_model(name, trust_remote_code)[0], config, low_cpu_mem_usage=True)
+    except ValueError as error:
+        raise ConfigError(f"PEFT cannot put this adapter on {name}: {error}") from error
+    trained = [(path, p.numel()) for path, p in model.named_parameters() if p.requires_grad]
+    tower = any(".visual." in path or "vision" in path for path, _ in trained)
+    return Adapter(sum(count for _, count in trained), tower)
 
 
 def _image_size(recipe: Any, student: Architecture) -> int | None:

@@ -17,7 +17,7 @@ class RunArguments:
 
     method: str = field(default="kepo", metadata={"help": "'kepo' (every arm with rollouts) or 'sft'."})
     arm: str | None = field(
-        default=None, metadata={"help": "Name of the method in tables and reports; default: the recipe's file name."}
+        default=None, metadata={"help": "Name of the method in tables and reports; default: the last recipe's name."}
     )
     replicate: str | None = field(
         default=None,
@@ -66,7 +66,6 @@ class TeacherArguments:
     teacher_dtype: str = field(default="auto", metadata={"help": "'auto', 'float32', 'bfloat16' or 'float16'."})
     teacher_batch_size: int = field(default=8, metadata={"help": "Rows the teacher scores at once, >= 1."})
     teacher_load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the teacher (bitsandbytes, 4 bit)."})
-    teacher_load_in_8bit: bool = field(default=False, metadata={"help": "Quantize the teacher (bitsandbytes, 8 bit)."})
     teacher_top_k: int = field(
         default=64,
         metadata={

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from kepo.errors import ConfigError
-from kepo.recipes.files import find_recipe, read_recipe, stated
+from kepo.recipes.files import read_recipes, stated
 from kepo.runs import MANIFEST, checkpoints_in, open_run
 
 _FOLDER = "output_dir"
 _SHOWN = 4
 
 
-def how_to_continue(recipe: str, overrides: Sequence[str]) -> list[str] | None:
+def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[str] | None:
     """The arguments that make the command go on with its run, wherever it is.
 
     Args:
-        recipe: Path, or name of a shipped recipe.
+        recipes: Paths, or names of shipped recipes.
         overrides: The command's own arguments.
 
     Returns:
@@ -29,12 +29,11 @@ def how_to_continue(recipe: str, overrides: Sequence[str]) -> list[str] | None:
         ConfigError: The run that lies there says other settings, or nobody knows which.
         DataError: Its `run.json` is damaged.
     """
-    path = find_recipe(recipe)
-    folder = run_folder_of(path, overrides)
+    folder = run_folder_of(recipes, overrides)
     if not (folder / MANIFEST).is_file():
         return []
     manifest = open_run(folder).manifest
-    check_same(folder, manifest.get("stated"), stated(path, overrides))
+    check_same(folder, manifest.get("stated"), stated(recipes, overrides))
     if manifest.get("status") == "finished":
         return None
     checkpoints = checkpoints_in(folder)
@@ -43,17 +42,19 @@ def how_to_continue(recipe: str, overrides: Sequence[str]) -> list[str] | None:
     return ["--resume_from_checkpoint", str(checkpoints[max(checkpoints)])]
 
 
-def run_folder_of(path: Path, overrides: Sequence[str]) -> Path:
-    """Where the run of a recipe goes.
+def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
+    """Where the run of these recipes goes.
 
     Raises:
-        ConfigError: Neither the recipe nor the command line names `output_dir`.
+        ConfigError: Neither a recipe nor the command line names `output_dir`.
     """
     words = [word for argument in overrides for word in argument.split("=", 1)]
     named = [value for name, value in pairwise(words) if name in ("--output_dir", "--output-dir")]
-    folder = named[-1] if named else read_recipe(path).get(_FOLDER)
+    folder = named[-1] if named else read_recipes(recipes).get(_FOLDER)
     if not folder:
-        raise ConfigError(f"{path}: output_dir is missing, so there is no run to continue; name the run's folder")
+        raise ConfigError(
+            f"{' '.join(recipes)}: output_dir is missing, so there is no run to continue; name the run's folder"
+        )
     return Path(str(folder))
 
 

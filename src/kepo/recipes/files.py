@@ -1,9 +1,10 @@
-"""Recipes as files: found by their names and merged with their bases. Nothing here imports torch or TRL."""
+"""Recipes as files: found by their names, joined, and merged with their bases. Nothing here imports torch or TRL."""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,45 +13,145 @@ import yaml
 
 from kepo.errors import ConfigError
 
+ARMS = "arms"
+"""The folder of arms: what a method sets, without data, models and schedule."""
+
 STUDIES = "studies"
 """The folder of shipped studies, which are no recipes."""
 
-_CONTROLS = ("resume_from_checkpoint", "overwrite")
+_ACCELERATE = "accelerate_configs"
+_BASE = "_base"
+_SPELLED_OUT = "paper"
+"""The suite whose arms set more than the shared arms do; each has a file of its own."""
+
+CONTROLS = ("resume_from_checkpoint", "overwrite")
 """Fields that say what becomes of an older run, not what a run is."""
+
+RENAMED = {
+    "on_policy_share": "lmbda",
+    "hint_attempts": "exploration_attempts",
+    "hint_samples_per_attempt": "exploration_samples_per_attempt",
+}
+"""Fields that recipes of earlier versions name, and what they are called now."""
+
+RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
+"""The same of values: field -> old value -> new value."""
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    root = Path(str(files("kepo.recipes")))
-    names = (path.relative_to(root).with_suffix("") for path in root.rglob("*.yaml"))
-    return sorted(str(name) for name in names if not name.name.startswith("_") and name.parts[0] != STUDIES)
+    """Names of the recipes that come with the package: files, and what `parts_of` joins."""
+    written = {name for name in shipped_files() if not Path(name).name.startswith("_") and _folder(name) != STUDIES}
+    arms = [Path(name).name for name in written if name.startswith(f"{ARMS}/")]
+    joined = {f"{suite}/{arm}" for suite in suites() for arm in arms}
+    varied = {f"{name}-{variant}" for name in joined for variant in variants(_folder(name))}
+    return sorted(written | joined | varied)
+
+
+def shipped_files() -> list[str]:
+    """Names of the files that come with the package: recipes, their `_base` and `_VARIANT` files, and studies."""
+    names = sorted(str(path.relative_to(_root()).with_suffix("")) for path in _root().rglob("*.yaml"))
+    return [name for name in names if _folder(name) != _ACCELERATE]
+
+
+def first_comment(name: str) -> str:
+    """The first line of a shipped file, which says what it is."""
+    return _shipped(name).read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
+
+
+def suites() -> list[str]:
+    """Names of the shipped suites: a `_base` with data, models and schedule that any arm can be joined with."""
+    return sorted(_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name))
+
+
+def variants(suite: str) -> list[str]:
+    """What a suite's arms can be varied by: `lora` where the suite has a `_lora`."""
+    names = sorted(path.stem for path in (_root() / suite).glob("_*.yaml"))
+    return [name.removeprefix("_") for name in names if name != _BASE]
+
+
+def parts_of(name: str) -> list[str]:
+    """The recipes that a name stands for without having a file: what `kepo train` could be given in its place.
+
+    `SUITE/ARM` is `SUITE/_base arms/ARM`, and `SUITE/ARM-VARIANT` is what `SUITE/ARM` is, then `SUITE/_VARIANT`.
+
+    Returns:
+        The names to join; empty where `name` has a file, or nothing is known of it.
+    """
+    suite, _, arm = name.removesuffix(".yaml").partition("/")
+    if find_file(name) is not None or not _joins(name):
+        return []
+    if _shipped(f"{ARMS}/{arm}").is_file():
+        return [f"{suite}/{_BASE}", f"{ARMS}/{arm}"]
+    varied, _, variant = arm.rpartition("-")
+    if variant not in variants(suite):
+        return []
+    plain = f"{suite}/{varied}"
+    parts = [plain] if find_file(plain) is not None else parts_of(plain)
+    return [*parts, f"{suite}/_{variant}"] if parts else []
+
+
+def _joins(name: str) -> bool:
+    suite = _folder(name)
+    return suite != _SPELLED_OUT and _shipped(f"{suite}/{_BASE}").is_file()
 
 
 def find_file(name: str) -> Path | None:
     """The file at a path, or the one of this name that comes with the package; None where there is neither."""
-    shipped = Path(str(files("kepo.recipes"))) / f"{name.removesuffix('.yaml')}.yaml"
-    return next((path for path in (Path(name), shipped) if path.is_file()), None)
+    return next((path for path in (Path(name), _shipped(name)) if path.is_file()), None)
 
 
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path or as the name of a shipped one.
+def find_recipe(name: str) -> list[Path]:
+    """The files of a recipe given as a path or as the name of a shipped one: one file, or those that are joined.
 
     Raises:
         ConfigError: There is neither.
     """
-    path = find_file(name)
-    if path is not None:
-        return path
-    raise ConfigError(f"There is no recipe {name!r}: neither a file, nor one of {', '.join(shipped_recipes())}.")
+    found = [find_file(part) for part in parts_of(name) or [name]]
+    paths = [path for path in found if path is not None]
+    if paths:
+        return paths
+    close = difflib.get_close_matches(name, shipped_recipes())
+    advice = f"Did you mean {' or '.join(close)}? " if close else ""
+    raise ConfigError(
+        f"There is no recipe {name!r}: neither a file nor a shipped name. {advice}`kepo recipes` lists those there are."
+    )
+
+
+def label(name: str) -> str:
+    """What a recipe is called in tables and folders: the last part of its name; a suite's `_base` as the suite."""
+    path = Path(name.removesuffix(".yaml"))
+    return path.absolute().parent.name if path.name == _BASE else path.name.removeprefix("_")
+
+
+def read_recipes(names: str | Sequence[str]) -> dict[str, Any]:
+    """The fields of recipes, merged: later ones go over earlier ones, each over its own `base:` recipes.
+
+    Several recipes that name no `output_dir` get one from their names: `kepo/_base arms/kepo` goes to `runs/kepo-kepo`.
+
+    Args:
+        names: Paths, or names of shipped recipes.
+
+    Raises:
+        ConfigError: There is no such recipe, or it cannot be read: see `read_recipe`.
+    """
+    given = [names] if isinstance(names, str) else list(names)
+    if not given:
+        raise ConfigError("No recipe is named: give at least one file or shipped name (`kepo recipes`).")
+    merged: dict[str, Any] = {}
+    for name in given:
+        merged |= _read_named(name)
+    if len(given) > 1:
+        merged.setdefault("output_dir", f"runs/{'-'.join(map(label, given))}")
+    return merged
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The fields of a recipe file, those of its `base:` recipes underneath, later ones over earlier ones.
+    """The fields of one recipe file, those of its `base:` recipes underneath, later ones over earlier ones.
 
     A base is named as a file beside the recipe or as a shipped recipe, without `.yaml`.
 
     Raises:
-        ConfigError: Not YAML, or not a mapping.
+        ConfigError: Not YAML, not a mapping, or a field is named as in an earlier version.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -58,29 +159,61 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold fields as `name: value`, one per line.")
+    check_names(content, str(path))
     bases = content.pop("base", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         beside = path.parent / f"{base}.yaml"
-        merged |= read_recipe(beside if beside.is_file() else find_recipe(base))
+        merged |= read_recipe(beside) if beside.is_file() else _read_named(base)
     return {**merged, **content}
 
 
-def stated(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def _read_named(name: str) -> dict[str, Any]:
+    parts = parts_of(name)
+    if parts:
+        return {**read_recipes(parts), "output_dir": f"runs/{name.removesuffix('.yaml').replace('/', '-')}"}
+    return read_recipe(find_recipe(name)[0])
+
+
+def check_names(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse the names of earlier versions.
+
+    Args:
+        fields: Fields and their values.
+        where: The file that they stand in, for the message.
+
+    Raises:
+        ConfigError: names the file, the old name and the new one.
+    """
+    for name, value in fields.items():
+        if name in RENAMED:
+            raise ConfigError(f"{where}: the field '{name}' is called '{RENAMED[name]}' now; rename it.")
+        values = RENAMED_VALUES.get(name, {})
+        if isinstance(value, str) and value in values:
+            raise ConfigError(f"{where}: '{value}' of the field '{name}' is called '{values[value]}' now; rename it.")
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line, apart: the recipes in front, and the `--field value` overrides after them."""
+    names = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    return list(words[:names]), list(words[names:])
+
+
+def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """What makes a run what it is, as far as somebody said so; survives JSON.
 
     Args:
-        path: The recipe.
+        names: The recipes.
         overrides: Command-line arguments.
 
     Returns:
-        "fields": those of the recipe and its bases; "overrides": the arguments. Without what only says how an older run
-        in the folder is dealt with.
+        "fields": those of the recipes and their bases; "overrides": the arguments. Without what only says how an older
+        run in the folder is dealt with.
 
     Raises:
-        ConfigError: as `read_recipe`.
+        ConfigError: as `read_recipes`.
     """
-    fields = {name: value for name, value in read_recipe(path).items() if name not in _CONTROLS}
+    fields = {name: value for name, value in read_recipes(names).items() if name not in CONTROLS}
     plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": list(_kept(overrides))}, default=str))
     return plain
 
@@ -89,6 +222,18 @@ def _kept(overrides: Sequence[str]) -> Iterator[str]:
     dropping = False
     for word in overrides:
         if word.startswith("--"):
-            dropping = word[2:].split("=")[0].replace("-", "_") in _CONTROLS
+            dropping = word[2:].split("=")[0].replace("-", "_") in CONTROLS
         if not dropping:
             yield word
+
+
+def _shipped(name: str) -> Path:
+    return _root() / f"{name.removesuffix('.yaml')}.yaml"
+
+
+def _folder(name: str) -> str:
+    return name.split("/")[0]
+
+
+def _root() -> Path:
+    return Path(str(files("kepo.recipes")))

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer, get_quantization_config
 from kepo.data.arguments import DataArguments, load_splits
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.errors import ConfigError
+from kepo.files import write_text
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
 from kepo.recipes.validation import load_validation
@@ -31,6 +32,9 @@ from kepo.trainer.config import KEPOConfig
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.types import Question
+
+RECIPE = "recipe.yaml"
+"""File of a run folder: what its recipes and its command line said, as one recipe."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def train(recipe: Recipe) -> Result:
     if trainer.is_world_process_zero():
         manifest = describe(_parts(recipe), recipe.training.seed, device)
         write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
+        write_text(recipe.as_yaml(), folder / RECIPE)
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
     trainer.add_callback(run_folder.MetricsFile(folder))
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
@@ -171,8 +176,8 @@ def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
         if not args.uses_teacher_scores and args.hint_bank is not None:
             return None
         raise ConfigError(
-            "This arm needs a teacher (teacher term or hints). Set teacher_model_name_or_path, or switch both off: "
-            "distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
+            "This arm needs a teacher (distillation loss or hints). Set teacher_model_name_or_path, or switch both "
+            "off: distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
     return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
 
@@ -209,7 +214,7 @@ def load_teacher(
 
 def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
     assert settings.teacher_model_name_or_path is not None
-    for name in ("teacher_device", "teacher_load_in_4bit", "teacher_load_in_8bit"):
+    for name in ("teacher_device", "teacher_load_in_4bit"):
         if getattr(settings, name):
             raise ConfigError(
                 f"{name} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
@@ -231,22 +236,16 @@ def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] 
 
 
 def _quantization(settings: TeacherArguments) -> Any:
-    if settings.teacher_load_in_4bit and settings.teacher_load_in_8bit:
-        raise ConfigError("teacher_load_in_4bit and teacher_load_in_8bit are both set; choose one.")
-    if not (settings.teacher_load_in_4bit or settings.teacher_load_in_8bit):
+    if not settings.teacher_load_in_4bit:
         return None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
-        load_in_4bit=settings.teacher_load_in_4bit,
-        load_in_8bit=settings.teacher_load_in_8bit,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
     return {
-        "recipe": {"source": str(recipe.source)},
+        "recipe": {"source": recipe.source},
         "run": recipe.run,
         "training": recipe.training,
         "model": recipe.model,

@@ -1,17 +1,16 @@
-"""Recipes: one YAML file per arm, stating only what differs from the defaults, plus `--field value` overrides.
+"""Recipes: YAML files that state only what differs from the defaults, joined, plus `--field value` overrides.
 
-TRL's parser does the work; this adds recipes shipped with the package, a `base:` recipe to start from, and errors that
+TRL's parser does the work; this adds recipes shipped with the package, several recipes over each other, and errors that
 name the file and the field.
 """
 
 from __future__ import annotations
 
 import difflib
-import tempfile
-from argparse import ArgumentError
+import json
+from argparse import ArgumentError, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
-from pathlib import Path
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -21,8 +20,11 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
-from kepo.recipes.files import find_recipe, read_recipe, stated
+from kepo.recipes.files import CONTROLS, check_names, label, read_recipes, stated
 from kepo.trainer.config import KEPOConfig
+
+_HEAD = "# All that the recipes and the command line of this run said; `kepo train` takes it as any other recipe.\n"
+_UNSAID = object()
 
 
 @dataclass(frozen=True)
@@ -30,79 +32,115 @@ class Recipe:
     """A recipe, resolved: every field has its value.
 
     Attributes:
-        source: The file it was read from.
+        source: The names it was read from, as given to `kepo train`.
         run: Arm and rewards.
         training: `KEPOConfig`, or TRL's `SFTConfig` for `method: sft`.
         model: TRL's model settings (path, dtype, LoRA, quantization).
         data: The data set and its splits.
         teacher: The teacher.
-        stated: What the recipe says, bases merged, and the overrides: see `kepo.recipes.files.stated`.
+        said: The fields that the recipes and the overrides name, and their values.
+        stated: The same, recipes and overrides apart, as `run.json` keeps it: see `kepo.recipes.files.stated`.
     """
 
-    source: Path
+    source: str
     run: RunArguments
     training: KEPOConfig | SFTConfig
     model: ModelConfig
     data: DataArguments
     teacher: TeacherArguments
+    said: Mapping[str, Any] = field(default_factory=dict)
     stated: Mapping[str, Any] = field(default_factory=dict)
 
     def peft_config(self) -> Any:
         """The adapter's settings as PEFT takes them; None when all weights are trained."""
         return get_peft_config(self.model)
 
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Every field and its value, by the part that holds it, as plain data; secrets of TRL's fields are hidden."""
+        parts = {"run": self.run, "model": self.model, "data": self.data, "teacher": self.teacher}
+        plain = {name: asdict(part) for name, part in parts.items()} | {"training": self.training.to_dict()}
+        values: dict[str, dict[str, Any]] = json.loads(json.dumps(plain, default=str))
+        return values
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `--field value` overrides.
+    def as_yaml(self) -> str:
+        """`said` as one recipe file that gives this recipe again, whatever it is called and wherever it lies."""
+        kept = {name: value for name, value in self.said.items() if name not in CONTROLS}
+        return _HEAD + yaml.safe_dump({"arm": self.run.arm, **kept}, sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read recipes, later ones over earlier ones, and apply `--field value` overrides.
 
     Args:
-        name: Path, or name of a shipped recipe.
+        names: Paths, or names of shipped recipes.
         overrides: Command-line arguments, e.g. `["--learning_rate", "1e-5"]`.
 
     Raises:
         ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
     """
-    path = find_recipe(name)
-    content = read_recipe(path)
-    method = _method(content, overrides, path)
-    training_class = SFTConfig if method == "sft" else KEPOConfig
-    classes = (RunArguments, training_class, ModelConfig, DataArguments, TeacherArguments)
-    _check_fields(content, overrides, (*classes, KEPOConfig), path)
-    if method == "sft":
-        content = _for_sft(content)
-    with tempfile.TemporaryDirectory() as folder:
-        resolved = Path(folder) / "recipe.yaml"
-        resolved.write_text(yaml.safe_dump(content), encoding="utf-8")
-        parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
-        try:
-            parsed = parser.parse_args_and_config(["--config", str(resolved), *overrides])
-        except KepoError:
-            raise
-        except (ArgumentError, ValueError, TypeError, SystemExit) as error:
-            raise ConfigError(f"{path}: {error}") from error
-    run, training, model, data, teacher = parsed
-    return Recipe(path, run, training, model, data, teacher, stated(path, overrides))
+    given = [names] if isinstance(names, str) else list(names)
+    content = read_recipes(given)
+    source = " ".join(given)
+    said = _said_by(overrides)
+    check_names(said, "the command line")
+    method = _method({**content, **said}, source)
+    classes = _classes(method)
+    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(said, "the command line")}, classes)
+    parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
+    try:
+        said = {**content, **_typed(parser, overrides, classes, source)}
+        parser.set_defaults_with_config(**(_for_sft(said) if method == "sft" else said))
+        run, training, model, data, teacher = parser.parse_args_into_dataclasses(args=[], look_for_args_file=False)
+    except KepoError:
+        raise
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+    run.arm = run.arm or label(given[-1])
+    return Recipe(source, run, training, model, data, teacher, said, stated(given, overrides))
 
 
-def check_recipe(path: Path) -> None:
-    """Check that a recipe names a known method and known fields only; their values are not looked at.
+def check_recipe(names: str | Sequence[str]) -> None:
+    """Check that recipes name a known method and known fields only; their values are not looked at.
 
     Raises:
-        ConfigError: it does not; names the file and the field.
+        ConfigError: They do not; names the file and the field.
     """
-    content = read_recipe(path)
-    training_class = SFTConfig if _method(content, (), path) == "sft" else KEPOConfig
-    _check_fields(
-        content, (), (RunArguments, training_class, ModelConfig, DataArguments, TeacherArguments, KEPOConfig), path
-    )
+    content = read_recipes(names)
+    source = names if isinstance(names, str) else " ".join(names)
+    _check_fields(dict.fromkeys(content, source), _classes(_method(content, source)))
 
 
-def _method(content: Mapping[str, Any], overrides: Sequence[str], path: Path) -> str:
+def _classes(method: str) -> tuple[Any, ...]:
+    return (RunArguments, SFTConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
+
+
+def _said_by(overrides: Sequence[str]) -> dict[str, str | None]:
+    """The fields that overrides name, each with the word of its value; None where several words or none follow."""
+    said: dict[str, str | None] = {}
+    for place, word in enumerate(overrides):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            follows = overrides[place + 1 : place + 2]
+            said[name.replace("-", "_")] = value if equals else follows[0] if follows else None
+    return said
+
+
+def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:
+    """The overrides as fields with values of the fields' types, and no others."""
+    names = [f.name for cls in classes for f in fields(cls)]
+    found, rest = parser.parse_known_args(list(overrides), Namespace(**dict.fromkeys(names, _UNSAID)))
+    if rest:
+        raise ConfigError(
+            f"{source}: {' '.join(rest)} is no `--field value`. Recipes stand in front, fields after them; supervised "
+            "training knows no fields of rollouts, gates and hints."
+        )
+    return {name: value for name, value in vars(found).items() if value is not _UNSAID}
+
+
+def _method(content: Mapping[str, Any], source: str) -> str:
     method = content.get("method", "kepo")
-    if "--method" in overrides[:-1]:
-        method = overrides[list(overrides).index("--method") + 1]
     if method not in METHODS:
-        raise ConfigError(f"{path}: method is {method!r}; use one of {', '.join(METHODS)}.")
+        raise ConfigError(f"{source}: method is {method!r}; use one of {', '.join(METHODS)}.")
     return str(method)
 
 
@@ -116,14 +154,11 @@ def _for_sft(content: Mapping[str, Any]) -> dict[str, Any]:
     return kept if torch.accelerator.is_available() else {"use_cpu": True, "bf16": False, **kept}
 
 
-def _check_fields(content: Mapping[str, Any], overrides: Sequence[str], classes: Sequence[Any], path: Path) -> None:
-    known = {f.name for cls in classes for f in fields(cls)}
-    given = {name: str(path) for name in content}
-    given |= {
-        word[2:].split("=")[0].removeprefix("no_"): "the command line" for word in overrides if word.startswith("--")
-    }
+def _check_fields(given: Mapping[str, str], classes: Sequence[Any]) -> None:
+    """Refuse fields that nobody knows; `given` says where each stands. Supervised arms share the others' recipes."""
+    known = {f.name for cls in (*classes, KEPOConfig) for f in fields(cls)}
     for name, where in given.items():
-        if name.replace("-", "_") not in known and f"no_{name}" not in known:
+        if name.removeprefix("no_") not in known and f"no_{name}" not in known:
             close = difflib.get_close_matches(name, known, n=1)
             advice = (
                 f" Did you mean '{close[0]}'?" if close else " `kepo fields` lists them; TRL's own fields work too."

@@ -22,6 +22,7 @@ from typing import Any
 from kepo.errors import ConfigError, DataError
 from kepo.runs.evaluations import EVALUATIONS
 from kepo.runs.manifest import MANIFEST, read_manifest
+from kepo.runs.study import TUNING
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _CHECKPOINT_END = "trainer_state.json"
@@ -109,11 +110,11 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give run folders, or a folder that holds some.")
-        # A hidden folder holds an older run that is about to be deleted, or one that is being written.
+        # A hidden folder holds an older run that is about to be deleted, or one being written; trial runs are none.
         files = [
             file
             for file in sorted(path.rglob(MANIFEST))
-            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            if not any(part.startswith(".") or part == TUNING for part in file.relative_to(path).parts)
         ]
         if not files:
             raise DataError(f"{path} holds no run: there is no {MANIFEST} in it or below it.")

@@ -12,6 +12,8 @@ from kepo.files import write_text
 
 STUDY = "study.json"
 RUNS = "runs"
+TUNING = "tuning"
+"""The folder of a study's trial runs, beside `RUNS`."""
 
 
 class StudyArm(msgspec.Struct, frozen=True):

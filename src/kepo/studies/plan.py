@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import yaml
+from msgspec.structs import replace
 
 from kepo.data.arguments import DataArguments, load_questions
 from kepo.errors import ConfigError, DataError
 from kepo.files import content_hash, write_text
 from kepo.recipes.files import read_recipe
-from kepo.runs.study import RUNS, StudyArm, StudyContrast, StudyFile, StudyTuning, write_study_file
+from kepo.runs.study import RUNS, TUNING, StudyArm, StudyContrast, StudyFile, StudyTuning, write_study_file
 from kepo.studies.schema import DEFAULT_MODEL, ArmSpec, ModelSpec, StudySpec
 from kepo.types import Question
 
 RECIPES = "recipes"
-TUNING = "tuning"
 LOGS = "logs"
 _HEAD = "# Written by `kepo study`; it is written again each time.\n"
 
@@ -183,7 +182,7 @@ def write_recipes(plans: Sequence[RunPlan]) -> None:
         write_text(_HEAD + fields, plan.recipe_file)
 
 
-def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+def describe_study(study: StudySpec, tuned: Mapping[str, StudyTuning] | None = None) -> None:
     """Write `study.json` for reports, of the whole and of each training modality.
 
     Args:
@@ -198,15 +197,14 @@ def describe_study(study: StudySpec, tuned: Mapping[str, Mapping[str, Any]] | No
         question=study.question,
         main_arm=study.main_arm,
         arms={arm.name: StudyArm(arm.label, order, arm.baseline) for order, arm in enumerate(study.arms)},
-        contrasts=tuple(StudyContrast(one.title, tuple(one.pairs)) for one in study.contrasts),
-        in_domain=tuple(study.modalities),
+        contrasts=tuple(StudyContrast(one.title, one.pairs) for one in study.contrasts),
+        in_domain=study.modalities,
     )
     write_study_file(study.out, described)
     for modality in study.modalities:
         title = f"{study.title}, trained on {modality}" if len(study.modalities) > 1 else study.title
-        tuning = StudyTuning(**tuned[modality]) if tuned else None
-        of_modality = msgspec.structs.replace(described, title=title, in_domain=(modality,), tuning=tuning)
-        write_study_file(study.out / modality, of_modality)
+        found = replace(described, title=title, in_domain=(modality,), tuning=(tuned or {}).get(modality))
+        write_study_file(study.out / modality, found)
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:
@@ -222,7 +220,7 @@ def check_recipes(plans: Sequence[RunPlan]) -> None:
         # Runs of an arm and model differ in values only.
         if (plan.arm.name, plan.model.name) not in seen:
             seen.add((plan.arm.name, plan.model.name))
-            check_recipe(plan.recipe_file)
+            check_recipe(str(plan.recipe_file))
             _check_model(plan)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kepo.runs.study import TUNING
 from kepo.studies.done import is_done
-from kepo.studies.plan import TUNING, RunPlan, check_recipes, describe_study, plan_runs, write_recipes
+from kepo.studies.plan import RunPlan, check_recipes, describe_study, plan_runs, write_recipes
 from kepo.studies.runner import Failure, run_plans
 from kepo.studies.schema import StudySpec
 from kepo.studies.tuning import choose, chosen_fields, plan_tuning

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import msgspec
+
 from kepo.files import write_json
 from kepo.runs import read_metrics
+from kepo.runs.study import TUNING, StudyTuning
 from kepo.studies.commands import VALIDATION
-from kepo.studies.plan import TUNING, RunPlan, chosen_arms, combination
+from kepo.studies.plan import RunPlan, chosen_arms, combination
 from kepo.studies.schema import ArmSpec, StudySpec, TuningSpec
 
 _FILE = "tuning.json"
@@ -36,7 +39,7 @@ def plan_tuning(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
     ]
 
 
-def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, dict[str, Any]]:
+def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, StudyTuning]:
     """What the runs of the tuning found, by training modality; also written to `tuning.json` of each.
 
     The combination with the best in-domain validation accuracy is chosen; of equal ones the first of the grid.
@@ -44,30 +47,33 @@ def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, dict[str, An
     Args:
         study: The study.
         plans: Of `plan_tuning`, all done.
-
-    Returns:
-        Modality -> {"field": names, "scores": {arm: {values: accuracy}}, "chosen": {arm: values}}.
     """
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for plan in plans:
-        field = ", ".join(plan.chosen)
-        of_modality = found.setdefault(plan.modality, {"field": field, "scores": {}, "chosen": {}})
-        of_modality["scores"].setdefault(plan.arm.name, {})[combination(plan.chosen)] = _score(plan)
-    for modality, result in found.items():
-        result["chosen"] = {arm: max(scores, key=scores.__getitem__) for arm, scores in result["scores"].items()}
-        write_json(result, study.out / modality / _FILE)
+        of_arm = scores.setdefault(plan.modality, {}).setdefault(plan.arm.name, {})
+        of_arm[combination(plan.chosen)] = _score(plan)
+    found = {
+        modality: StudyTuning(
+            field=", ".join(plans[0].chosen),
+            scores=of_modality,
+            chosen={arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()},
+        )
+        for modality, of_modality in scores.items()
+    }
+    for modality, tuning in found.items():
+        write_json(msgspec.to_builtins(tuning), study.out / modality / _FILE)
     return found
 
 
-def chosen_fields(study: StudySpec, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def chosen_fields(study: StudySpec, found: Mapping[str, StudyTuning]) -> dict[str, dict[str, dict[str, Any]]]:
     """Training modality -> arm -> the recipe fields chosen for it, or for the arm whose choice it takes over."""
     if study.tuning is None:
         return {}
     fields = {combination(one): one for one in _combinations(study.tuning)}
     names = {arm.name: _tuned_as(arm, study.tuning) for arm in study.arms}
     return {
-        modality: {arm: fields[result["chosen"][name]] for arm, name in names.items() if name in result["chosen"]}
-        for modality, result in found.items()
+        modality: {arm: fields[str(tuned.chosen[name])] for arm, name in names.items() if name in tuned.chosen}
+        for modality, tuned in found.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kepo.planning import activations, head
+from kepo.planning import activations
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32
 from kepo.planning.architecture import Decoder, Tower
 
@@ -40,13 +40,13 @@ def test_a_cache_holds_keys_and_values_of_every_layer() -> None:
 
 
 def test_the_divergence_grows_with_its_chunk_and_not_with_its_tokens() -> None:
-    small = head.divergence_bytes(256, 1000, 64, 1000, weight=0)
+    small = activations.divergence_bytes(256, 1000, 64, 1000, weight=0)
     assert small == int(9.6 * 256 * 1000 * 4)
-    assert head.divergence_bytes(256, 100_000, 64, 1000, weight=0) == small
-    assert head.divergence_bytes(256, 1000, 64, 1000, weight=2, copies=2) == small + 1000 * 64 * 4
+    assert activations.divergence_bytes(256, 100_000, 64, 1000, weight=0) == small
+    assert activations.divergence_bytes(256, 1000, 64, 1000, weight=2, copies=2) == small + 1000 * 64 * 4
 
 
 def test_the_policys_head_needs_a_tile_and_the_heads_gradient() -> None:
     # tile 100 x 1000 x 2, states 100 x 64 x (2 + 4), gradient 1000 x 64 x 4
-    assert head.policy_head_bytes(100, 64, 1000, 2, trainable=True) == 200_000 + 38_400 + 256_000
-    assert head.policy_head_bytes(100, 64, 1000, 2, trainable=False) == 238_400
+    assert activations.policy_head_bytes(100, 64, 1000, 2, trainable=True) == 200_000 + 38_400 + 256_000
+    assert activations.policy_head_bytes(100, 64, 1000, 2, trainable=False) == 238_400

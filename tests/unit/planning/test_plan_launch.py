@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.planning.launch import Launch, default_launch, read_launch
-from kepo.recipes.accelerate_files import config_file
+from kepo.planning.launch import Launch, read_launch
 
 
 @pytest.mark.parametrize(
@@ -20,12 +19,12 @@ from kepo.recipes.accelerate_files import config_file
     ],
 )  # fmt: skip
 def test_shipped_configs(name: str, strategy: str, gpus: int) -> None:
-    assert read_launch(config_file(name)) == Launch(strategy, gpus)
+    assert read_launch(name) == Launch(strategy, gpus)
 
 
 def test_another_number_of_gpus() -> None:
-    assert read_launch(config_file("zero3-8gpu"), gpus=2) == Launch("zero3", 2)
-    assert read_launch(config_file("fsdp2-8gpu"), gpus=1).strategy == "single"
+    assert read_launch("zero3-8gpu", gpus=2) == Launch("zero3", 2)
+    assert read_launch("fsdp2-8gpu", gpus=1).strategy == "single"
 
 
 def test_what_is_sharded() -> None:
@@ -43,12 +42,12 @@ def test_a_deepspeed_file_of_its_own(tmp_path: Path) -> None:
         "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_processes: 4\nmixed_precision: bf16\n"
         "deepspeed_config:\n  deepspeed_config_file: ds.json\n"
     )
-    assert read_launch(config) == Launch("zero3", 4, offload_optimizer=True)
+    assert read_launch(str(config)) == Launch("zero3", 4, offload_optimizer=True)
 
 
 def test_no_config_is_one_gpu_or_zero3() -> None:
-    assert default_launch(1) == Launch("single", 1)
-    assert default_launch(8) == Launch("zero3", 8)
+    assert read_launch(None, 1) == Launch("single", 1)
+    assert read_launch(None, 8) == Launch("zero3", 8)
 
 
 @pytest.mark.parametrize("text", ["", "just text", "distributed_type: TPU\nnum_processes: 8\n"])
@@ -56,4 +55,4 @@ def test_what_is_no_config_for_this_is_named(tmp_path: Path, text: str) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text(text)
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
-        read_launch(config)
+        read_launch(str(config))

@@ -9,7 +9,7 @@ import pytest
 
 from kepo.planning.advice import combined_changes, single_changes
 from kepo.planning.launch import Launch
-from kepo.planning.memory import GIB, UPDATE, MemoryPlan, plan_memory
+from kepo.planning.memory import GIB, STEP, MemoryPlan, plan_memory
 from kepo.planning.recipes import load_for_gpu, plan_recipe
 from kepo.planning.settings import PlanSettings
 from kepo.recipes.files import shipped_recipes
@@ -63,11 +63,11 @@ def test_a_cache_of_the_papers_rollouts() -> None:
 def test_an_arm_without_teacher_has_none() -> None:
     plan = plan_memory(settings("paper/grpo"))
     assert not [name for name in parts(plan) if "teacher" in name]
-    assert plan.phases == ("rollouts", "update")
+    assert plan.phases == ("rollouts", "step")
 
 
 def test_supervised_training_has_no_rollouts() -> None:
-    assert plan_memory(settings("paper/sft")).phases == ("update",)
+    assert plan_memory(settings("paper/sft")).phases == ("step",)
 
 
 def test_a_reference_is_loaded_when_beta_is_above_zero() -> None:
@@ -76,8 +76,8 @@ def test_a_reference_is_loaded_when_beta_is_above_zero() -> None:
 
 
 def test_checkpointing_halves_the_activations_at_least() -> None:
-    with_it = parts(plan_memory(settings()), UPDATE)
-    without = parts(plan_memory(replace(settings(), checkpointing=False)), UPDATE)
+    with_it = parts(plan_memory(settings()), STEP)
+    without = parts(plan_memory(replace(settings(), checkpointing=False)), STEP)
     assert with_it["activations"] + with_it["one layer computed again"] < without["activations"] / 5
 
 
@@ -116,7 +116,7 @@ def test_a_colocated_vllm_takes_its_share_instead_of_a_cache() -> None:
     asleep = plan_recipe(
         load_for_gpu("paper/grpo", [*overrides, "--vllm_enable_sleep_mode", "true"]), Launch("zero3", 8), 80.0
     ).memory
-    assert asleep.total(UPDATE) == plan.total(UPDATE) - int(0.3 * 80 * GIB)
+    assert asleep.total(STEP) == plan.total(STEP) - int(0.3 * 80 * GIB)
 
 
 def test_a_vllm_server_makes_the_rollouts_elsewhere() -> None:

@@ -10,7 +10,7 @@ from trl.experimental.gold import GOLDConfig
 from trl.trainer.utils import RepeatSampler
 
 from kepo.planning.settings import schedule_of
-from kepo.recipes.files import find_recipe, read_recipe, shipped_recipes
+from kepo.recipes.files import read_recipes, shipped_recipes
 from kepo.recipes.recipe import Recipe, load_recipe
 from kepo.rewards import get_rewards
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
@@ -125,7 +125,7 @@ def test_supervised_training_answers_without_reasoning() -> None:
     assert recipe.data.num_train == 600
 
 
-# arm -> GPUs -> prompts of an update, updates of an epoch, updates, questions left out of an epoch
+# arm -> GPUs -> prompts of a step, steps of an epoch, steps, questions left out of an epoch
 BATCHES = {
     "kepo-tau1": {1: (2, 300, 1500, 0), 4: (8, 75, 375, 0), 8: (16, 37, 185, 8)},
     "grpo": {1: (2, 300, 1500, 0), 4: (8, 75, 375, 0), 8: (16, 37, 185, 8)},
@@ -137,12 +137,12 @@ BATCHES = {
 
 @pytest.mark.parametrize("gpus", [1, 4, 8])
 @pytest.mark.parametrize("arm", BATCHES)
-def test_two_prompts_per_gpu_and_update(arm: str, gpus: int) -> None:
+def test_two_prompts_per_gpu_and_step(arm: str, gpus: int) -> None:
     schedule = schedule_of(load_recipe(f"paper/{arm}"), gpus)
     assert schedule is not None
-    expected = (schedule.prompts_per_update, schedule.updates_per_epoch, schedule.updates, schedule.left_out)
+    expected = (schedule.prompts_per_step, schedule.steps_per_epoch, schedule.steps, schedule.left_out)
     assert expected == BATCHES[arm][gpus]
-    assert schedule.prompts_per_update == 2 * gpus
+    assert schedule.prompts_per_step == 2 * gpus
 
 
 @pytest.mark.parametrize("gpus", [1, 4, 8])
@@ -159,27 +159,17 @@ def test_the_arithmetic_is_that_of_trls_sampler(gpus: int) -> None:
     schedule = schedule_of(load_recipe("paper/kepo-tau1"), gpus)
     assert schedule is not None
     # A dataloader batch of TRL holds a whole generation batch, once for every micro-batch.
-    assert len(sampler) // (micro * steps * gpus) == schedule.updates_per_epoch * args.gradient_accumulation_steps
+    assert len(sampler) // (micro * steps * gpus) == schedule.steps_per_epoch * args.gradient_accumulation_steps
 
 
 OWN = [name for name in shipped_recipes() if name.startswith("kepo/")]
 
 
 def test_our_own_arms_are_shipped() -> None:
-    arms = {
-        "kepo",
-        "kepo-lora",
-        "kepo-served",
-        "kepo-vllm-colocate",
-        "kepo-vllm-server",
-        "kepo-resample",
-        "kepo-uniform",
-        "hints-only",
-        "grpo",
-        "grpo-lora",
-        "grpo-gated",
-    }
-    assert {f"kepo/{arm}" for arm in arms | {"grpo-uniform", "opd", "sft"}} == set(OWN)
+    served = {"kepo/kepo-served", "kepo/kepo-vllm-colocate", "kepo/kepo-vllm-server"}
+    arms = {name.removeprefix("arms/") for name in shipped_recipes() if name.startswith("arms/")}
+    assert {"grpo", "grpo-gated", "grpo-uniform", "hints-only", "kepo", "kepo-resample", "opd", "sft"} < arms
+    assert served | {f"kepo/{arm}{variant}" for arm in arms for variant in ("", "-lora")} == set(OWN)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -198,14 +188,14 @@ def test_our_own_settings_hold_for_every_arm(name: str) -> None:
 
 
 def test_our_own_arms_differ_in_their_arm_only() -> None:
-    kepo, grpo = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe("kepo/grpo"))
+    kepo, grpo = read_recipes("kepo/kepo"), read_recipes("kepo/grpo")
     different = {name for name in kepo.keys() | grpo.keys() if kepo.get(name) != grpo.get(name)}
     assert different == {"output_dir", "exploration", "distillation_weight", "gate"}
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
 def test_the_variants_with_vllm_differ_in_who_makes_the_rollouts_only(mode: str) -> None:
-    plain, vllm = read_recipe(find_recipe("kepo/kepo")), read_recipe(find_recipe(f"kepo/kepo-vllm-{mode}"))
+    plain, vllm = read_recipes("kepo/kepo"), read_recipes(f"kepo/kepo-vllm-{mode}")
     different = {name for name in plain.keys() | vllm.keys() if plain.get(name) != vllm.get(name)}
     assert {name for name in different if "vllm" not in name} == {"output_dir"}
     training = load_recipe(f"kepo/kepo-vllm-{mode}").training
@@ -231,5 +221,5 @@ def test_the_lora_variant_is_for_one_gpu() -> None:
     assert recipe.teacher.teacher_load_in_4bit
     schedule = schedule_of(recipe, 1)
     assert schedule is not None
-    assert schedule.prompts_per_update == 8
+    assert schedule.prompts_per_step == 8
     assert load_recipe("kepo/kepo").peft_config() is None

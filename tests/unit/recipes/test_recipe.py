@@ -8,7 +8,7 @@ import pytest
 from trl import SFTConfig
 
 from kepo.errors import ConfigError
-from kepo.recipes.files import find_recipe, read_recipe, shipped_recipes
+from kepo.recipes.files import read_recipes, shipped_recipes
 from kepo.recipes.recipe import field_tables, load_recipe, own_fields
 from kepo.trainer.config import KEPOConfig
 
@@ -36,8 +36,8 @@ def test_every_arm_is_shipped_and_is_what_its_name_says(setting: str, arm: str) 
 
 
 def test_arms_of_one_setting_differ_in_their_arm_only() -> None:
-    kepo = read_recipe(find_recipe("medical/kepo"))
-    grpo = read_recipe(find_recipe("medical/grpo"))
+    kepo = read_recipes("medical/kepo")
+    grpo = read_recipes("medical/grpo")
     different = {name for name in kepo.keys() | grpo.keys() if kepo.get(name) != grpo.get(name)}
     assert different == {"output_dir", "exploration", "distillation_weight", "gate"}
 
@@ -76,7 +76,7 @@ def test_a_recipe_can_stand_on_a_shipped_one(write) -> None:
         ("base: smollm2/kepo\n", ["--num_injectd", "2"], ["num_injectd", "command line", "'num_injected'"]),
         ("base: smollm2/kepo\nnum_injected: 9\n", [], ["num_injected", "9", "8"]),
         ("base: smollm2/kepo\nmethod: magic\n", [], ["method", "'magic'", "kepo, sft"]),
-        ("base: nowhere\n", [], ["nowhere", "smollm2/kepo"]),
+        ("base: nowhere\n", [], ["nowhere", "`kepo recipes`"]),
         ("- a\n- list\n", [], ["mine.yaml", "name: value"]),
         ("a: [unclosed\n", [], ["mine.yaml", "YAML"]),
         ("base: smollm2/kepo\nnum_injected: many\n", [], ["mine.yaml", "num_injected"]),
@@ -90,9 +90,63 @@ def test_a_recipe_that_cannot_work_is_named(write, text: str, overrides: list[st
         assert word in str(error.value)
 
 
-def test_a_recipe_that_is_not_there_lists_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="smollm2/kepo"):
-        load_recipe("no-such-recipe")
+def test_a_recipe_that_is_not_there_names_those_like_it() -> None:
+    with pytest.raises(ConfigError, match=r"'smollm/kepo'.* Did you mean smollm2/kepo"):
+        load_recipe("smollm/kepo")
+
+
+def test_several_recipes_go_over_each_other_and_the_command_line_over_all(write) -> None:
+    mine = write("learning_rate: 0.25\ngate_threshold: 0.5\nnum_injected: 3\n")
+    recipe = load_recipe(["smollm2/_base", "arms/kepo", mine], ["--learning_rate", "0.5"])
+    assert isinstance(recipe.training, KEPOConfig)
+    assert (recipe.training.learning_rate, recipe.training.gate_threshold) == (0.5, 0.5)
+    assert recipe.training.output_dir == "runs/smollm2-kepo-mine"
+    assert recipe.source == f"smollm2/_base arms/kepo {mine}"
+
+
+@pytest.mark.parametrize(
+    ("names", "arm"),
+    [
+        (["smollm2/kepo"], "kepo"),
+        (["kepo/grpo-lora"], "grpo-lora"),
+        (["smollm2/_base", "arms/grpo-gated"], "grpo-gated"),
+        (["paper/gkd-lambda0.5"], "gkd-lambda0.5"),
+    ],
+)
+def test_the_arm_is_called_as_the_last_recipe_unless_it_is_named(names: list[str], arm: str) -> None:
+    assert load_recipe(names).run.arm == arm
+    assert load_recipe(names, ["--arm", "mine"]).run.arm == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("smollm2/kepo", []),
+        ("smollm2/kepo", ["--learning_rate", "1e-3", "--reasoning_tasks", "gcd", "chain_sum", "--replicate", "3"]),
+        ("smollm2/kepo", ["--no_ds3_gather_for_generation", "--gradient_checkpointing", "--seed=7", "--overwrite"]),
+        ("smollm2/sft", ["--max_steps", "2", "--model-init-kwargs", '{"use_cache": false}']),
+        ("paper/kepo-tau1", ["--method", "sft"]),
+    ],
+)
+def test_the_file_of_a_run_gives_its_recipe_again(name: str, overrides: list[str], write) -> None:
+    recipe = load_recipe(name, overrides)
+    again = load_recipe(write(recipe.as_yaml()))
+    expected = recipe.values()
+    expected["run"]["overwrite"] = False  # what becomes of an older run is not part of a recipe
+    assert again.values() == expected
+
+
+def test_an_older_name_on_the_command_line_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"command line: .*'hint_attempts' is called 'exploration_attempts'"):
+        load_recipe("smollm2/kepo", ["--hint-attempts", "3"])
+    with pytest.raises(ConfigError, match=r"command line: 'dead' of .*'all_failed'"):
+        load_recipe("smollm2/kepo", ["--exploration_trigger=dead"])
+
+
+@pytest.mark.parametrize("overrides", [["--seed", "3", "arms/grpo"], ["--method", "sft", "--gate_threshold", "1"]])
+def test_words_that_no_field_takes_are_named(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"smollm2/kepo: .* is no `--field value`"):
+        load_recipe("smollm2/kepo", overrides)
 
 
 def test_helpers_of_recipes_are_not_listed() -> None:

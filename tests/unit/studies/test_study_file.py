@@ -160,7 +160,7 @@ def test_shipped_studies_can_be_read_and_are_no_recipes() -> None:
     assert shipped_studies() == [f"studies/{name}" for name in names]
     for name in shipped_studies():
         for arm in read_study(name).arms:
-            assert all(find_recipe(recipe).is_file() for recipe in arm.recipe)
+            assert all(map(find_recipe, arm.recipe))
     assert not [name for name in shipped_recipes() if name.startswith("studies")]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kepo.runs import append_metrics
 from kepo.studies.commands import afterwards, stages
 from kepo.studies.done import mark_done
 from kepo.studies.plan import RunPlan
@@ -17,7 +18,6 @@ from kepo.studies.reading import read_study
 from kepo.studies.schema import StudySpec
 from kepo.studies.study import plans_for_now
 from kepo.studies.tuning import plan_tuning
-from kepo.trainer.run_folder import append_metrics
 
 CONTENT: dict[str, Any] = {
     "data": "data",
