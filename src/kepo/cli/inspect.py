@@ -75,10 +75,7 @@ def _show_steps(run: Run, limit: int, console: Console | None) -> None:
     console.print(steps_table(steps, limit, console))
     _say_limit(console, limit, len(steps), "steps, the last ones")
     if any(step["correct"] is not None for step in steps):
-        console.print(
-            "In %: correct, injected, gate of rollouts; failed: all-failed groups; rescued of explored groups.",
-            style="dim",
-        )
+        console.print("In %: correct, injected, gate of rollouts; failed of groups; rescued of explored", style="dim")
         console.print("Next: --step N for the groups of a step.", style="dim")
 
 
