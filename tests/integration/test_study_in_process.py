@@ -123,16 +123,16 @@ def test_the_tuning_is_validated_and_never_tested(folder: Path) -> None:
 
 def test_the_results_are_read_from_the_records(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # nothing may depend on where the study was run from
-    results = tmp_path / "docs" / "results.md"
-    report_study(folder / "MRI", tmp_path / "report.html", Console(file=io.StringIO()), results)
+    console, results = Console(file=io.StringIO()), tmp_path / "docs" / "results.md"
+    report_study(folder / "MRI", tmp_path / "report.html", console, results)
     text = results.read_text(encoding="utf-8")
     answers = pq.read_table(_plans(folder)[1].folder / "evaluation" / "test.parquet").to_pylist()
     inside = [row["correct"] for row in answers if row["modality"] == "MRI"]
     accuracy = f"{100 * sum(inside) / len(inside):.1f}"
     assert f"| **GRPO** | 1 | {accuracy} (" in text
     assert "3 arms, 3 runs" in text
-    assert "Does GRPO help?" in text
-    assert "3e-4" in text  # of the tuning
+    assert "## Does GRPO help?" in text
+    assert "| arm | 1e-4 | 3e-4 | chosen |" in text
     assert "injected" not in text  # no arm explored
 
 
