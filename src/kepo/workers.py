@@ -194,13 +194,21 @@ def available_workers() -> int:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Progress]:
-    """Bars on the terminal's standard error: how many are done, how fast where that is known, and the time.
+    """Bars on the terminal's standard error: how many are done, how fast, the time since the start and left.
 
     Args:
         quiet: Show nothing.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Speed(ProgressColumn):
@@ -208,6 +216,8 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed or 0.0
             return Text(f"{speed:.0f}/s" if speed >= 1 else "")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed())
+    with Progress(
+        *shown, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=quiet
+    ) as progress:
         yield progress

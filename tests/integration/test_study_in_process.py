@@ -123,8 +123,8 @@ def test_the_tuning_is_validated_and_never_tested(folder: Path) -> None:
 
 def test_the_results_are_read_from_the_records(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # nothing may depend on where the study was run from
-    results = tmp_path / "docs" / "results.md"
-    report_study(folder / "MRI", tmp_path / "report.html", Console(file=io.StringIO()), results)
+    console, results = Console(file=io.StringIO()), tmp_path / "docs" / "results.md"
+    report_study(folder / "MRI", tmp_path / "report.html", console, results)
     text = results.read_text(encoding="utf-8")
     answers = pq.read_table(_plans(folder)[1].folder / "evaluation" / "test.parquet").to_pylist()
     inside = [row["correct"] for row in answers if row["modality"] == "MRI"]

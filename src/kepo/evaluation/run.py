@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from kepo.prompts import prompt_text
 from kepo.runs.evaluations import Record, to_table
 from kepo.runs.manifest import installed_versions, now
 from kepo.types import Question
+from kepo.workers import progress_bars
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,11 +83,12 @@ def evaluate(
     everything = list(ordered_questions(questions, settings))
     done = parts.done()
     missing = [asked for asked in everything if asked.key not in done]
-    with _progress(name, len(everything), len(everything) - len(missing), quiet) as advance:
+    with progress_bars(quiet) as progress:
+        bar = progress.add_task(f"Evaluating {name}", total=len(everything), completed=len(everything) - len(missing))
         try:
             for records in _answers(missing, backend, settings, teacher):
                 parts.add(records)
-                advance(len(records) // settings.samples)
+                progress.advance(bar, len(records) // settings.samples)
         finally:
             # Also when interrupted: what was answered is not asked again.
             parts.flush()
@@ -191,13 +192,3 @@ def identify(
         "questions": f"{len(questions)} ({digest.hexdigest()[:16]})",
         "teacher": None if teacher is None else teacher.model.config._name_or_path,
     }
-
-
-@contextmanager
-def _progress(name: str, total: int, done: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=quiet) as progress:
-        task = progress.add_task(f"Evaluating {name}", total=total, completed=done)
-        yield lambda steps: progress.advance(task, steps)

@@ -40,7 +40,7 @@ def contact_sheet(size: int = 160) -> Image.Image:
     """Draws the sheet.
 
     Args:
-        size: Side of one picture in pixels, at least 64; captions and gaps grow with it.
+        size: Side of one image in pixels, at least 64; captions and gaps grow with it.
 
     Returns:
         An RGB image: the name of the modality left of each row, the attributes of the scenes above each column.

@@ -82,7 +82,7 @@ MISCONCEPTION = Knowledge(behaviour="outline", burden="size")
 """What the base students believe: two of the three rules are wrong, and all that rests on them."""
 
 WRONG_TEACHER = Knowledge(nature="outline", burden="size")
-"""A teacher with two wrong rules: it would mend one of the students' mistakes, share the other and add a new one."""
+"""A teacher with two wrong rules: it would fix one of the students' mistakes, share the other and add a new one."""
 
 
 def facts(scene: Scene, knowledge: Knowledge = TRUTH) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Questions of PhantomVQA, each drawn from a seed.
 
-The right value is drawn first, evenly from all values, then a scene for which it is right, then the other options,
+The correct value is drawn first, evenly from all values, then a scene for which it is correct, then the other options,
 then their order. So neither the words of a question, nor its options, nor their places tell anything about the answer:
 whoever does not look at the image is at chance.
 """

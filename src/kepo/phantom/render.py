@@ -2,7 +2,7 @@
 
 The anatomy never looks at what the lesions are, save that the outline shapes the organ, so it cannot tell an answer.
 Everything is drawn in relative coordinates on a canvas at least twice as fine as the image, then averaged down: the
-same scene at two sizes is the same picture.
+same scene at two sizes is the same image.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 _SHORTEST_CANVAS = 96
 _ANATOMY, _LESIONS, _BODY, _PIXELS = range(4)
-"""Streams of random numbers: each part of a picture has its own, so that one cannot shift another."""
+"""Streams of random numbers: each part of a image has its own, so that one cannot shift another."""
 
 
 def render(scene: Scene, size: int = 48) -> Image.Image:
     """Draws a scene.
 
     Args:
-        scene: What to draw. The picture depends on nothing else.
+        scene: What to draw. The image depends on nothing else.
         size: Side of the image in pixels, at least 8.
 
     Returns:
@@ -41,22 +41,22 @@ def render(scene: Scene, size: int = 48) -> Image.Image:
     """
     canvas, factor = _canvas(size)
     style = STYLES[scene.modality]
-    picture = anatomy(scene, canvas)
+    image = anatomy(scene, canvas)
     rng = _generator(scene, _PIXELS)
     cover = coverage(canvas, lesions(scene))
     tint = style.bright if scene.tone == "bright" else style.dark
     texture = style.grain * noise(rng, canvas, 40)
     gain, grain = np.float32(rng.uniform(0.93, 1.05)), style.noise * noise(rng, canvas, 96)
-    if picture.ndim == 2:
-        picture = picture + cover * (np.float32(tint[0]) + texture - picture)
-        return _image(picture * gain + grain, factor)
+    if image.ndim == 2:
+        image = image + cover * (np.float32(tint[0]) + texture - image)
+        return _image(image * gain + grain, factor)
     colour = np.asarray(tint, dtype=np.float32) + texture[..., None]
-    picture = picture + cover[..., None] * (colour - picture)
-    return _image(picture * gain + grain[..., None], factor)
+    image = image + cover[..., None] * (colour - image)
+    return _image(image * gain + grain[..., None], factor)
 
 
 def anatomy(scene: Scene, canvas: Canvas) -> Field:
-    """The picture without lesions and noise: [S, S] for grey modalities, [S, S, 3] for the others, about 0 to 1.
+    """The image without lesions and noise: [S, S] for grey modalities, [S, S, 3] for the others, about 0 to 1.
 
     It depends on the seed, the modality and the outline of the scene only.
     """
@@ -97,12 +97,12 @@ def _canvas(size: int) -> tuple[Canvas, int]:
 
 
 def _generator(scene: Scene, stream: int) -> np.random.Generator:
-    """The random numbers of one part of the picture."""
+    """The random numbers of one part of the image."""
     return np.random.default_rng((scene.seed, MODALITIES.index(scene.modality), stream))
 
 
-def _image(picture: Field, factor: int) -> Image.Image:
+def _image(image: Field, factor: int) -> Image.Image:
     """Rounds to 8 bits and averages `factor` x `factor` pixels into one."""
     from PIL import Image
 
-    return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)).reduce(factor).convert("RGB")
+    return Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)).reduce(factor).convert("RGB")

@@ -43,13 +43,11 @@ class Result:
 
     Attributes:
         folder: The run folder; the trained model and its processor lie in it.
-        metrics: The last logged metrics.
         history: Every log of the run.
         device: Where it computed, in words.
     """
 
     folder: Path
-    metrics: Mapping[str, Any]
     history: list[dict[str, Any]]
     device: str
 
@@ -89,8 +87,7 @@ def train(recipe: Recipe) -> Result:
     if validation is not None:
         trainer.add_callback(validation(trainer))
     _run(trainer, folder, checkpoint)
-    history = list(trainer.state.log_history)
-    return Result(folder, history[-1] if history else {}, history, device)
+    return Result(folder, list(trainer.state.log_history), device)
 
 
 def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:

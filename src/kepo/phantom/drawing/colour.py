@@ -24,13 +24,13 @@ def paint_dermoscopy(canvas: Canvas, body: Body, rng: np.random.Generator) -> Fi
     x, y = canvas.x + 0.03 * noise(rng, canvas, 8), canvas.y + 0.03 * noise(rng, canvas, 8)
     mesh = np.cos(wave * x) + np.cos(wave * (0.5 * x + 0.866 * y)) + np.cos(wave * (0.5 * x - 0.866 * y))
     inside = step(1 - f, 0.1)
-    picture = mix_colour(skin, (0.74, 0.50, 0.36), inside)
-    picture = mix_colour(picture, (0.52, 0.31, 0.20), inside * 0.65 * step(-0.75 - mesh, 0.8))
-    return mix_colour(picture, (0.30, 0.20, 0.15), 0.55 * strokes(canvas, [_hair(rng) for _ in range(4)]))
+    image = mix_colour(skin, (0.74, 0.50, 0.36), inside)
+    image = mix_colour(image, (0.52, 0.31, 0.20), inside * 0.65 * step(-0.75 - mesh, 0.8))
+    return mix_colour(image, (0.30, 0.20, 0.15), 0.55 * strokes(canvas, [_hair(rng) for _ in range(4)]))
 
 
 def _hair(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    """A long, thin, slightly bent line across the whole picture."""
+    """A long, thin, slightly bent line across the whole image."""
     t = np.linspace(-1.5, 1.5, 16)
     turn, shift, bend = rng.uniform(0, np.pi), rng.uniform(-0.9, 0.9), rng.uniform(-0.15, 0.15)
     across = shift + bend * t * t
@@ -42,12 +42,12 @@ def paint_fundus(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
     u, v = body.normalised(canvas)
     f = level(u, v, body.power)
     shade = 1.06 - 0.3 * f * f + 0.03 * noise(rng, canvas, 7) + 0.015 * noise(rng, canvas, 48)
-    picture = _flat(canvas, (0.80, 0.38, 0.15)) * shade[..., None]
+    image = _flat(canvas, (0.80, 0.38, 0.15)) * shade[..., None]
     lines = [line for x in (-1, 1) for y in (-1, 1) for line in _vessels(body, x, y, rng)]
-    picture = mix_colour(picture, (0.50, 0.12, 0.07), 0.75 * strokes(canvas, lines))
+    image = mix_colour(image, (0.50, 0.12, 0.07), 0.75 * strokes(canvas, lines))
     disc = level(u * np.float32(body.a) / 0.1, v * np.float32(body.b) / 0.12, 2)
-    picture = mix_colour(picture, (0.95, 0.72, 0.42), 0.9 * step(1 - disc, 0.3))
-    return 0.015 + picture * step(1 - f, 0.02)[..., None]
+    image = mix_colour(image, (0.95, 0.72, 0.42), 0.9 * step(1 - disc, 0.3))
+    return 0.015 + image * step(1 - f, 0.02)[..., None]
 
 
 def _vessels(body: Body, x: int, y: int, rng: np.random.Generator) -> list[tuple[NDArray[np.float64], float]]:

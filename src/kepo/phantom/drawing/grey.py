@@ -23,9 +23,9 @@ def paint_mri(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
     horns = ridge(np.abs(u) - 0.05 - 0.9 * v * v, 0.07) * step(0.36 - np.abs(v), 0.1)
     fissure = ridge(u, 0.03) * step(np.abs(v) - 0.42, 0.1)
     brain = mix(brain, 0.72, np.maximum(np.minimum(1, 1.6 * horns), 0.8 * fissure))
-    picture = mix(np.full_like(f, 0.02), 0.62, step(1.0 - f, 0.03))
-    picture = mix(picture, 0.07, step(0.975 - f, 0.015))
-    return mix(picture, brain, step(0.94 - f, 0.015))
+    image = mix(np.full_like(f, 0.02), 0.62, step(1.0 - f, 0.03))
+    image = mix(image, 0.07, step(0.975 - f, 0.015))
+    return mix(image, brain, step(0.94 - f, 0.015))
 
 
 def paint_ct(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
@@ -35,16 +35,16 @@ def paint_ct(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
     tissue = 0.46 + 0.035 * noise(rng, canvas, 7) + 0.02 * noise(rng, canvas, 48)
     turn = np.arctan2(v, u)
     ribs = ridge(f - 0.925, 0.035) * step(np.cos(turn * 14 + np.float32(rng.uniform(0, 6))) + 0.25, 0.5)
-    picture = mix(tissue, 0.27, step(f - 0.955, 0.015))
-    picture = mix(picture, 0.5, step(f - 0.985, 0.01))
-    picture = mix(picture, 0.88, np.minimum(1, 1.8 * ribs))
+    image = mix(tissue, 0.27, step(f - 0.955, 0.015))
+    image = mix(image, 0.5, step(f - 0.985, 0.01))
+    image = mix(image, 0.88, np.minimum(1, 1.8 * ribs))
     across, down = u * np.float32(body.a), (v - 0.8) * np.float32(body.b)
     arch = ridge(np.abs(across) * 0.55 - down - 0.02, 0.05) * step(0.2 - np.abs(across), 0.03)
-    picture = mix(picture, 0.7, np.maximum(step(1 - level(across / 0.085, (down + 0.07) / 0.075, 2), 0.3), arch))
-    picture = mix(picture, 0.3, step(1 - level(across / 0.035, (down - 0.035) / 0.03, 2), 0.5))
+    image = mix(image, 0.7, np.maximum(step(1 - level(across / 0.085, (down + 0.07) / 0.075, 2), 0.3), arch))
+    image = mix(image, 0.3, step(1 - level(across / 0.035, (down - 0.035) / 0.03, 2), 0.5))
     table_y = np.float32(min(body.y + body.b + 0.07, 0.94))
     table = ridge(canvas.y - table_y + 0.1 * canvas.x * canvas.x, 0.025) * step(0.85 - np.abs(canvas.x), 0.02)
-    return mix(0.6 * table + 0.02, picture, step(1 - f, 0.02))
+    return mix(0.6 * table + 0.02, image, step(1 - f, 0.02))
 
 
 def paint_xray(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
@@ -52,21 +52,21 @@ def paint_xray(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
     u, v = body.normalised(canvas)
     f = level(u, v, body.power)
     across = np.abs(u)
-    picture = 0.58 + 0.02 * noise(rng, canvas, 6)
+    image = 0.58 + 0.02 * noise(rng, canvas, 6)
     lungs = step(1 - level((across - 0.5) / 0.42, (v + 0.04) / 0.84, 3), 0.12)
-    picture = mix(picture, 0.33 + 0.025 * noise(rng, canvas, 20), lungs)
+    image = mix(image, 0.33 + 0.025 * noise(rng, canvas, 20), lungs)
     phase = np.float32(rng.uniform(-0.04, 0.04))
     bow = v + 0.5 * (across - 0.35) ** 2 - 0.12 * across + phase
     ribs = ridge(bow / 0.24 - np.round(bow / 0.24), 0.17)
-    picture = mix(picture, 0.6, 0.6 * ribs * step(0.95 - f, 0.05) * step(across - 0.12, 0.06))
+    image = mix(image, 0.6, 0.6 * ribs * step(0.95 - f, 0.05) * step(across - 0.12, 0.06))
     heart = step(1 - level((u - 0.06) / 0.36, (v - 0.42) / 0.34, 2), 0.25)
-    picture = mix(picture, 0.6, 0.75 * heart)
+    image = mix(image, 0.6, 0.75 * heart)
     middle = step(0.12 + 0.05 * np.abs(v) - across, 0.06)
-    picture = mix(picture, 0.66 + 0.05 * np.sin(v * 38), middle)
-    picture = mix(picture, 0.64, step(v - 0.74 + 0.25 * (across - 0.45) ** 2, 0.06))
+    image = mix(image, 0.66 + 0.05 * np.sin(v * 38), middle)
+    image = mix(image, 0.64, step(v - 0.74 + 0.25 * (across - 0.45) ** 2, 0.06))
     collar = ridge(v + 0.76 - 0.22 * across, 0.06) * step(across - 0.1, 0.05)
-    picture = mix(picture, 0.72, 0.8 * collar)
-    return mix(np.full_like(f, 0.03), picture, step(1 - f, 0.04))
+    image = mix(image, 0.72, 0.8 * collar)
+    return mix(np.full_like(f, 0.03), image, step(1 - f, 0.04))
 
 
 def paint_ultrasound(canvas: Canvas, body: Body, rng: np.random.Generator) -> Field:
