@@ -79,7 +79,7 @@ class Worker(Generic[Job, Result]):
             raise WorkerDiedError(self.process.exitcode) from gone
         if error is not None:
             raise error
-        return result  # type: ignore[no-any-return]
+        return result
 
     def interrupt(self) -> None:
         """End the task as Ctrl-C would."""
@@ -103,6 +103,7 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
         carry_out = start(*arguments)
         while True:
             task = connection.recv()
+            answer: tuple[Any, KepoError | None]
             try:
                 answer = carry_out(task), None
             except KepoError as error:

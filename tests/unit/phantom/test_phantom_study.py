@@ -75,5 +75,5 @@ def test_every_model_that_a_study_names_is_there_or_can_be_built(needs: Needs) -
 
 
 def _models(study: StudySpec) -> set[str]:
-    fields = [study.fields, *(one.fields for one in (*study.models, *study.arms))]
+    fields = [study.fields, *(model.fields for model in study.models), *(arm.fields for arm in study.arms)]
     return {value for one in fields for name, value in one.items() if name.endswith("model_name_or_path")}
