@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kepo.errors import KepoError
+from kepo.errors import ConfigError, DataError, KepoError, TeacherError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -107,8 +107,14 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
             try:
                 answer = carry_out(task), None
             except KepoError as error:
-                answer = None, error
+                answer = None, _sendable(error)
             connection.send(answer)
+
+
+def _sendable(error: KepoError) -> KepoError:
+    """The error as one of the classes that are made from their message alone, so that the other process can make it again."""
+    kind = next(kind for kind in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, kind))
+    return kind(str(error))
 
 
 def _follow_parent() -> None:
