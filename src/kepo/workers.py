@@ -112,7 +112,7 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
 
 
 def _sendable(error: KepoError) -> KepoError:
-    """The error as one of the classes that are made from their message alone, so that the other process can make it again."""
+    """The error as a class that is made from its message alone, so that the other process can make it again."""
     kind = next(kind for kind in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, kind))
     return kind(str(error))
 
