@@ -342,8 +342,13 @@ def _accuracy_by_arm(study: Study, column: str) -> pd.DataFrame:
 
 def _heat_figure(study: Study, column: str, found: pd.DataFrame) -> Figure:
     title, labels = f"Accuracy by {column}, %", [study.arm(arm).label for arm in found.index]
-    draw = lambda: heat_figure(title, labels, list(found.columns), found.to_numpy())  # noqa: E731
-    return Figure(f"accuracy-by-{column}", "", title, draw, in_page=False)
+    return Figure(
+        name=f"accuracy-by-{column}",
+        caption="",
+        alt=title,
+        draw=lambda: heat_figure(title, labels, list(found.columns), found.to_numpy()),
+        in_page=False,
+    )
 
 
 def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:

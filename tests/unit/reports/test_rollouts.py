@@ -115,7 +115,7 @@ def test_a_missing_image_is_no_error(tmp_path: Path) -> None:
 def test_a_reward_that_does_not_apply_is_null(tmp_path: Path) -> None:
     card = card_of(tmp_path, rollout(1, 0, "train-0", NAN))
     assert card["rewards"][0] == ["choice_accuracy", None]
-    assert card["right"] is None
+    assert card["correct"] is None
 
 
 def test_control_characters_become_visible_and_long_texts_are_cut(tmp_path: Path) -> None:
