@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kepo.errors import KepoError
+from kepo.errors import ConfigError, DataError, KepoError, TeacherError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -79,7 +79,7 @@ class Worker(Generic[Job, Result]):
             raise WorkerDiedError(self.process.exitcode) from gone
         if error is not None:
             raise error
-        return result  # type: ignore[no-any-return]
+        return result
 
     def interrupt(self) -> None:
         """End the task as Ctrl-C would."""
@@ -103,11 +103,18 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
         carry_out = start(*arguments)
         while True:
             task = connection.recv()
+            answer: tuple[Any, KepoError | None]
             try:
                 answer = carry_out(task), None
             except KepoError as error:
-                answer = None, error
+                answer = None, _sendable(error)
             connection.send(answer)
+
+
+def _sendable(error: KepoError) -> KepoError:
+    """The error as a class that is made from its message alone, so that the other process can make it again."""
+    kind = next(kind for kind in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, kind))
+    return kind(str(error))
 
 
 def _follow_parent() -> None:

@@ -17,6 +17,13 @@ from kepo.errors import DataError
 from kepo.workers import Worker, WorkerDiedError, available_workers, carry_out, started
 
 
+class NegativeError(DataError):
+    """An error that is made from more than its message, such as those of rows."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"{number} is {problem}")
+
+
 def adder(start: int) -> Callable[[int], tuple[int, int]]:
     """Keeps a sum from task to task; negative numbers are refused, and 99 ends the process."""
     total = start
@@ -24,7 +31,7 @@ def adder(start: int) -> Callable[[int], tuple[int, int]]:
     def add(number: int) -> tuple[int, int]:
         nonlocal total
         if number < 0:
-            raise DataError(f"{number} is negative")
+            raise NegativeError(number, "negative")
         if number == 99:
             os._exit(7)
         total += number

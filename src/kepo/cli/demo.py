@@ -27,14 +27,14 @@ def demo(
 
     console = Console()
     needs = FULL if full else DEMO
-    folder = out or needs.out
+    study = read_study(needs.study, out=None if out is None else str(out))
     with console.status("") as status:
-        needs.write(folder, status.update)
+        needs.write(study.out, status.update)
     try:
-        failures = run_and_show(read_study(needs.study, out=str(folder)), workers=workers)
+        failures = run_and_show(study, workers=workers)
     except KeyboardInterrupt:
-        console.print(f"Stopped. What is finished is kept in {folder}; the same command goes on from there.")
+        console.print(f"Stopped. What is finished is kept in {study.out}; the same command goes on from there.")
         raise
     if failures:
         raise typer.Exit(1)
-    report_study(folder / TRAINED_ON, folder / "report.html", console, results)
+    report_study(study.out / TRAINED_ON, study.out / "report.html", console, results)

@@ -114,11 +114,10 @@ def run_and_show(
     finally:
         signal.signal(signal.SIGTERM, before)
     if failures:
-        table = Table("run", "failed in", "log", title=f"{len(failures)} runs failed")
+        table = Table("run", "failed in", "log")
         for failure in failures:
             table.add_row(failure.plan.title, failure.stage, str(failure.plan.log))
         console.print(table)
-        console.print("The same command tries them again.", highlight=False)
     return failures
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kepo.errors import ConfigError
 from kepo.files import replacing
 from kepo.models.llava import LlavaSize, build_llava
+from kepo.phantom.files import IMAGE_SIZE
 from kepo.phantom.lessons import Role
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 STUDENT_SIZE = LlavaSize(vision_width=64, vision_layers=2, text_width=96, text_layers=4)
 TEACHER_SIZE = LlavaSize(vision_width=96, vision_layers=3, text_width=128, text_layers=5)
-IMAGE_SIZE = 48
 POOL = 16384
 _POOL_SEED = 1
 _RATE = 2e-3

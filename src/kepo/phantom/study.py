@@ -81,13 +81,11 @@ class Needs:
 
     Attributes:
         study: Its name.
-        out: Its folder, unless told otherwise.
         questions: Its questions.
         models: Its base models.
     """
 
     study: str
-    out: Path
     questions: Questions
     models: Sequence[str]
 
@@ -105,12 +103,5 @@ class Needs:
         build_models(study / MODELS, others, tell=lambda text: tell(f"Building base models: {text}"))
 
 
-DEMO = Needs(
-    "studies/phantom-demo", Path("runs/demo"), Questions(test=210), ("student-1", "student-2", "teacher-reliable")
-)
-FULL = Needs(
-    "studies/phantom",
-    Path("runs/study"),
-    Questions(test=315),
-    (*SHIPPED, "teacher-wrong-rules", "teacher-lost-after-errors"),
-)
+DEMO = Needs("studies/phantom-demo", Questions(test=210), ("student-1", "student-2", "teacher-reliable"))
+FULL = Needs("studies/phantom", Questions(test=315), (*SHIPPED, "teacher-wrong-rules", "teacher-lost-after-errors"))

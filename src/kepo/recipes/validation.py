@@ -26,7 +26,7 @@ def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
     run, training = recipe.run, recipe.training
     if run.validation_path is None:
         return None
-    if recipe.data.modality is None:
+    if not recipe.data.modality:
         raise ConfigError("validation_path: set modality too; the best weights are those that are best in it.")
     if PartialState().num_processes > 1:
         raise ConfigError("validation_path keeps the best weights in one process; train with one, or leave it out.")

@@ -20,8 +20,10 @@ from kepo.types import SPLITS
 
 _OUT = "$out"
 # The study sets these itself: what it varies, and where things lie.
-_OWN_FIELDS = ("arm", "replicate", "seed", "modality", "output_dir", "data_path", "base", "overwrite")
-_OWN_FIELDS += ("validation_path", "validate_every", "validation_max_new_tokens")
+_OWN_FIELDS = (
+    *("arm", "replicate", "seed", "modality", "output_dir", "data_path", "base", "overwrite"),
+    *("validation_path", "validate_every", "validation_max_new_tokens"),
+)
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -20,7 +20,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """What can be written in a study file."""
 
 
-class ArmSpec(Record):
+class ArmSpec(Record, frozen=True):
     """One arm.
 
     Attributes:
@@ -45,7 +45,7 @@ class ArmSpec(Record):
     last: bool = False
 
 
-class ModelSpec(Record):
+class ModelSpec(Record, frozen=True):
     """One base model.
 
     Attributes:
@@ -57,7 +57,7 @@ class ModelSpec(Record):
     fields: dict[str, Any] = {}
 
 
-class DataSpec(Record):
+class DataSpec(Record, frozen=True):
     """Paths of the questions, each with an image in one split only: what `kepo prepare` writes."""
 
     train: Path
@@ -65,7 +65,7 @@ class DataSpec(Record):
     test: Path
 
 
-class ValidationSpec(Record):
+class ValidationSpec(Record, frozen=True):
     """Validation while a model trains: the run ends with the weights that were best in domain; no checkpoint is needed.
 
     Attributes:
@@ -75,7 +75,7 @@ class ValidationSpec(Record):
     every: Positive
 
 
-class EvaluationSpec(Record):
+class EvaluationSpec(Record, frozen=True):
     """How models are evaluated: options of `kepo eval`, for validation and test alike, None: its default.
 
     Attributes:
@@ -102,7 +102,7 @@ class EvaluationSpec(Record):
         return {name: str(value) for name, value in given.items() if value is not None}
 
 
-class TuningSpec(Record):
+class TuningSpec(Record, frozen=True):
     """Settings that are chosen on validation questions before the study runs.
 
     Attributes:
@@ -118,7 +118,7 @@ class TuningSpec(Record):
     model: str | None = None
 
 
-class Contrast(Record):
+class Contrast(Record, frozen=True):
     """One question to the study.
 
     Attributes:
@@ -130,7 +130,7 @@ class Contrast(Record):
     pairs: Annotated[tuple[tuple[str, str], ...], Meta(min_length=1)]
 
 
-class SlurmSpec(Record):
+class SlurmSpec(Record, frozen=True):
     """What a Slurm script says.
 
     Attributes:
@@ -146,7 +146,7 @@ class SlurmSpec(Record):
     at_once: Positive | None = None
 
 
-class StudySpec(Record, kw_only=True):
+class StudySpec(Record, frozen=True, kw_only=True):
     """A whole study.
 
     Attributes:

@@ -80,4 +80,7 @@ def _run(
     plans: Sequence[RunPlan], workers: int, devices: Sequence[str], say: Callable[[str], None], quiet: bool
 ) -> list[Failure]:
     say(f"{len(plans)} runs, {sum(map(is_done, plans))} of them done; {workers} side by side")
-    return run_plans(plans, workers, devices, say, quiet)
+    failures = run_plans(plans, workers, devices, say, quiet)
+    if failures:
+        say(f"{len(failures)} of {len(plans)} runs failed; the same command tries them again")
+    return failures

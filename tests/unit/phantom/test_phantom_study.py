@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from kepo.cli.benchmark import app
 from kepo.data.files import load_jsonl
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import ConfigError
@@ -75,5 +77,13 @@ def test_every_model_that_a_study_names_is_there_or_can_be_built(needs: Needs) -
 
 
 def _models(study: StudySpec) -> set[str]:
-    fields = [study.fields, *(one.fields for one in (*study.models, *study.arms))]
+    fields = [study.fields, *(model.fields for model in study.models), *(arm.fields for arm in study.arms)]
     return {value for one in fields for name, value in one.items() if name.endswith("model_name_or_path")}
+
+
+def test_the_command_that_prepares_a_study_says_how_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, Path]] = []
+    monkeypatch.setattr(Needs, "write", lambda needs, out, tell: written.append((needs.study, out)))
+    done = CliRunner().invoke(app, ["study", str(tmp_path), "--full"])
+    assert written == [("studies/phantom", tmp_path)]
+    assert f"kepo study studies/phantom --out {tmp_path}" in done.stdout.replace("\n", "")

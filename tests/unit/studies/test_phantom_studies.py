@@ -12,7 +12,7 @@ from kepo.studies.plan import plan_runs, write_recipes
 from kepo.studies.reading import read_study
 
 # arm -> what makes it that arm
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "grpo": {"exploration": "none", "distillation_weight": 0.0, "policy_weight": 1.0},
     "opd-0": {"gate": "always", "policy_weight": 0.0, "lmbda": 0.0},
     "opd-0.5": {"gate": "always", "policy_weight": 0.0, "lmbda": 0.5},
