@@ -43,9 +43,9 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 def _rooms() -> set[str]:
-    paths = (ROOT / "src" / "kepo").iterdir()
-    folders = {f"{path.name}/" for path in paths if (path / "__init__.py").exists()}
-    return folders | {path.name for path in (ROOT / "src" / "kepo").glob("[!_]*.py")}
+    """Folders and files of the package but those that start with an underscore: `exploration/`, `prompts.py`."""
+    source = ROOT / "src" / "kepo"
+    return {f"{path.name}/" if path.is_dir() else path.name for path in source.glob("[!_]*") if path.name != "py.typed"}
 
 
 def test_the_architecture_page_has_every_room_and_no_other() -> None:
