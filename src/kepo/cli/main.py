@@ -29,6 +29,7 @@ app = typer.Typer(
     help="KEPO: post-train language and vision-language models with a quality gate and knowledge-enhanced exploration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's Markdown reader would take half of the time of `kepo --help`
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
