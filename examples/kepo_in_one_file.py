@@ -147,9 +147,8 @@ def quality_gate(accuracy_B: Tensor, mask_BT: Tensor, tau: float) -> Tensor:
     return (accuracy_B >= tau).unsqueeze(1) & mask_BT.bool()
 
 
-def policy_loss(logps_BT: Tensor, old_logps_BT: Tensor, advantages_B: Tensor, clip: float) -> Tensor:
-    """-w_i A_i with PPO's clipping: (B, T)."""
-    w_BT, A_B1 = torch.exp(logps_BT - old_logps_BT), advantages_B.unsqueeze(1)
+def policy_loss(w_BT: Tensor, A_B1: Tensor, clip: float) -> Tensor:
+    """-w_i A_i of each token, with PPO's clipping: (B, T)."""
     return -torch.min(w_BT * A_B1, w_BT.clamp(1 - clip, 1 + clip) * A_B1)
 
 
@@ -192,12 +191,13 @@ def kepo_loss(student: Any, teacher: Any, reference: Any, groups: list[Group], s
     logps_BTV = completion_logps(student, ids, attention, T)
     logps_BT = logps_BTV.gather(-1, tokens_BT1).squeeze(-1)
     # One step per batch of rollouts, so pi_old = pi: w is 1, with the gradient of log pi. The paper treats injected
-    # rollouts the same, although a hint was there when they were sampled.
-    loss_BT = policy_loss(logps_BT, logps_BT.detach(), group_advantages(rewards_QG).flatten(), s.clip)
+    # rollouts the same, although they were sampled under a hint.
+    w_BT = torch.exp(logps_BT - logps_BT.detach())
+    loss_BT = policy_loss(w_BT, group_advantages(rewards_QG).view(-1, 1), s.clip)
     if s.beta > 0:
         reference_BT = completion_logps(reference, ids, attention, T).gather(-1, tokens_BT1).squeeze(-1)
         gap_BT = reference_BT - logps_BT
-        loss_BT = loss_BT + s.beta * (gap_BT.exp() - gap_BT - 1)  # KL(pi || pi_ref) at the sampled token (k3)
+        loss_BT = loss_BT + s.beta * w_BT * (gap_BT.exp() - gap_BT - 1)  # KL(pi || pi_ref) at the sampled token (k3)
     loss = (loss_BT * mask_BT).sum() / mask_BT.sum()
 
     open_B = gate_BT.any(1)
