@@ -43,8 +43,8 @@ class Settings:
     interpolation: float = 0.5  # b of the generalized Jensen-Shannon divergence, 0 < b < 1
     beta: float = 0.0  # weight of the KL to the initial student
     clip: float = 0.2  # epsilon of PPO's clipping
-    max_new_tokens: int = 4
-    learning_rate: float = 1e-3
+    max_new_tokens: int = 4  # of a rollout; a hint may have twice as many
+    learning_rate: float = 5e-4
     max_grad_norm: float = 1.0
 
 
@@ -91,21 +91,20 @@ def generate(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int
 def roll_out(model: Any, tokenizer: Any, questions: list[Question], prompts: list[str], s: Settings) -> list[Rollout]:
     """One rollout per prompt. Accuracy: its first number is the answer. Format: it is nothing but a number."""
     rollouts = []
-    pairs = generate(model, tokenizer, prompts, s.max_new_tokens)
-    for question, (prompt_ids, completion_ids) in zip(questions, pairs, strict=True):
-        text = tokenizer.decode(completion_ids, skip_special_tokens=True).replace(" ", "")
+    for question, pair in zip(questions, generate(model, tokenizer, prompts, s.max_new_tokens), strict=True):
+        text = tokenizer.decode(pair[1], skip_special_tokens=True).replace(" ", "")
         accuracy = float(re.findall(r"\d+", text)[:1] == [question.answer])
-        rollouts.append(Rollout(prompt_ids, completion_ids, accuracy, accuracy + text.isdigit()))
+        rollouts.append(Rollout(*pair, accuracy, reward=accuracy + text.isdigit()))
     return rollouts
 
 
 # --- 2. knowledge-enhanced exploration: hint, rejection, injection -------------------------------------------------
-def write_hints(teacher: Any, tokenizer: Any, questions: list[Question]) -> list[str]:
+def write_hints(teacher: Any, tokenizer: Any, questions: list[Question], s: Settings) -> list[str]:
     """The teacher sees question and answer, and writes a hint; one that states the answer becomes "" (no hint)."""
     requests = [HINT_REQUEST.format(question=q.text, answer=q.answer) for q in questions]
-    hints = [tokenizer.decode(ids, skip_special_tokens=True) for _, ids in generate(teacher, tokenizer, requests, 32)]
-    numbers = [re.findall(r"\d+", hint.replace(" ", "")) for hint in hints]
-    return ["" if q.answer in found else hint for q, hint, found in zip(questions, hints, numbers, strict=True)]
+    hints = [tokenizer.decode(ids, True) for _, ids in generate(teacher, tokenizer, requests, 2 * s.max_new_tokens)]
+    states = [q.answer in re.findall(r"\d+", h.replace(" ", "")) for q, h in zip(questions, hints, strict=True)]
+    return ["" if stated else hint for hint, stated in zip(hints, states, strict=True)]
 
 
 def explore(groups: list[Group], hints_for: Callable, sample: Callable, s: Settings) -> None:
@@ -233,7 +232,7 @@ def train(student: Any, teacher: Any, tokenizer: Any, steps: int, s: Settings) -
         questions = [q for q in random.sample(SUMS, s.prompts_per_step) for _ in range(s.group_size)]  # (B,)
         rollouts = roll_out(student, tokenizer, questions, [PROMPT.format(question=q.text) for q in questions], s)
         groups = [Group(questions[i], rollouts[i : i + s.group_size]) for i in range(0, len(rollouts), s.group_size)]
-        explore(groups, lambda asked: write_hints(teacher, tokenizer, asked), sample, s)
+        explore(groups, lambda asked: write_hints(teacher, tokenizer, asked, s), sample, s)
         loss, numbers = kepo_loss(student, teacher, reference, list(map(inject, groups)), s)
         optimizer_step(student, optimizer, loss, s)
         failed, rescued = sum(g.all_failed for g in groups), sum(bool(g.kept) for g in groups)
@@ -274,7 +273,7 @@ def toy_models() -> tuple[Any, Any, Any]:
     hinted = [(HINTED.format(question=q.text, hint=hints[q]), q.answer) for q in SUMS]
     answers = [(PROMPT.format(question=q.text), q.answer) for q in SUMS]
     requests = [(HINT_REQUEST.format(question=q.text, answer=q.answer), hints[q]) for q in SUMS]
-    supervised_start(student, tokenizer, hinted + [pair for pair in answers if "+ 1?" in pair[0]], 100)
+    supervised_start(student, tokenizer, hinted + [pair for pair in answers if "+ 1?" in pair[0]], 150)
     supervised_start(teacher, tokenizer, answers + requests, 200)
     return student, teacher, tokenizer
 
@@ -283,9 +282,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="KEPO on sums of two digits.")
     parser.add_argument("--model", help="folder of the student; none: a tiny one is made here")
     parser.add_argument("--teacher", help="folder of the teacher, of the same tokenizer; none: --model as it starts")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
     random.seed(0), torch.manual_seed(0)
+    torch.set_num_threads(torch.get_num_threads() if args.model else 1)  # threads only slow a tiny model down
     if args.model:
         folders = (args.model, args.teacher or args.model)
         student, teacher = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in folders)

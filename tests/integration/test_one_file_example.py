@@ -225,6 +225,7 @@ def test_it_is_short_and_needs_neither_trl_nor_kepo() -> None:
     assert not {name.split(".")[0] for name in names} & {"trl", "kepo", "accelerate", "peft"}
 
 
+@pytest.mark.slow
 def test_it_runs_and_says_what_each_step_did() -> None:
     run = subprocess.run([sys.executable, SCRIPT, "--steps", "2"], capture_output=True, text=True, check=True)
     number = r"\d+\.\d{3}"
