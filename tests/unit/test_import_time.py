@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "trl", "transformers", "datasets", "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "PIL", "httpx"}
+HEAVY = {"torch", "trl", "transformers", "datasets", "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "PIL"}
 
 
 def _loaded(*arguments: str) -> set[str]:
