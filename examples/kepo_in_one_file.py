@@ -3,7 +3,7 @@
     python examples/kepo_in_one_file.py                                               # tiny models, under a minute
     python examples/kepo_in_one_file.py --model STUDENT --teacher TEACHER --steps 20  # two folders of one tokenizer
 
-A student learns to add two digits. Its objective, with importance weight w_i, advantage A_i, reward r_i of rollout y_i:
+A student learns the sums up to 5 + 5. Its objective, with importance weight w_i, advantage A_i, reward r_i of rollout y_i:
 
     J = E[ sum_i  w_i A_i  -  lambda 1{r_i >= tau} D(pi_T || pi)(y_i | x)  -  beta KL(pi || pi_ref) ]
 
@@ -44,7 +44,7 @@ class Settings:
     beta: float = 0.0  # weight of the KL to the initial student
     clip: float = 0.2  # epsilon of PPO's clipping
     max_new_tokens: int = 4  # of a rollout; a hint may have twice as many
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     max_grad_norm: float = 1.0
 
 
@@ -243,7 +243,7 @@ def train(student: Any, teacher: Any, tokenizer: Any, steps: int, s: Settings) -
 # --- 5. the toy task -----------------------------------------------------------------------------------------------
 PROMPT, HINTED = "{question} Answer:", "{question} Hint: {hint} Answer:"
 HINT_REQUEST = "{question} The answer is {answer}. Rewrite it as an easier sum. Hint:"
-SUMS = [Question(f"What is {a} + {b}?", str(a + b)) for a in range(1, 10) for b in range(1, 10)]
+SUMS = [Question(f"What is {a} + {b}?", str(a + b)) for a in range(1, 6) for b in range(1, 6)]
 
 
 def toy_tokenizer() -> PreTrainedTokenizerFast:
@@ -279,7 +279,7 @@ def toy_models() -> tuple[Any, Any, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="KEPO on sums of two digits.")
+    parser = argparse.ArgumentParser(description="KEPO on small sums.")
     parser.add_argument("--model", help="folder of the student; none: a tiny one is made here")
     parser.add_argument("--teacher", help="folder of the teacher, of the same tokenizer; none: --model as it starts")
     parser.add_argument("--steps", type=int, default=20)
