@@ -3,7 +3,7 @@
     python examples/kepo_in_one_file.py                                               # tiny models, under a minute
     python examples/kepo_in_one_file.py --model STUDENT --teacher TEACHER --steps 20  # two folders of one tokenizer
 
-A student learns the sums up to 5 + 5. Its objective, with importance weight w_i, advantage A_i, reward r_i of rollout y_i:
+A student learns sums up to 5 + 5. Its objective, with importance weight w_i, advantage A_i, reward r_i of rollout y_i:
 
     J = E[ sum_i  w_i A_i  -  lambda 1{r_i >= tau} D(pi_T || pi)(y_i | x)  -  beta KL(pi || pi_ref) ]
 
