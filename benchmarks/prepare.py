@@ -3,7 +3,7 @@
     python -m benchmarks.prepare [--root DIR] [--count 400] [--size 384] [--workers 1 2]
 
 `plain` opens, converts, resizes and saves PNG one after the other, at Pillow's own compression and at the one used
-here. Images are those below DIR, or drawn pictures of 512 x 512 pixels saved as JPEG. Ratios are to the first row; CPU
+here. Images are those below DIR, or drawn images of 512 x 512 pixels saved as JPEG. Ratios are to the first row; CPU
 time, that of started processes included, says more on a machine that does something else as well.
 """
 
@@ -26,14 +26,14 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
 def _drawn(folder: Path, count: int) -> list[Path]:
-    """Smooth pictures with some grain, which compress about as well as photographs."""
+    """Smooth images with some grain, which compress about as well as photographs."""
     files = []
     for number in range(count):
         coarse = Image.effect_noise((16, 16), 120 + number % 50).resize((512, 512), Image.Resampling.BICUBIC)
         grain = Image.effect_noise((512, 512), 12).filter(ImageFilter.GaussianBlur(1))
-        picture = Image.merge("RGB", (Image.blend(coarse, grain, 0.3), coarse, grain))
+        image = Image.merge("RGB", (Image.blend(coarse, grain, 0.3), coarse, grain))
         files.append(folder / f"{number}.jpg")
-        picture.save(files[-1], quality=92)
+        image.save(files[-1], quality=92)
     return files
 
 
