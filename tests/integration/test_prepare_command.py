@@ -128,7 +128,7 @@ rows = (
     for n in range(count)
 )
 settings = PrepareSettings(train=None, test=None, validation=0, size=32)
-prepare(Source("x", rows, (), {}), settings, folder / f"out-{count}", workers=1)
+prepare(Source("x", rows, ()), settings, folder / f"out-{count}", workers=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

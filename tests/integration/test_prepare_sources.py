@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kepo.cli.main import app
 from kepo.data import DataArguments, check_images, load_questions
-from kepo.data.medmnist_sets import MEDMNIST_SETS
+from kepo.data.readers.medmnist import medmnist_sets
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
 from tests.medmnist_files import COUNTS, archive, arrays
@@ -48,7 +48,7 @@ def test_medmnist(tmp_path: Path) -> None:
     prepare(*arguments)
     counts = card(tmp_path / "out")
     assert counts["rows"] == {"total": 44, "usable": 44, "unusable": 0, "left_out": 0}
-    assert counts["licences"] == {"BloodMNIST": "CC BY 4.0", "RetinaMNIST": "CC BY 4.0"}
+    assert counts["licenses"] == {"BloodMNIST": "CC BY 4.0", "RetinaMNIST": "CC BY 4.0"}
     for split, stem in (("train", "train"), ("validation", "val"), ("test", "test")):
         questions = loaded(tmp_path / "out", split)
         assert len(questions) == 2 * COUNTS[stem] == counts["splits"][split]["questions"]
@@ -58,7 +58,7 @@ def test_medmnist(tmp_path: Path) -> None:
         # Nothing was resized, so every picture is still the one of its label.
         for question, image, label in zip(blood, held[f"{stem}_images"], held[f"{stem}_labels"], strict=True):
             np.testing.assert_array_equal(pixels(question.images[0]), image)
-            assert question.answer_text == MEDMNIST_SETS["bloodmnist"].labels[label[0]]
+            assert question.answer_text == medmnist_sets()["bloodmnist"]["labels"][label[0]]
     assert "Nothing to do" in prepare(*arguments)
     with pytest.raises(ConfigError, match="max_options was 4, is now 3"):
         prepare(*arguments, "--options", 3)
@@ -154,7 +154,7 @@ def test_slake(tmp_path: Path) -> None:
     prepare("slake", "--root", tmp_path / "slake", "--out", out, "--language", "en", "--size", 16)
     assert card(out)["rows"] == {"total": 12, "usable": 6, "unusable": 6, "left_out": 0}
     assert [len(loaded(out, split)) for split in ("train", "validation", "test")] == [4, 1, 1]
-    assert card(out)["licences"] == {"SLAKE": "CC BY 4.0"}
+    assert card(out)["licenses"] == {"SLAKE": "CC BY 4.0"}
 
 
 def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(*table, "--delimiter", ";", "--encoding", "cp1252", "--licence", "CC0 1.0", "--out", out, "--validation", 2)
     assert card(out)["rows"] == {"total": 13, "usable": 10, "unusable": 3, "left_out": 0}
-    assert card(out)["licences"] == {"fragen": "CC0 1.0"}
+    assert card(out)["licenses"] == {"fragen": "CC0 1.0"}
     questions = [q for split in ("train", "validation", "test") for q in loaded(out, split)]
     assert all(q.answer_text == ("Müll" if int(q.text[-2]) % 2 else "Niere") for q in questions)
     assert {(q.modality, q.task) for q in questions} == {("Ultrasound", "Sono")}

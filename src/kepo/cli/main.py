@@ -18,7 +18,6 @@ from kepo.cli.inspect import inspect
 from kepo.cli.models import app as models_app
 from kepo.cli.plan import plan
 from kepo.cli.prepare import app as prepare_app
-from kepo.cli.prepare_sources import medmnist, slake, table, vqa_rad
 from kepo.cli.recipes import recipes
 from kepo.cli.report import report
 from kepo.cli.study import study
@@ -42,8 +41,6 @@ app.command()(fields)
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(hints_app, name="hints")
 app.add_typer(models_app, name="models")
-for prepare_source in (medmnist, vqa_rad, slake, table):
-    prepare_app.command()(prepare_source)
 app.add_typer(prepare_app, name="prepare")
 
 

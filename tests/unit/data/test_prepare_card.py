@@ -92,7 +92,7 @@ def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
             "shared_sides": shared_images(splits),
             "shared_drawn": shared_images(splits),
         },
-        "licences": {"one": "CC BY 4.0"},
+        "licenses": {"one": "CC BY 4.0"},
         "notes": ["A note."],
     }
     text = render(card)

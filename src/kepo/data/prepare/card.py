@@ -25,8 +25,8 @@ def render(card: Mapping[str, Any]) -> str:
         *_splits(card),
         *_images(card),
         *_rows(card),
-        "## Licences",
-        _table(("collection", "licence of its images"), sorted(card["licences"].items())),
+        "## Licenses",
+        _table(("collection", "license of its images"), sorted(card["licenses"].items())),
         *card["notes"],
         *_files(card),
     ]

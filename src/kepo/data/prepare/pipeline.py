@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def _card(
             "shared_sides": statistics.shared_images(whole),
             "shared_drawn": statistics.shared_images(drawn),
         },
-        "licences": {dataset: source.licences.get(dataset, "unknown") for dataset in datasets},
+        "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
         "notes": list(source.notes),
     }
 
@@ -182,7 +182,7 @@ def _write(
         place.images.rmdir()
     save_splits(drawn, place.result)
     rows = sorted(unusable, key=lambda row: (row.source, row.row))
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
+    lines = [json.dumps(row.record(), ensure_ascii=False) + "\n" for row in rows]
     (place.result / UNUSABLE).write_text("".join(lines), encoding="utf-8")
     (place.result / "README.md").write_text(render(card), encoding="utf-8")
     (place.result / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,211 @@
+"""MedMNIST's 2-D sets as multiple-choice questions, from their `.npz` files; what is asked stands in `medmnist.yaml`.
+
+A compressed archive can only be read from its start, and large ones hold more than ten gigabytes. So its arrays are
+unpacked to `.npy` files once and mapped into memory: any process reads any image, and no other one.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import random
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import yaml
+
+from kepo.data.sources import Source, Unusable
+from kepo.errors import ConfigError, DataError, MissingExtraError
+from kepo.types import Question
+
+NO_FINDING = "no finding"
+"""What is correct where none of the labels of a multi-label set is present."""
+_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayImage:
+    """The image `name`, number `index` of the images [N,H,W] or [N,H,W,3] in the `.npy` file `file`."""
+
+    name: str
+    file: Path
+    index: int
+
+    def load(self) -> Any:
+        """The PIL image, grey or RGB. Raises OSError or ValueError where the file is gone or cut off."""
+        import numpy as np
+        from PIL import Image
+
+        return Image.fromarray(np.array(np.load(self.file, mmap_mode="r", allow_pickle=False)[self.index]))
+
+
+@cache
+def medmnist_sets() -> Mapping[str, Mapping[str, Any]]:
+    """Name of the file -> title, modality, task, question and labels of the set."""
+    return yaml.safe_load((package_files(__package__) / "medmnist.yaml").read_text(encoding="utf-8"))
+
+
+def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_options: int = 4) -> Source:
+    """One question per image of MedMNIST's 2-D sets, in the sets' own splits.
+
+    Options are the correct label and others of the set; both depend on `seed` and the question's id alone. Of several
+    findings in one image (ChestMNIST) one is asked for and the others are no options; "no finding" is an option of each
+    question, so that its presence tells nothing. All present labels stand in `metadata["labels"]`.
+
+    Args:
+        files: `.npz` files by their published names, `pathmnist.npz` or `pathmnist_224.npz`; each set once.
+        unpack_to: A folder for the unpacked arrays, at their plain size, which must stay until the images are read.
+        seed: Seeds the other options and their order.
+        max_options: Options per question, 2..26.
+
+    Raises:
+        ConfigError, DataError: files or options that cannot be. While rows are read: an archive that is not whole, or
+            arrays that do not fit together. A label that is none of the set's is an `Unusable` row.
+    """
+    sets, by_name = medmnist_sets(), dict[str, Path]()
+    if not files or not 2 <= max_options <= len(ascii_uppercase):
+        raise ConfigError(
+            f"{len(files)} .npz files and {max_options} options per question; give at least one, and 2 to 26"
+        )
+    for file in files:
+        name = re.sub(r"_(64|128|224)$", "", file.stem)
+        if not file.is_file():
+            raise DataError(f"{file}: there is no such file; check the path")
+        if file.suffix != ".npz" or name not in sets:
+            raise DataError(f"{file}: its name is not that of a 2-D set; published are {', '.join(sets)}, with .npz")
+        if by_name.setdefault(name, file) is not file:
+            raise ConfigError(f"{name} is given twice, as {by_name[name]} and as {file}; give one of them")
+    notes = ["Splits are the sets' own. Question texts and wrong options are made by kepo from the sets' labels."]
+    if any("multi_label" in sets[name] for name in by_name):
+        notes.append(f"ChestMNIST: images without any of the 14 findings have the right option {NO_FINDING!r}.")
+    licenses = {entry["title"]: entry.get("license", "CC BY 4.0") for entry in sets.values()}
+    places = [(name, file, split) for name, file in by_name.items() for split in _SPLITS]
+    rows = (row for place in places for row in _rows(*place, unpack_to, seed, max_options))
+    options = {"seed": seed, "max_options": max_options}
+    return Source("MedMNIST", rows, tuple(by_name.values()), licenses.__getitem__, tuple(notes), True, options)
+
+
+def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int) -> Iterator[Question | Unusable]:
+    entry = medmnist_sets()[name]
+    texts, multi = entry["labels"], entry.get("multi_label", False)
+    unpacked, images = _array(file, f"{split}_images", folder)
+    labels = _array(file, f"{split}_labels", folder)[1]
+    if images.dtype != "uint8" or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise DataError(
+            f"{file}, '{split}_images': {images.dtype} {images.shape}; 2-D images are uint8 [N,H,W] or [N,H,W,3]"
+        )
+    shape = (len(images), len(texts) if multi else 1)
+    if labels.dtype.kind not in "ui" or labels.shape not in (shape, shape[:1]):
+        problem = f"{labels.dtype} of shape {labels.shape}; whole numbers {shape} belong to the {len(images)} images"
+        raise DataError(f"{file}, array '{split}_labels': {problem}; fetch the file again")
+    for index, label in enumerate(labels.reshape(shape).tolist()):
+        if not all(0 <= value < (2 if multi else len(texts)) for value in label):
+            reason = "flags are 0 or 1" if multi else f"labels are 0 to {len(texts) - 1}"
+            reason = f"not a label of {entry['title']}: {reason}"
+            yield Unusable(file.name, index + 1, f"{split}_labels", reason, str(label))
+            continue
+        # Seeded by the id, so that a question reads the same whatever else is prepared beside it.
+        rng = random.Random(f"{seed}:{name}-{split}-{index}")
+        present = [text for text, flag in zip(texts, label, strict=True) if flag] if multi else [texts[label[0]]]
+        absent = [text for text in texts if text not in present]
+        options = ([rng.choice(present), NO_FINDING] if present else [NO_FINDING]) if multi else present[:]
+        correct = options[0]
+        options += rng.sample(absent, min(len(absent), limit - len(options)))
+        rng.shuffle(options)
+        yield Question(
+            id=f"{name}-{split}-{index}",
+            text=entry["question"],
+            answer=ascii_uppercase[options.index(correct)],
+            options=tuple(options),
+            images=(ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),),
+            modality=entry["modality"],
+            task=entry["task"],
+            metadata={"dataset": entry["title"], "split": _SPLITS[split], "labels": present},
+        )
+
+
+def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
+    """(file, mapped array) of one array of an archive, unpacked to `folder` unless it lies there."""
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(archive) as members:
+            info = members.getinfo(f"{name}.npy")
+            # The checksum in the name keeps the array of another archive with the same name apart.
+            target = folder / f"{archive.stem}-{name}-{info.CRC:08x}.npy"
+            part = target.with_suffix(".part")
+            if not (target.is_file() and target.stat().st_size == info.file_size):
+                folder.mkdir(parents=True, exist_ok=True)
+                if (free := shutil.disk_usage(folder).free) < info.file_size:
+                    sizes = f"{info.file_size / 1e9:.1f} GB of disk space unpacked and {folder} has {free / 1e9:.1f} GB"
+                    raise DataError(f"{archive}, array {name!r}: it needs {sizes}; name a folder with more space")
+                try:
+                    with members.open(info) as packed, part.open("wb") as out:
+                        shutil.copyfileobj(packed, out, 2**20)
+                    part.replace(target)
+                finally:
+                    part.unlink(missing_ok=True)
+        return target, np.load(target, mmap_mode="r", allow_pickle=False)
+    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(
+            f"{archive}: not a whole .npz archive with an array {name!r} ({error}); fetch it again"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{archive}: {name!r} is not an array that can be used ({error}); fetch it again") from error
+
+
+def published() -> dict[str, dict[str, Any]]:
+    """The table INFO of the package `medmnist`: name -> `url`, `MD5`, `url_64`, ...; MissingExtraError without it."""
+    found = importlib.util.find_spec("medmnist")
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtraError("medmnist", "pip install --no-deps 'medmnist>=3,<4'", "Downloading MedMNIST")
+    # Read, not imported: the package imports torchvision, prints when there is none, and makes a folder at home.
+    tree = ast.parse((Path(found.submodule_search_locations[0]) / "info.py").read_text(encoding="utf-8"))
+    return next(ast.literal_eval(one.value) for one in tree.body if ast.unparse(one).startswith("INFO = "))  # type: ignore[attr-defined]
+
+
+def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
+    """The `.npz` files of sets in `folder`; a file that is there and whole is not fetched again.
+
+    Args:
+        names: Names of 2-D sets; case is not looked at.
+        folder: Where to; made if missing.
+        size: Side of the images in pixels: 28, 64, 128 or 224.
+
+    Raises:
+        ConfigError: an unknown set or size.
+        MissingExtraError: `medmnist` or `pooch` is not installed.
+        DataError: a file cannot be fetched, or is not the published one.
+    """
+    unknown = [name for name in names if name.lower() not in medmnist_sets()]
+    if unknown or size not in (28, 64, 128, 224):
+        wrong = f"unknown set {unknown[0]!r}" if unknown else f"size {size}"
+        raise ConfigError(f"{wrong}; the 2-D sets are {', '.join(medmnist_sets())}, in 28, 64, 128 or 224 pixels")
+    info, suffix = published(), "" if size == 28 else f"_{size}"
+    wanted = {folder / f"{name.lower()}{suffix}.npz": info[name.lower()] for name in names}
+    for file, entry in wanted.items():
+        _fetch(entry[f"url{suffix}"], entry[f"MD5{suffix}"], file)
+    return list(wanted)
+
+
+def _fetch(url: str, checksum: str, file: Path) -> None:
+    try:
+        import pooch
+    except ImportError as error:
+        raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST") from error
+    client = pooch.HTTPDownloader(progressbar=True, timeout=60)
+    try:
+        pooch.retrieve(url, known_hash=f"md5:{checksum}", fname=file.name, path=file.parent, downloader=client)
+    # pooch raises ValueError when what came is not the file with this checksum; errors of requests are OSErrors.
+    except (ValueError, OSError) as error:
+        by_hand = f"fetch it by hand, check that its MD5 is {checksum}, and give it with --npz"
+        raise DataError(f"{file.name}: it could not be fetched from {url} ({error}); {by_hand}") from error
