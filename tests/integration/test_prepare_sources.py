@@ -118,7 +118,7 @@ def test_vqa_rad(tmp_path: Path) -> None:
     assert {pixels(q.images[0]).shape for q in train} == {(32, 32, 3)}
     reasons = [json.loads(line)["reason"] for line in (out / "unusable.jsonl").read_text().splitlines()]
     assert sorted(reasons) == ["does not exist", "lies outside the image root"]
-    # By default no image is on two sides: the training questions about test images are left out, and listed.
+    # By default no image is in two splits: the training questions about test images are left out, and listed.
     prepare("vqa-rad", "--root", root, "--out", tmp_path / "disjoint", "--validation", 0, "--closed-only")
     rows = card(tmp_path / "disjoint")["rows"]
     assert rows == {"total": 26, "usable": 16, "unusable": 10, "left_out": 4}

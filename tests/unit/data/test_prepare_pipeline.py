@@ -130,7 +130,7 @@ def test_the_same_picture_under_two_names_is_on_one_side(tmp_path: Path) -> None
     write_rows(root, [row(number + 200) for number in range(20)], "Copies")
     card = prepare(omnimedvqa_source(root), ALL, tmp_path / "out").card
     assert (card["images"]["names"], card["images"]["contents"], card["images"]["repeated"]) == (60, 40, 20)
-    assert card["images"]["shared_sides"]["train and test"] == {"images": 0, "test_questions": 0}
+    assert card["images"]["shared_images"]["train and test"] == {"images": 0, "test_questions": 0}
     assert len(os.listdir(tmp_path / "out" / "images")) == 40
     settings = PrepareSettings(split="paper", train=None, validation=0, test=None, size=16)
     card = prepare(omnimedvqa_source(root), settings, tmp_path / "paper").card
@@ -141,7 +141,7 @@ def test_the_same_picture_under_two_names_is_on_one_side(tmp_path: Path) -> None
     names = {split: Counter(question.images[0].name for question in questions) for split, questions in sides.items()}
     shared = names["train"].keys() & names["test"].keys()
     assert shared
-    assert card["images"]["shared_sides"]["train and test"] == {
+    assert card["images"]["shared_images"]["train and test"] == {
         "images": len(shared),
         "test_questions": sum(names["test"][name] for name in shared),
     }

@@ -16,7 +16,7 @@ from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
 from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_images
 from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
-from kepo.data.prepare.splitting import Item, Sides, draw, split_sides
+from kepo.data.prepare.splitting import LEFT_OUT, Item, draw, split_items
 from kepo.data.sources import SPLITS, Source, Unusable
 from kepo.errors import DataError
 
@@ -87,18 +87,17 @@ def prepare(
         unusable = [*unusable, *without_image]
         if not items:
             raise DataError(f"{source.name}: not one row can be used. {most_frequent(unusable)}")
-        sides = split_sides(items, settings)
-        drawn = {split: _drawn(items, sides, split, settings) for split in SPLITS}
+        indices = split_items(items, settings)
+        whole = {split: [items[index] for index in found] for split, found in indices.items()}
+        drawn = {
+            split: [items[index] for index in draw(items, indices[split], settings.count(split), settings.seed, split)]
+            for split in SPLITS
+        }
         _write_images(drawn, place, settings, workers, bar)
-        card = _card(source, settings, identity, items, sides, drawn, looks, unusable, command)
-        _write(place, drawn, card, [*unusable, *(left_out_row(rows, items[index]) for index in sides.left_out)])
+        card = _card(source, settings, identity, whole, drawn, looks, unusable, command)
+        _write(place, drawn, card, [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])])
         place.publish()
     return Prepared(out, card, made=True)
-
-
-def _drawn(items: Sequence[Item], sides: Sides, split: str, settings: PrepareSettings) -> list[Item]:
-    drawn = draw(items, sides.side(split), settings.count(split), settings.seed, split)
-    return [items[index] for index in drawn]
 
 
 def _described(file: Path) -> dict[str, Any]:
@@ -136,14 +135,13 @@ def _card(
     source: Source,
     settings: PrepareSettings,
     identity: Mapping[str, Any],
-    items: Sequence[Item],
-    sides: Sides,
+    whole: Mapping[str, Sequence[Item]],
     drawn: Mapping[str, Sequence[Item]],
     looks: Mapping[str, Look],
     unusable: Sequence[Unusable],
     command: str,
 ) -> dict[str, Any]:
-    whole = {split: [items[index] for index in sides.side(split)] for split in SPLITS}
+    items = [item for part in whole.values() for item in part]
     datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
     contents = [look.content for look in looks.values() if look.content is not None]
     modalities = {item.question.modality or "unknown" for item in items}
@@ -157,7 +155,7 @@ def _card(
             "total": len(items) + len(unusable),
             "usable": len(items),
             "unusable": len(unusable),
-            "left_out": len(sides.left_out),
+            "left_out": len(whole[LEFT_OUT]),
         },
         "unusable": statistics.unusable_counts(unusable),
         "splits": {split: statistics.of_split(drawn[split], len(whole[split])) for split in SPLITS},
@@ -166,7 +164,7 @@ def _card(
             "names": len(contents),
             "contents": len(set(contents)),
             "repeated": statistics.repeated(contents),
-            "shared_sides": statistics.shared_images(whole),
+            "shared_images": statistics.shared_images(whole),
             "shared_drawn": statistics.shared_images(drawn),
         },
         "licenses": {dataset: source.license_of(dataset) for dataset in datasets},

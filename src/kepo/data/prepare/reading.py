@@ -81,9 +81,9 @@ def _without_image(question: Question) -> str:
 
 
 def left_out_row(rows: Mapping[str, Row], item: Item) -> Unusable:
-    """The record of a usable question that is on no side."""
+    """The record of a usable question that is in no split."""
     row = rows[item.question.id]
-    reason = "left out: its image is on another side of the given split"
+    reason = "left out: its image is in another split"
     return Unusable(row.file, row.row, "split", reason, str(item.question.metadata["split"]))
 
 

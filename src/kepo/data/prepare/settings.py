@@ -19,12 +19,12 @@ class PrepareSettings:
     Attributes:
         split: "stratified": by modality and question type. "paper": question by question, by modality alone. "given":
             as the source says. None: "given" where the source has a split, else "stratified".
-        image_disjoint: Keep all questions about one image on one side. None: yes, except for "paper".
-        train: Questions per modality drawn from the training side, >= 0; None takes all.
-        validation: The same for the validation side, which is taken out of the training side; 0 makes none.
-        test: The same for the test side.
-        test_share: Part of the questions on the test side, between 0 and 1.
-        validation_share: Part of the rest on the validation side, between 0 and 1.
+        image_disjoint: Keep all questions about one image in one split. None: yes, except for "paper".
+        train: Questions per modality drawn from the training split, >= 0; None takes all.
+        validation: The same for the validation split, which is taken out of the training split; 0 makes none.
+        test: The same for the test split.
+        test_share: Part of the questions in the test split, between 0 and 1.
+        validation_share: Part of the rest in the validation split, between 0 and 1.
         size: Images are resized to `size` x `size` pixels, 1..4096.
         longest_side: Instead of `size`: the longer side is at most this many pixels, the shape is kept, and smaller
             images stay as they are.
@@ -72,7 +72,9 @@ class PrepareSettings:
         """
         split = self.split or ("given" if source.split_given else "stratified")
         if split == "given" and not source.split_given:
-            raise ConfigError(f"split 'given': {source.name} does not say which side a question is on; use another one")
+            raise ConfigError(
+                f"split 'given': {source.name} does not say which split a question is in; use another one"
+            )
         disjoint = split != "paper" if self.image_disjoint is None else self.image_disjoint
         return replace(self, split=split, image_disjoint=disjoint)
 
@@ -83,7 +85,7 @@ class PrepareSettings:
 
     def count(self, split: str) -> int | None:
         """Questions per modality asked for in `split`; None for all."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        return getattr(self, split)
 
     def as_record(self) -> dict[str, Any]:
         """Field -> value."""

@@ -34,7 +34,7 @@ _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, slots=True)
 class ArrayImage:
-    """The image `name`, number `index` of the images [N,H,W] or [N,H,W,3] in the `.npy` file `file`."""
+    """The image `name`, at `index` of the images [N,H,W] or [N,H,W,3] in a `.npy` file; a `LazyImage`."""
 
     name: str
     file: Path
@@ -55,11 +55,10 @@ def medmnist_sets() -> Mapping[str, Mapping[str, Any]]:
 
 
 def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_options: int = 4) -> Source:
-    """One question per image of MedMNIST's 2-D sets, in the sets' own splits.
+    """One question per image, in the sets' own splits: the correct label and others of the set, drawn by `seed` and id.
 
-    Options are the correct label and others of the set; both depend on `seed` and the question's id alone. Of several
-    findings in one image (ChestMNIST) one is asked for and the others are no options; "no finding" is an option of each
-    question, so that its presence tells nothing. All present labels stand in `metadata["labels"]`.
+    Of several findings in one image (ChestMNIST) one is asked for and the others are no options; "no finding" is an
+    option of each question, so that its presence tells nothing. All present labels stand in `metadata["labels"]`.
 
     Args:
         files: `.npz` files by their published names, `pathmnist.npz` or `pathmnist_224.npz`; each set once.
@@ -72,16 +71,14 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
             arrays that do not fit together. A label that is none of the set's is an `Unusable` row.
     """
     sets, by_name = medmnist_sets(), dict[str, Path]()
-    if not files or not 2 <= max_options <= len(ascii_uppercase):
+    if not files or not 2 <= max_options <= 26:
         raise ConfigError(
-            f"{len(files)} .npz files and {max_options} options per question; give at least one, and 2 to 26"
+            f"{len(files)} .npz files and {max_options} options; give at least one file, and 2 to 26 options"
         )
     for file in files:
         name = re.sub(r"_(64|128|224)$", "", file.stem)
-        if not file.is_file():
-            raise DataError(f"{file}: there is no such file; check the path")
-        if file.suffix != ".npz" or name not in sets:
-            raise DataError(f"{file}: its name is not that of a 2-D set; published are {', '.join(sets)}, with .npz")
+        if not file.is_file() or file.suffix != ".npz" or name not in sets:
+            raise DataError(f"{file}: no such file, or not that of a 2-D set by its name: {', '.join(sets)}, with .npz")
         if by_name.setdefault(name, file) is not file:
             raise ConfigError(f"{name} is given twice, as {by_name[name]} and as {file}; give one of them")
     notes = ["Splits are the sets' own. Question texts and wrong options are made by kepo from the sets' labels."]
@@ -99,38 +96,35 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
     texts, multi = entry["labels"], entry.get("multi_label", False)
     unpacked, images = _array(file, f"{split}_images", folder)
     labels = _array(file, f"{split}_labels", folder)[1]
-    if images.dtype != "uint8" or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
-        raise DataError(
-            f"{file}, '{split}_images': {images.dtype} {images.shape}; 2-D images are uint8 [N,H,W] or [N,H,W,3]"
-        )
     shape = (len(images), len(texts) if multi else 1)
+    if images.dtype != "uint8" or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise DataError(f"{file}, '{split}_images': {images.dtype} {images.shape}; 2-D images are uint8 [N,H,W(,3)]")
     if labels.dtype.kind not in "ui" or labels.shape not in (shape, shape[:1]):
-        problem = f"{labels.dtype} of shape {labels.shape}; whole numbers {shape} belong to the {len(images)} images"
-        raise DataError(f"{file}, array '{split}_labels': {problem}; fetch the file again")
+        found = f"{labels.dtype} of shape {labels.shape}, where whole numbers {shape} belong to {len(images)} images"
+        raise DataError(f"{file}, array '{split}_labels': {found}; fetch the file again")
     for index, label in enumerate(labels.reshape(shape).tolist()):
+        question_id = f"{name}-{split}-{index}"
         if not all(0 <= value < (2 if multi else len(texts)) for value in label):
-            reason = "flags are 0 or 1" if multi else f"labels are 0 to {len(texts) - 1}"
-            reason = f"not a label of {entry['title']}: {reason}"
+            allowed = "flags are 0 or 1" if multi else f"labels are 0 to {len(texts) - 1}"
+            reason = f"not a label of {entry['title']}: {allowed}"
             yield Unusable(file.name, index + 1, f"{split}_labels", reason, str(label))
             continue
         # Seeded by the id, so that a question reads the same whatever else is prepared beside it.
-        rng = random.Random(f"{seed}:{name}-{split}-{index}")
+        rng = random.Random(f"{seed}:{question_id}")
         present = [text for text, flag in zip(texts, label, strict=True) if flag] if multi else [texts[label[0]]]
         absent = [text for text in texts if text not in present]
-        options = ([rng.choice(present), NO_FINDING] if present else [NO_FINDING]) if multi else present[:]
+        options = [rng.choice(present)] if multi and present else present[:]
+        options += [NO_FINDING] if multi else []
         correct = options[0]
         options += rng.sample(absent, min(len(absent), limit - len(options)))
         rng.shuffle(options)
-        yield Question(
-            id=f"{name}-{split}-{index}",
-            text=entry["question"],
-            answer=ascii_uppercase[options.index(correct)],
-            options=tuple(options),
-            images=(ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),),
-            modality=entry["modality"],
-            task=entry["task"],
-            metadata={"dataset": entry["title"], "split": _SPLITS[split], "labels": present},
+        answer, image = (
+            ascii_uppercase[options.index(correct)],
+            ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),
         )
+        metadata = {"dataset": entry["title"], "split": _SPLITS[split], "labels": present}
+        known = entry["modality"], entry["task"], metadata
+        yield Question(question_id, entry["question"], answer, tuple(options), (image,), *known)
 
 
 def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
@@ -145,9 +139,9 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
             part = target.with_suffix(".part")
             if not (target.is_file() and target.stat().st_size == info.file_size):
                 folder.mkdir(parents=True, exist_ok=True)
-                if (free := shutil.disk_usage(folder).free) < info.file_size:
-                    sizes = f"{info.file_size / 1e9:.1f} GB of disk space unpacked and {folder} has {free / 1e9:.1f} GB"
-                    raise DataError(f"{archive}, array {name!r}: it needs {sizes}; name a folder with more space")
+                if shutil.disk_usage(folder).free < info.file_size:
+                    space = f"{info.file_size / 1e9:.1f} GB of disk space unpacked, more than {folder} has"
+                    raise DataError(f"{archive}, array {name!r}: it needs {space}; name a folder with more space")
                 try:
                     with members.open(info) as packed, part.open("wb") as out:
                         shutil.copyfileobj(packed, out, 2**20)
@@ -169,17 +163,14 @@ def published() -> dict[str, dict[str, Any]]:
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError("medmnist", "pip install --no-deps 'medmnist>=3,<4'", "Downloading MedMNIST")
     # Read, not imported: the package imports torchvision, prints when there is none, and makes a folder at home.
-    tree = ast.parse((Path(found.submodule_search_locations[0]) / "info.py").read_text(encoding="utf-8"))
-    return next(ast.literal_eval(one.value) for one in tree.body if ast.unparse(one).startswith("INFO = "))  # type: ignore[attr-defined]
+    text = (Path(found.submodule_search_locations[0]) / "info.py").read_text(encoding="utf-8")
+    return ast.literal_eval(re.split(r"^INFO = ", text, flags=re.MULTILINE)[1])
 
 
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
-    """The `.npz` files of sets in `folder`; a file that is there and whole is not fetched again.
+    """The `.npz` files of the sets `names` in `folder`, images of `size` (28, 64, 128 or 224) pixels on each side.
 
-    Args:
-        names: Names of 2-D sets; case is not looked at.
-        folder: Where to; made if missing.
-        size: Side of the images in pixels: 28, 64, 128 or 224.
+    A file that is there and whole is not fetched again.
 
     Raises:
         ConfigError: an unknown set or size.
@@ -191,21 +182,18 @@ def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> lis
         wrong = f"unknown set {unknown[0]!r}" if unknown else f"size {size}"
         raise ConfigError(f"{wrong}; the 2-D sets are {', '.join(medmnist_sets())}, in 28, 64, 128 or 224 pixels")
     info, suffix = published(), "" if size == 28 else f"_{size}"
-    wanted = {folder / f"{name.lower()}{suffix}.npz": info[name.lower()] for name in names}
-    for file, entry in wanted.items():
-        _fetch(entry[f"url{suffix}"], entry[f"MD5{suffix}"], file)
-    return list(wanted)
+    if importlib.util.find_spec("pooch") is None:
+        raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
+    import pooch
 
-
-def _fetch(url: str, checksum: str, file: Path) -> None:
-    try:
-        import pooch
-    except ImportError as error:
-        raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST") from error
-    client = pooch.HTTPDownloader(progressbar=True, timeout=60)
-    try:
-        pooch.retrieve(url, known_hash=f"md5:{checksum}", fname=file.name, path=file.parent, downloader=client)
-    # pooch raises ValueError when what came is not the file with this checksum; errors of requests are OSErrors.
-    except (ValueError, OSError) as error:
-        by_hand = f"fetch it by hand, check that its MD5 is {checksum}, and give it with --npz"
-        raise DataError(f"{file.name}: it could not be fetched from {url} ({error}); {by_hand}") from error
+    client, files = pooch.HTTPDownloader(progressbar=True, timeout=60), []
+    for name in map(str.lower, names):
+        url, checksum, file = info[name][f"url{suffix}"], info[name][f"MD5{suffix}"], f"{name}{suffix}.npz"
+        try:
+            pooch.retrieve(url, known_hash=f"md5:{checksum}", fname=file, path=folder, downloader=client)
+        # pooch raises ValueError when what came is not the file with this checksum; errors of requests are OSErrors.
+        except (ValueError, OSError) as error:
+            by_hand = f"fetch it by hand, check that its MD5 is {checksum}, and give it with --npz"
+            raise DataError(f"{file}: it could not be fetched from {url} ({error}); {by_hand}") from error
+        files.append(folder / file)
+    return files
