@@ -88,7 +88,7 @@ class DataArguments:
         default="reasoning",
         metadata={
             "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
-            "(the text of the right option, for data without written reasoning)."
+            "(the text of the correct option, for data without written reasoning)."
         },
     )
 

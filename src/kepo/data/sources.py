@@ -56,20 +56,9 @@ class LazyImage(Protocol):
     @property
     def name(self) -> str:
         """Unique in its source; for messages."""
-        ...
 
     def load(self) -> Image:
-        """The decoded image, in any mode that Pillow converts to RGB without clipping.
-
-        Raises:
-            OSError, ValueError: it cannot be read.
-        """
-        ...
-
-
-def unknown_license(dataset: str) -> str:
-    """ "unknown", for every collection."""
-    return "unknown"
+        """The decoded image, in a mode that Pillow converts to RGB without clipping. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +82,7 @@ class Source:
     name: str
     rows: Iterable[Question | Unusable]
     files: tuple[Path, ...]
-    license_of: Callable[[str], str] = unknown_license
+    license_of: Callable[[str], str] = lambda dataset: "unknown"
     notes: tuple[str, ...] = ()
     split_given: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -63,6 +63,8 @@ def test_options_depend_on_the_seed_and_the_question_alone(tmp_path: Path) -> No
     assert [q.options for q in alone] != [q.options for q in questions([path], tmp_path, seed=2)]
     assert len({q.answer for q in alone}) == 4
     assert {len(q.options) for q in questions([path], tmp_path, max_options=9)} == {9}
+    # As they were drawn ever since: a data set that was prepared before stays what it is.
+    assert questions([blood], tmp_path, seed=3)[0].options == ("monocyte", "eosinophil", "basophil", "erythroblast")
 
 
 def test_source_says_licenses_files_and_that_the_split_is_given(tmp_path: Path) -> None:

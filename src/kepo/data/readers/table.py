@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.images import ImageRoot
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
-from kepo.data.readers.rows import Numbered, Record, TableFile
+from kepo.data.readers.rows import DatasetFolder, Record, TableFile
 from kepo.data.readers.texts import SPLIT_NAMES, options_in, split_of_name
 from kepo.data.schema import Place, RowError, claim_id, options_of, question_from_row, resolve_answer, text_of
 from kepo.data.sources import Source, Unusable, shortened
@@ -26,6 +26,7 @@ from kepo.types import Question, option_letters
 
 AnswerForm: TypeAlias = Literal["auto", "letter", "text", "index", "letter_or_text"]
 ColumnPath: TypeAlias = str | Sequence[str]
+Table: TypeAlias = TableFile | DatasetFolder
 
 _OPTION_FIELDS = tuple(f"option_{letter}" for letter in ascii_uppercase)
 _OTHER_FIELDS = ("question", "answer", "options", "image", "id", "modality", "task", "dataset", "split", "answer_type")
@@ -183,9 +184,8 @@ class TableMap:
         if not options and (self.closed_only or "options" in self.required):
             if self.options_in_question:
                 place.refuse("question", "has no options of the form 'A)..., B)...'")
-            place.refuse(
-                "options" if "options" in cells else "option_A", "is missing; every question must have options"
-            )
+            name = "options" if "options" in cells else "option_A"
+            place.refuse(name, "is missing; every question must have options")
         row = {
             "id": None if cells.get("id") is None else self.id_prefix + text_of(cells["id"], "id", place),
             "question": cells.get("question"),
@@ -232,9 +232,7 @@ class TableMap:
         if self.closed_only and kind == "OPEN":
             place.refuse("answer_type", "an open question, and only closed ones were asked for")
         if self.closed_only and not answered:
-            place.refuse(
-                "answer", "a closed question that is answered by neither yes nor no, so its options are not known"
-            )
+            place.refuse("answer", "a closed question answered by neither yes nor no, so its options are not known")
         return _YES_NO if answered and kind != "OPEN" else ()
 
     def _answer(self, value: Any, options: tuple[str, ...], place: Place) -> Any:
@@ -247,9 +245,8 @@ class TableMap:
         text = text_of(value, "answer", place)
         bare = text.strip("(). ").upper()
         if self.answer == "letter" and bare not in letters:
-            place.refuse(
-                "answer", f"{text!r} is no letter from A to {letters[-1]}", f"is no letter from A to {letters[-1]}"
-            )
+            problem = f"is no letter from A to {letters[-1]}"
+            place.refuse("answer", f"{text!r} {problem}", problem)
         if self.answer == "letter" or (self.answer == "letter_or_text" and bare in letters):
             return f"({bare})"
         return f"({resolve_answer(text, options, place, 'answer', letters=self.answer == 'auto')})"
@@ -272,23 +269,6 @@ class TableMap:
                 place.refuse("split", "is none of train, validation (val, dev), test")
             kept["split"] = SPLIT_NAMES[cells["split"].lower()]
         return kept
-
-
-class Table(Protocol):
-    """What rows are read from: a `TableFile`, or a `DatasetFolder`."""
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        ...
-
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        ...
-
-    def rows(self, columns: tuple[str, ...] | None = None) -> Numbered:
-        """Every row with its number; `columns`: only these are needed."""
-        ...
 
 
 def read_rows(
@@ -419,9 +399,7 @@ def value_at(record: Any, path: str) -> Any:
 
 def _empty(value: Any) -> bool:
     """Whether a cell has nothing in it; tables made with pandas write NaN where a text is missing."""
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )
+    return not value.strip() if isinstance(value, str) else value is None or value != value
 
 
 def _first_group(pattern: str, text: str) -> str:
