@@ -292,5 +292,5 @@ def test_open_questions_of_a_source_with_a_given_split(tmp_path: Path) -> None:
 
 def test_a_given_split_that_is_not_there(tmp_path: Path) -> None:
     source = Source("X", [], ())
-    with pytest.raises(ConfigError, match="X does not say which side a question is on"):
+    with pytest.raises(ConfigError, match="X does not say which split a question is in"):
         prepare(source, PrepareSettings(split="given"), tmp_path / "out")

@@ -96,7 +96,7 @@ def test_the_seed_decides_and_the_order_of_the_files_does_not() -> None:
     turned = items[::-1]
     again = split_items(turned, settings(seed=1))
     assert {items[i].question.id for i in first["test"]} == {turned[i].question.id for i in again["test"]}
-    assert split_items(items, settings(seed=2)).test != first["test"]
+    assert split_items(items, settings(seed=2))["test"] != first["test"]
 
 
 def test_one_image_with_all_questions_stays_on_one_side() -> None:

@@ -95,12 +95,10 @@ class TableFile:
             with self._open_csv(None) as reader:
                 header = tuple(name.strip() for name in reader.schema.names)
         except (pyarrow.lib.ArrowInvalid, UnicodeError) as error:
-            if "Empty CSV" in str(error):
-                header = ()
-            else:
-                raise DataError(
-                    f"{self.path}: the header cannot be read ({error}); check delimiter and encoding"
-                ) from error
+            if "Empty CSV" not in str(error):
+                problem = f"the header cannot be read ({error}); check delimiter and encoding"
+                raise DataError(f"{self.path}: {problem}") from error
+            header = ()
         if not any(header):
             raise DataError(f"{self.path}: there is no header; the first line must name the columns")
         twice = [name for name in header if name and header.count(name) > 1]
@@ -156,9 +154,8 @@ class TableFile:
                             number += 1
                         last = (number, self._decoded(cells, number)) if any(cells.values()) else None
         except (pyarrow.lib.ArrowInvalid, UnicodeError) as error:
-            raise DataError(
-                f"{self.path}, after row {number}: not {self.encoding}, or no table ({error}); say which encoding it is"
-            ) from error
+            problem = f"not {self.encoding}, or no table ({error}); say which encoding it is"
+            raise DataError(f"{self.path}, after row {number}: {problem}") from error
         if last is not None:
             yield last[0], self._closed(*last)
         yield from malformed.items()
@@ -167,9 +164,8 @@ class TableFile:
         try:
             return {name: value.decode() for name, value in cells.items()}
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.path}, row {number}: not {self.encoding} ({error}); say which encoding it is"
-            ) from error
+            problem = f"not {self.encoding} ({error}); say which encoding it is"
+            raise DataError(f"{self.path}, row {number}: {problem}") from error
 
     def _closed(self, number: int, last: Record) -> Record | Unusable:
         """The last row, unless it holds the rest of the file because its quote is never closed."""
