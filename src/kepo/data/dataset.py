@@ -90,8 +90,10 @@ def to_sft_dataset(
 
 
 def option_as_reasoning(question: Question) -> Question:
-    """`question` with the text of its right option as its written reasoning, for data that has none: what is seen comes
-    before the letter it has."""
+    """`question` with the text of its correct option as its written reasoning, for data that has none.
+
+    What is seen then comes before the letter it has.
+    """
     return replace(question, metadata={**question.metadata, "reasoning": question.answer_text})
 
 

@@ -44,11 +44,6 @@ def load_jsonl(path: str | Path, image_root: Path | None = None) -> list[Questio
     return load_table(path, image_root, kind="jsonl")
 
 
-def load_parquet(path: str | Path, image_root: Path | None = None) -> list[Question]:
-    """Questions of a Parquet file; see `load_table`. Images may be paths, or records of bytes and path."""
-    return load_table(path, image_root, kind="parquet")
-
-
 def load_dataset_folder(
     path: str | Path, split: str | None = None, image_root: Path | None = None, *, preset: str | None = None
 ) -> list[Question]:

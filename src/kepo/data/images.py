@@ -117,22 +117,16 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, 
         return _decoded_later(value, field, refuse) if keep_in is None else _kept(value, keep_in)
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
-            refuse(
-                field,
-                f"{str(value)!r} is a path, but no image root was given to look it up in; set image_root",
-                "is a path, but no image root was given",
-            )
+            reason = "is a path, but no image root was given"
+            refuse(field, f"{str(value)!r} {reason} to look it up in; set image_root", reason)
         try:
             return root.locate(str(value).strip())
         except DataError as error:
             outside = error.__cause__ is None
             refuse(field, str(error), "lies outside the image root" if outside else "is no name that a file can have")
     if not (hasattr(value, "convert") and hasattr(value, "size")):
-        refuse(
-            field,
-            f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path",
-            "is not an image",
-        )
+        problem = f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path"
+        refuse(field, problem, "is not an image")
     return value
 
 
@@ -211,7 +205,7 @@ def decoded(file: Path | io.BytesIO) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(file, Path) and not _is_file(file):
-        raise ImageError("does not exist", "; put the file there or mend the path")
+        raise ImageError("does not exist", "; put the file there or correct the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

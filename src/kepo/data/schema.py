@@ -70,17 +70,11 @@ def claim_id(question_id: str, seen: dict[str, Place], place: Place, field: str)
     first = seen.setdefault(question_id, place)
     if first is place:
         return
-    if first.source != place.source:
-        place.refuse(
-            field,
-            f"{question_id!r} is also in {first.source}; ids must be unique",
-            "is already the id of a row in another file",
-        )
-    place.refuse(
-        field,
-        f"{question_id!r} is already the id of row {first.row}; ids must be unique",
-        "is already the id of another row",
-    )
+    if first.source == place.source:
+        problem, reason = f"is already the id of row {first.row}", "is already the id of another row"
+    else:
+        problem, reason = f"is also in {first.source}", "is already the id of a row in another file"
+    place.refuse(field, f"{question_id!r} {problem}; ids must be unique", reason)
 
 
 def question_from_row(
@@ -138,13 +132,10 @@ def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
     else:
         field, texts = "options", tuple(text_of(text, "options", place) for text in listed)
     if len(texts) == 1:
-        place.refuse(
-            field, f"only one option ({texts[0]!r}); give at least 2, or none for an open question", "only one option"
-        )
+        problem = f"only one option ({texts[0]!r}); give at least 2, or none for an open question"
+        place.refuse(field, problem, "only one option")
     if len(texts) > len(ascii_uppercase):
-        place.refuse(
-            field, f"{len(texts)} options; there are letters for {len(ascii_uppercase)}", "more options than letters"
-        )
+        place.refuse(field, f"{len(texts)} options; there are letters for 26", "more options than letters")
     return texts
 
 
@@ -152,11 +143,8 @@ def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[
     given = [letter for letter in ascii_uppercase if row.get(f"option_{letter}") not in (None, "")]
     for expected, letter in zip(ascii_uppercase, given, strict=False):
         if letter != expected:
-            place.refuse(
-                f"option_{expected}",
-                f"is missing, but there is an option_{letter}; fill the letters in order",
-                "is missing, but there is one of a later letter",
-            )
+            problem = f"is missing, but there is an option_{letter}; fill the letters in order"
+            place.refuse(f"option_{expected}", problem, "is missing, but there is one of a later letter")
     texts = tuple(text_of(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
     return f"option_{given[-1]}" if given else "options", texts
 
@@ -183,26 +171,18 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, field: s
     by_text = _same_text(stripped, names, options)
     if letters and upper in names:
         if by_text and by_text != [upper]:
-            place.refuse(
-                field,
-                f"{answer!r} is the letter of option {upper} ({options[names.index(upper)]!r}) and the text of option "
-                f"{by_text[0]}; write ({upper}) for the letter or ({by_text[0]}) for the text",
-                "is the letter of one option and the text of another",
-            )
+            letter = f"the letter of option {upper} ({options[names.index(upper)]!r})"
+            advice = f"write ({upper}) for the letter or ({by_text[0]}) for the text"
+            problem = f"{answer!r} is {letter} and the text of option {by_text[0]}; {advice}"
+            place.refuse(field, problem, "is the letter of one option and the text of another")
         return upper
     if len(by_text) > 1:
-        place.refuse(
-            field,
-            f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead",
-            "fits more than one option",
-        )
+        problem = f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead"
+        place.refuse(field, problem, "fits more than one option")
     if not by_text:
         listed = ", ".join(f"{name}) {text!r}" for name, text in zip(names, options, strict=True))
-        place.refuse(
-            field,
-            f"{answer!r} is not among the options {listed}; give a letter or the text of an option",
-            "is not among the options",
-        )
+        problem = f"{answer!r} is not among the options {listed}; give a letter or the text of an option"
+        place.refuse(field, problem, "is not among the options")
     return by_text[0]
 
 
@@ -244,7 +224,6 @@ def _metadata(value: Any, place: Place) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         place.refuse("metadata", f"{shortened(repr(value))} cannot be kept as JSON: {error}", "cannot be kept as JSON")
     if not isinstance(record, dict):
-        place.refuse(
-            "metadata", f"{shortened(repr(value))} is not a record; write it as {{name: value}}", "is not a record"
-        )
+        problem = f"{shortened(repr(value))} is not a record; write it as {{name: value}}"
+        place.refuse("metadata", problem, "is not a record")
     return record

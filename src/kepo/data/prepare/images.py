@@ -1,6 +1,6 @@
 """What the images of a source show, and their resized copies.
 
-An image is named by what it shows: a hash of its size and pixels in RGB. The same picture under two names, or in two
+An image is named by what it shows: a hash of its size and pixels in RGB. The same image under two names, or in two
 file formats without loss, is one.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AnyImage: TypeAlias = Path | LazyImage
 
-# 128 bits: two of a billion pictures are alike by chance once in 10^21 times.
+# 128 bits: two of a billion images are alike by chance once in 10^21 times.
 _HASH_LENGTH = 32
 # Lossless, and within 15 % of the smallest size at a third of the time of Pillow's default.
 _PNG_COMPRESSION = 3

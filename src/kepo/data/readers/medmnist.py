@@ -81,9 +81,9 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
             raise DataError(f"{file}: no such file, or not that of a 2-D set by its name: {', '.join(sets)}, with .npz")
         if by_name.setdefault(name, file) is not file:
             raise ConfigError(f"{name} is given twice, as {by_name[name]} and as {file}; give one of them")
-    notes = ["Splits are the sets' own. Question texts and wrong options are made by kepo from the sets' labels."]
+    notes = ["Splits are the sets' own. Question texts and the other options are made by kepo from the sets' labels."]
     if any("multi_label" in sets[name] for name in by_name):
-        notes.append(f"ChestMNIST: images without any of the 14 findings have the right option {NO_FINDING!r}.")
+        notes.append(f"ChestMNIST: images without any of the 14 findings have the correct option {NO_FINDING!r}.")
     licenses = {entry["title"]: entry.get("license", "CC BY 4.0") for entry in sets.values()}
     places = [(name, file, split) for name, file in by_name.items() for split in _SPLITS]
     rows = (row for place in places for row in _rows(*place, unpack_to, seed, max_options))
