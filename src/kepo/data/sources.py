@@ -7,7 +7,8 @@ Nothing is dropped silently. Whether an image decodes is found out later, by `ke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as setting
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -39,7 +40,7 @@ class Unusable:
     field: str
     reason: str
     value: str
-    problem: str = field(default="", compare=False)
+    problem: str = setting(default="", compare=False)
 
     def record(self) -> dict[str, Any]:
         """The columns of `unusable.jsonl`."""
@@ -85,7 +86,7 @@ class Source:
     license_of: Callable[[str], str] = lambda dataset: "unknown"
     notes: tuple[str, ...] = ()
     split_given: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = setting(default_factory=dict)
 
 
 def strict(rows: Iterable[Question | Unusable], files: Sequence[Path]) -> list[Question]:

@@ -44,9 +44,10 @@ def preset(name: str) -> Preset:
     if name not in entries:
         raise ConfigError(f"there is no preset {name!r}; there are {', '.join(entries)}")
     entry = dict(entries[name])
-    table_map = TableMap(**entry.pop("map"))
-    lists = {
-        "question_files": tuple(map(tuple, entry.pop("question_files", ()))),
-        **{key: tuple(entry.pop(key, ())) for key in ("image_folders", "notes")},
-    }
-    return Preset(table_map, **entry, **lists)
+    return Preset(
+        map=TableMap(**entry.pop("map")),
+        question_files=tuple(map(tuple, entry.pop("question_files", ()))),
+        image_folders=tuple(entry.pop("image_folders", ())),
+        notes=tuple(entry.pop("notes", ())),
+        **entry,
+    )

@@ -169,7 +169,7 @@ class TableFile:
 
     def _closed(self, number: int, last: Record) -> Record | Unusable:
         """The last row, unless it holds the rest of the file because its quote is never closed."""
-        cell = next(reversed(last.values()))
+        cell = list(last.values())[-1]
         with self.path.open("rb") as content:
             content.seek(max(0, self.path.stat().st_size - 64))
             tail = content.read().rstrip(b"\r\n\t \0")
