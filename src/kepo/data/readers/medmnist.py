@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.resources import files as package_files
 from pathlib import Path
 from string import ascii_uppercase
@@ -118,10 +119,8 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
         correct = options[0]
         options += rng.sample(absent, min(len(absent), limit - len(options)))
         rng.shuffle(options)
-        answer, image = (
-            ascii_uppercase[options.index(correct)],
-            ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),
-        )
+        answer = ascii_uppercase[options.index(correct)]
+        image = ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index)
         metadata = {"dataset": entry["title"], "split": _SPLITS[split], "labels": present}
         known = entry["modality"], entry["task"], metadata
         yield Question(question_id, entry["question"], answer, tuple(options), (image,), *known)
@@ -159,12 +158,17 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
 
 def published() -> dict[str, dict[str, Any]]:
     """The table INFO of the package `medmnist`: name -> `url`, `MD5`, `url_64`, ...; MissingExtraError without it."""
-    found = importlib.util.find_spec("medmnist")
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtraError("medmnist", "pip install --no-deps 'medmnist>=3,<4'", "Downloading MedMNIST")
+    found = _installed("medmnist", "pip install --no-deps 'medmnist>=3,<4'")
     # Read, not imported: the package imports torchvision, prints when there is none, and makes a folder at home.
-    text = (Path(found.submodule_search_locations[0]) / "info.py").read_text(encoding="utf-8")
+    text = Path(found.origin or "").with_name("info.py").read_text(encoding="utf-8")
     return ast.literal_eval(re.split(r"^INFO = ", text, flags=re.MULTILINE)[1])
+
+
+def _installed(package: str, command: str) -> ModuleSpec:
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise MissingExtraError(package, command, "Downloading MedMNIST")
+    return found
 
 
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
@@ -182,8 +186,7 @@ def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> lis
         wrong = f"unknown set {unknown[0]!r}" if unknown else f"size {size}"
         raise ConfigError(f"{wrong}; the 2-D sets are {', '.join(medmnist_sets())}, in 28, 64, 128 or 224 pixels")
     info, suffix = published(), "" if size == 28 else f"_{size}"
-    if importlib.util.find_spec("pooch") is None:
-        raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
+    _installed("pooch", "pip install 'kepo[medmnist]'")
     import pooch
 
     client, files = pooch.HTTPDownloader(progressbar=True, timeout=60), []
