@@ -278,7 +278,7 @@ def table(
     file: Annotated[list[Path], typer.Argument(help="One or more .csv, .tsv, .jsonl, .json or .parquet files.")],
     preset: Annotated[
         str | None,
-        typer.Option(help="Layout of the rows: vqa-rad, slake, pathvqa, pmc-vqa, r1-v, easyr1, verl or ms-swift."),
+        typer.Option(help="Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."),
     ] = None,
     column: Annotated[
         list[str] | None,

@@ -45,7 +45,7 @@ class DataArguments:
     )
     data_preset: str | None = field(
         default=None,
-        metadata={"help": "Layout of the rows: vqa-rad, slake, pathvqa, pmc-vqa, r1-v, easyr1, verl or ms-swift."},
+        metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."},
     )
     image_root: str | None = field(
         default=None,
