@@ -35,7 +35,8 @@ def load_table(
     table_map = None if preset is None else preset_of(preset).map.resolved(table)
     if table_map is None and table.is_text:
         # Cells of text hold lists as JSON.
-        table_map = TableMap().resolved(table)
+        columns = {"question": ("question", "text"), "image": ("image", "images")}
+        table_map = TableMap(columns).resolved(table)
     return strict(read_rows(table, table_map, ImageRoot(image_root or file.parent)), [file])
 
 

@@ -205,7 +205,7 @@ def test_training_reads_a_saved_data_set_by_a_preset(tmp_path: Path) -> None:
 
 
 def test_training_reads_csv_in_the_columns_of_the_schema(tmp_path: Path) -> None:
-    row = {"id": "007", "question": "What?", "options": '["one", "two"]', "answer": "two", "image": "a.png"}
+    row = {"id": "007", "text": "What?", "options": '["one", "two"]', "answer": "two", "image": "a.png"}
     path = write(tmp_path, "set.tsv", row)
     path.write_text(path.read_text().replace(",", "\t").replace('\t ""two', ', ""two'))
     (question,) = load_questions(DataArguments(data_path=str(path)))

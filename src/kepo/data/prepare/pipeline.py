@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def prepare(
     identity = {
         "source": source.name,
         "options": dict(source.options),
-        "settings": settings.as_record(),
+        "settings": asdict(settings),
         "files": [_described(file) for file in source.files],
     }
     card = finished(out, identity, overwrite)
@@ -90,8 +90,8 @@ def prepare(
         indices = split_items(items, settings)
         whole = {split: [items[index] for index in found] for split, found in indices.items()}
         drawn = {
-            split: [items[index] for index in draw(items, indices[split], settings.count(split), settings.seed, split)]
-            for split in SPLITS
+            split: [items[index] for index in draw(items, indices[split], count, settings.seed, split)]
+            for split, count in settings.counts.items()
         }
         _write_images(drawn, place, settings, workers, bar)
         card = _card(source, settings, identity, whole, drawn, looks, unusable, command)
@@ -149,7 +149,7 @@ def _card(
         "name": source.name,
         "command": command,
         "seed": settings.seed,
-        "settings": settings.as_record(),
+        "settings": asdict(settings),
         "identity": {**identity, "images": bool(looks)},
         "rows": {
             "total": len(items) + len(unusable),
@@ -159,7 +159,7 @@ def _card(
         },
         "unusable": statistics.unusable_counts(unusable),
         "splits": {split: statistics.of_split(drawn[split], len(whole[split])) for split in SPLITS},
-        "shortfalls": statistics.shortfalls(drawn, {split: settings.count(split) for split in SPLITS}, modalities),
+        "shortfalls": statistics.shortfalls(drawn, settings.counts, modalities),
         "images": {
             "names": len(contents),
             "contents": len(set(contents)),

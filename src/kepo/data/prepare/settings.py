@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 from kepo.data.sources import Source
 from kepo.errors import ConfigError
@@ -46,11 +46,10 @@ class PrepareSettings:
         """Raises ConfigError for a setting that cannot work."""
         if self.split is not None and self.split not in _KINDS:
             raise ConfigError(f"split {self.split!r} is unknown; use one of {', '.join(_KINDS)}")
-        for name in ("train", "validation", "test"):
-            count = getattr(self, name)
+        for name, count in self.counts.items():
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")
-        if not any(count != 0 for count in (self.train, self.validation, self.test)):
+        if not any(count != 0 for count in self.counts.values()):
             raise ConfigError("train, validation and test are all 0, so there is nothing to prepare; ask for some")
         for name in ("test_share", "validation_share"):
             if not 0 < getattr(self, name) < 1:
@@ -83,10 +82,7 @@ class PrepareSettings:
         """ "384x384", or "longest-512"; part of a folder's name."""
         return f"{self.size}x{self.size}" if self.longest_side is None else f"longest-{self.longest_side}"
 
-    def count(self, split: str) -> int | None:
-        """Questions per modality asked for in `split`; None for all."""
-        return getattr(self, split)
-
-    def as_record(self) -> dict[str, Any]:
-        """Field -> value."""
-        return asdict(self)
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Split -> questions per modality asked for; None for all."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
