@@ -168,7 +168,7 @@ def test_nothing_usable_is_an_error_with_the_most_frequent_reason(tmp_path: Path
         prepare(omnimedvqa_source(tmp_path), FEW, tmp_path / "out")
 
 
-@pytest.mark.parametrize("stage", ["look_at", "write_images", "save_splits", "render"])
+@pytest.mark.parametrize("stage", ["hash_images", "write_images", "save_splits", "render"])
 def test_stopped_at_any_stage_it_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The one pipeline of every source: read, look at the images, split, draw, resize, write, publish."""
+"""The one pipeline of every source: read, hash the images, split, draw, resize, write, publish."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kepo.data.prepare import statistics
 from kepo.data.prepare.card import render
 from kepo.data.prepare.dataset import save_splits
 from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
-from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_images
+from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
 from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import LEFT_OUT, Item, draw, split_items
@@ -82,8 +82,8 @@ def prepare(
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
         rows, unusable = read_rows(source, settings)
-        looks = _look(rows, place, identity, workers, bar)
-        items, without_image = usable_items(rows, looks)
+        hashed = _hashed(rows, place, identity, workers, bar)
+        items, without_image = usable_items(rows, hashed)
         unusable = [*unusable, *without_image]
         if not items:
             raise DataError(f"{source.name}: not one row can be used. {most_frequent(unusable)}")
@@ -94,7 +94,7 @@ def prepare(
             for split, count in settings.counts.items()
         }
         _write_images(drawn, place, settings, workers, bar)
-        card = _card(source, settings, identity, whole, drawn, looks, unusable, command)
+        card = _card(source, settings, identity, whole, drawn, hashed, unusable, command)
         _write(place, drawn, card, [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])])
         place.publish()
     return Prepared(out, card, made=True)
@@ -109,15 +109,15 @@ def _described(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _look(
+def _hashed(
     rows: Mapping[str, Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
-) -> dict[str, Look]:
+) -> dict[str, HashedImage]:
     images: dict[str, AnyImage] = {}
     for row in rows.values():
         for image in row.question.images:
             images.setdefault(image_name(image), image)
     state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
-    return look_at(images.values(), place.looks, state, workers=workers, bar=bar)
+    return hash_images(images.values(), place.hashed, state, workers=workers, bar=bar)
 
 
 def _write_images(
@@ -137,20 +137,20 @@ def _card(
     identity: Mapping[str, Any],
     whole: Mapping[str, Sequence[Item]],
     drawn: Mapping[str, Sequence[Item]],
-    looks: Mapping[str, Look],
+    hashed: Mapping[str, HashedImage],
     unusable: Sequence[Unusable],
     command: str,
 ) -> dict[str, Any]:
     items = [item for part in whole.values() for item in part]
     datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
-    contents = [look.content for look in looks.values() if look.content is not None]
+    contents = [one.content for one in hashed.values() if one.content is not None]
     modalities = {item.question.modality or "unknown" for item in items}
     return {
         "name": source.name,
         "command": command,
         "seed": settings.seed,
         "settings": asdict(settings),
-        "identity": {**identity, "images": bool(looks)},
+        "identity": {**identity, "images": bool(hashed)},
         "rows": {
             "total": len(items) + len(unusable),
             "usable": len(items),
