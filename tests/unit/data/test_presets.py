@@ -20,7 +20,7 @@ from kepo.data.readers.table import TableMap, table_source, value_at
 from kepo.data.sources import Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
-from tests.unit.data.test_vqa_json import RAD, SLAKE
+from tests.unit.data.test_published import RAD, SLAKE
 
 IN_TAGS = "<think>It beats.</think> <answer> B </answer>"
 
