@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import ModuleSpec
 from importlib.resources import files as package_files
 from pathlib import Path
 from string import ascii_uppercase
@@ -31,6 +30,7 @@ from kepo.types import Question
 NO_FINDING = "no finding"
 """What is correct where none of the labels of a multi-label set is present."""
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_NEEDED = {"medmnist": "pip install --no-deps 'medmnist>=3,<4'", "pooch": "pip install 'kepo[medmnist]'"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +157,11 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
 
 
 def published() -> dict[str, dict[str, Any]]:
-    """The table INFO of the package `medmnist`: name -> `url`, `MD5`, `url_64`, ...; MissingExtraError without it."""
-    found = _installed("medmnist", "pip install --no-deps 'medmnist>=3,<4'")
+    """The table INFO of the package `medmnist`: name -> `url`, `MD5`, `url_64`, ..."""
     # Read, not imported: the package imports torchvision, prints when there is none, and makes a folder at home.
-    text = Path(found.origin or "").with_name("info.py").read_text(encoding="utf-8")
+    (folder,) = importlib.util.find_spec("medmnist").submodule_search_locations  # type: ignore[union-attr, misc]
+    text = (Path(folder) / "info.py").read_text(encoding="utf-8")
     return ast.literal_eval(re.split(r"^INFO = ", text, flags=re.MULTILINE)[1])
-
-
-def _installed(package: str, command: str) -> ModuleSpec:
-    found = importlib.util.find_spec(package)
-    if found is None:
-        raise MissingExtraError(package, command, "Downloading MedMNIST")
-    return found
 
 
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
@@ -185,10 +178,12 @@ def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> lis
     if unknown or size not in (28, 64, 128, 224):
         wrong = f"unknown set {unknown[0]!r}" if unknown else f"size {size}"
         raise ConfigError(f"{wrong}; the 2-D sets are {', '.join(medmnist_sets())}, in 28, 64, 128 or 224 pixels")
-    info, suffix = published(), "" if size == 28 else f"_{size}"
-    _installed("pooch", "pip install 'kepo[medmnist]'")
+    for package, command in _NEEDED.items():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, command, "Downloading MedMNIST")
     import pooch
 
+    info, suffix = published(), "" if size == 28 else f"_{size}"
     client, files = pooch.HTTPDownloader(progressbar=True, timeout=60), []
     for name in map(str.lower, names):
         url, checksum, file = info[name][f"url{suffix}"], info[name][f"MD5{suffix}"], f"{name}{suffix}.npz"
