@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -186,6 +187,39 @@ def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
         prepare(*table, "--column", "id=Bilder", "--delimiter", ";", "--encoding", "cp1252", "--out", out)
     with pytest.raises(ConfigError, match="--column 'question' is not of the form"):
         prepare("table", tmp_path / "fragen.csv", "--column", "question", "--out", out)
+
+
+def test_rows_of_another_trainer_by_a_preset(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    def row(number: int) -> dict[str, Any]:
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 20), (number * 20, 40, 9)).save(buffer, format="PNG")
+        return {
+            "data_source": "atlas",
+            "prompt": [{"role": "user", "content": f"Which organ is in image {number}? A)Liver, B)Heart"}],
+            "images": [{"bytes": buffer.getvalue(), "path": None}],
+            "reward_model": {"style": "rule", "ground_truth": "AB"[number % 2]},
+        }
+
+    files = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    pyarrow.parquet.write_table(pa.Table.from_pylist([row(number) for number in range(6)]), files[0])
+    broken = {**row(0), "reward_model": {"style": "rule", "ground_truth": "C"}}
+    pyarrow.parquet.write_table(pa.Table.from_pylist([*(row(number) for number in range(6, 12)), broken]), files[1])
+    out = tmp_path / "out"
+    prepare("table", *files, "--preset", "verl", "--set", "modality=CT", "--out", out, "--size", 16)
+    assert card(out)["rows"] == {"total": 13, "usable": 12, "unusable": 1, "left_out": 0}
+    (bad,) = [json.loads(line) for line in (out / "unusable.jsonl").read_text().splitlines()]
+    assert (bad["source"], bad["row"], bad["field"]) == ("two.parquet", 7, "reward_model.ground_truth")
+    questions = [q for split in ("train", "validation", "test") for q in loaded(out, split)]
+    assert len(questions) == 12
+    assert {q.options for q in questions} == {("Liver", "Heart")}
+    assert all(q.answer == "AB"[int(q.text.rstrip("?").split()[-1]) % 2] for q in questions)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "out", "two.parquet"]
+    # The same rows straight in training.
+    direct = load_questions(DataArguments(data_path=str(files[0]), data_preset="verl"))
+    assert {q.id: q.answer for q in direct} == {q.id: q.answer for q in questions if q.id.startswith("one")}
 
 
 def test_a_table_of_real_images(mini_omnimedvqa: Path, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def _command(name: str, **defaults: str) -> Callable[[Callable[..., "Source"]], 
             scratch = out.with_name(f".{out.name}.unpacked")
             given = {key: options[key] for key in taken if key != "scratch"}
             _prepare(source(**given, **({"scratch": scratch} if "scratch" in taken else {})), options)
-            shutil.rmtree(scratch, ignore_errors=True)
+            # A folder that was named is kept, be it this one.
+            if options.get("unpack_to") is None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
         own = [
             option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
