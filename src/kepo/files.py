@@ -1,7 +1,7 @@
-"""Addresses by content: what a model is shown, and nothing else, as one hash.
+"""Hashes of content: what a model is shown, and nothing else, as one hash.
 
-A hint's address is that of the request for it: question, answer, options, images, level and template are all in it (see
-`kepo.prompts.hint_request`), so a change of any of them is another address. Who is asked is not part of it.
+A hint is found by the content hash of the request for it: question, answer, options, images, level and template are all
+in it (see `kepo.prompts.hint_request`), so a change of any of them is another hash. Who is asked is not part of it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def address_of(request: Conversation) -> str:
-    """The address of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
+def content_hash(request: Conversation) -> str:
+    """The content hash of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
 
-    Only what is shown counts: a text has one address whether it comes as one string or as several parts, an image
+    Only what is shown counts: a text has one hash whether it comes as one string or as several parts, an image
     whether it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it).
 
     Args:

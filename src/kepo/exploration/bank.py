@@ -79,7 +79,7 @@ class HintBank:
         """The hints of one request, those that leak included, in the order of `BankedHint.order`.
 
         Args:
-            address: See `kepo.files.address_of`.
+            address: See `kepo.files.content_hash`.
             teacher: Only hints of this teacher; None: of any.
         """
         hints = [hint for hint in self._by_address.get(address, ()) if teacher in (None, hint.teacher)]

@@ -9,7 +9,7 @@ from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import audited_hint
 from kepo.exploration.hints import HintSource, has_answer, judge_hint, teacher_hints
 from kepo.exploration.settings import ExplorationSettings
-from kepo.files import address_of
+from kepo.files import content_hash
 from kepo.prompts import hint_request
 from kepo.teachers.base import HintWriter
 from kepo.types import Group, Hint
@@ -99,7 +99,7 @@ def _address(group: Group, level: int) -> str | None:
     """The address of the group's hints; None without a ground truth to write one from."""
     if not has_answer(group) or group.answer is None:
         return None
-    return address_of(hint_request(group.prompt, group.answer, group.options, level))
+    return content_hash(hint_request(group.prompt, group.answer, group.options, level))
 
 
 def _from_bank(

@@ -14,7 +14,7 @@ from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint
 from kepo.exploration.hints import has_answer
 from kepo.exploration.settings import LEAK_POLICIES
-from kepo.files import address_of
+from kepo.files import content_hash
 from kepo.prompts import HINT_LEVELS, hint_request, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group
@@ -94,7 +94,7 @@ def wanted_hints(bank: HintBank, groups: Iterable[Group], teacher: str, settings
     found: dict[str, Wanted] = {}
     for place, group in enumerate(groups):
         for level in range(settings.levels if has_answer(group) else 0):
-            address = address_of(_request(group, level))
+            address = content_hash(_request(group, level))
             lacking = settings.lacking(bank.find(address, teacher))
             found.setdefault(address, Wanted(place, level, address, lacking))
     return list(found.values())

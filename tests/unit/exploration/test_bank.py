@@ -17,7 +17,7 @@ from kepo.exploration import ExplorationSettings, Explorer
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, audited_hint, to_line
 from kepo.exploration.banked import ANY_TEACHER, banked_hints
-from kepo.files import address_of
+from kepo.files import content_hash
 from kepo.prompts import hint_request
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group, Hint
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 def draft(group: Callable[..., Group]) -> Callable[..., BankedHint]:
     def make(raw: str = "<hint>Look at the rim.</hint>", key: str = "q1", level: int = 1, teacher: str = "t") -> Any:
         one = group(key)
-        address = address_of(hint_request(one.prompt, "B", one.options, level))
+        address = content_hash(hint_request(one.prompt, "B", one.options, level))
         return audited_hint(raw, address=address, teacher=teacher, level=level, group=one)
 
     return make

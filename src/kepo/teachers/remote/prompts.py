@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from kepo.files import address_of, image_content
+from kepo.files import content_hash, image_content
 from kepo.servers.endpoint import Fault, FaultKind
 from kepo.types import Prompt
 
@@ -120,4 +120,4 @@ def prompt_key(prompt: Prompt) -> str:
     """Names a prompt by its content, images by their pixels."""
     if isinstance(prompt, str):
         return f"text {hashlib.sha256(prompt.encode()).hexdigest()}"
-    return address_of(prompt)
+    return content_hash(prompt)
