@@ -80,7 +80,8 @@ class Hint:
     Attributes:
         text: What is shown to the student; empty when there is no usable hint.
         level: 0 is the weakest (a concept); higher levels tell more.
-        leaks: What the audit found in the text as written by the teacher: any of "letter", "option".
+        leaks: What the audit found in `written`: any of "letter", "option".
+        written: The hint as the teacher wrote it, before the leak policy.
         raw: The teacher's answer as it came, for the log.
         banked: Whether it was read from a hint bank instead of being asked for.
     """
@@ -88,6 +89,7 @@ class Hint:
     text: str
     level: int = 0
     leaks: tuple[str, ...] = ()
+    written: str = ""
     raw: str = ""
     banked: bool = False
 
@@ -97,7 +99,7 @@ class Group:
     """The G rollouts of one prompt, as exploration sees them.
 
     Attributes:
-        key: Names the question (its id); used in logs and as the address of its hints.
+        key: Names the question (its id); used in logs, and for the reader of a hint bank.
         prompt: The original prompt, images included.
         answer: Ground truth: the option's letter, or free text. None if the data set has none.
         options: Option texts in order; empty for an open question.

@@ -129,7 +129,7 @@ def _of_recipe(options: Options) -> _Base:
     return _Base(
         recipe.data,
         recipe.teacher,
-        FillSettings(leak_policy=training.hint_leak_policy, retries=training.hint_retries),
+        FillSettings(hint_leak_policy=training.hint_leak_policy, hint_retries=training.hint_retries),
         Path(training.hint_bank or DEFAULT_BANK),
         lambda data: load_splits(data)[0],  # those of training, copies with shuffled options included
         training.chat_template_kwargs,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from trl import GRPOConfig
@@ -208,18 +208,8 @@ class KEPOConfig(GRPOConfig):
 
     def exploration_settings(self) -> ExplorationSettings:
         """The part of this config that the exploration room reads."""
-        return ExplorationSettings(
-            mode=self.exploration,
-            trigger=self.exploration_trigger,
-            trigger_mean=self.exploration_trigger_mean,
-            num_injected=self.num_injected,
-            attempts=self.exploration_attempts,
-            samples_per_attempt=self.exploration_samples_per_attempt,
-            hint_level=self.hint_level,
-            hint_max_level=self.hint_max_level,
-            leak_policy=self.hint_leak_policy,
-            hint_retries=self.hint_retries,
-        )
+        names = [setting.name for setting in fields(ExplorationSettings)]
+        return ExplorationSettings(**{name: getattr(self, name) for name in names})
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
