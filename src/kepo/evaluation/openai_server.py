@@ -69,7 +69,7 @@ class OpenAIBackend:
             ConfigError: the server refuses the requests (key, model name, length).
             KepoError: the server does not answer, or not in the form of the API.
         """
-        return self._background.run(self._generate(prompts, sampling, seeds))
+        return self._background.run(self._generate, prompts, sampling, seeds)
 
     async def _generate(
         self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]

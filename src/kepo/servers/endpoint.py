@@ -1,6 +1,6 @@
 """One server's address: a request, and what came of it.
 
-A request either gives the answer's bytes, or a `Fault` (gone at the next try, perhaps), or a `RefusedError` (it will be
+A request either gives the answer's bytes, or a `Fault` (it may be gone at the next attempt), or a `RefusedError` (it will be
 refused again). The key goes into the request's header and nowhere else.
 """
 
@@ -19,7 +19,7 @@ _SHOWN = 300
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with one try, in the words of metrics and reports."""
+    """What can go wrong with one attempt, in the words of metrics and reports."""
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"
@@ -30,11 +30,11 @@ class FaultKind(StrEnum):
 
 
 # Faults of the server as a whole; the others are of one answer.
-UNWELL = frozenset({FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.BUSY, FaultKind.SERVER_ERROR})
+OF_THE_SERVER = frozenset({FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.BUSY, FaultKind.SERVER_ERROR})
 
 
 class Fault(Exception):  # noqa: N818 - it is caught by whoever tries again and never seen by a user
-    """A failure that may be gone at the next try.
+    """A failure that may be gone at the next attempt.
 
     Attributes:
         kind: What it was.
@@ -97,11 +97,11 @@ class Endpoint:
         return httpx.AsyncClient(timeout=self.timeout, headers=headers, limits=limits)
 
     async def post(self, client: httpx.AsyncClient, path: str, body: Any) -> bytes:
-        """One try of a POST request."""
+        """One attempt of a POST request."""
         return await self._request(client, "POST", path, body)
 
     async def get(self, client: httpx.AsyncClient, path: str) -> bytes:
-        """One try of a GET request."""
+        """One attempt of a GET request."""
         return await self._request(client, "GET", path, None)
 
     async def _request(self, client: httpx.AsyncClient, method: str, path: str, body: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Replicas of one model behind one door: the least busy is asked, a failing one is spared, and tried again later.
+"""Replicas of one model as one server: the least busy is asked; requests to one that fails are backed off.
 
 Back-pressure is the pool's: a request waits for a place, and its body is only made when it has one.
 """
@@ -17,22 +17,22 @@ import httpx
 import tenacity
 
 from kepo.errors import ConfigError, KepoError
-from kepo.servers.endpoint import UNWELL, Endpoint, Fault, FaultKind, RefusedError
+from kepo.servers.endpoint import OF_THE_SERVER, Endpoint, Fault, FaultKind, RefusedError
 
 T = TypeVar("T")
 Read: TypeAlias = Callable[[bytes], T]
 """Reads an answer; raises `Fault` for one that is not as it should be."""
 
 _LONGEST_WAIT = 60.0
-# Faults of the server in a row after which a user is told that it is spared.
-_DEAD_AFTER = 3
-# Tries of a request, and seconds between two sentences, when a user is told that it waits.
+# Faults of the server in a row after which a user is told that it fails.
+_FAILING_AFTER = 3
+# Attempts of a request, and seconds between two sentences, when a user is told that it waits.
 _PATIENCE = 6
 _TOLD_EVERY = 60.0
 
 
 class UnavailableError(KepoError):
-    """All tries of a request failed.
+    """All attempts of a request failed.
 
     Attributes:
         kind: The last fault's kind.
@@ -51,20 +51,20 @@ class Replica:
         endpoint: Its address.
         in_flight: Requests it is working on.
         failures: Faults of the server in a row.
-        spared_until: Monotonic time before which others are preferred, in seconds.
+        backed_off_until: Monotonic time before which others are preferred, in seconds.
         unchecked: It failed since it was last checked.
     """
 
     endpoint: Endpoint
     in_flight: int = 0
     failures: int = 0
-    spared_until: float = 0.0
+    backed_off_until: float = 0.0
     unchecked: bool = False
 
     def preference(self, now: float) -> tuple[bool, float, int]:
-        """Sorts replicas: well ones by how busy they are, then the spared ones by when they are due."""
-        spared = now < self.spared_until or (self.failures > 0 and self.in_flight > 0)
-        return spared, self.spared_until if spared else 0.0, self.in_flight
+        """Sorts replicas: healthy ones by how busy they are, then those backed off by when they are due."""
+        backed_off = now < self.backed_off_until or (self.failures > 0 and self.in_flight > 0)
+        return backed_off, self.backed_off_until if backed_off else 0.0, self.in_flight
 
 
 class Pool:
@@ -73,10 +73,10 @@ class Pool:
     Args:
         endpoints: At least one, each with another address.
         concurrency: Most requests at once to each, >= 1.
-        attempts: How often a request is tried, >= 1.
+        attempts: How often a request is sent before it counts as failed, >= 1.
         patient: Try on for ever while a server is away or busy; answers that are wrong still count.
-        first_wait: Seconds before the second try; doubled each time, unless the server names a time.
-        say: Called with a sentence when a server is spared or is back, and when a request waits long.
+        first_wait: Seconds before the second attempt; doubled each time, unless the server names a time.
+        say: Called with a sentence when a server fails repeatedly or is back, and when a request waits long.
         recheck: Called before a server that failed is used again; raises KepoError when it is another one now.
 
     Attributes:
@@ -153,7 +153,7 @@ class Pool:
 
         Raises:
             RefusedError: the server refuses it (key, model name, length).
-            UnavailableError: all tries failed.
+            UnavailableError: all attempts failed.
         """
 
         async def once() -> T:
@@ -185,7 +185,7 @@ class Pool:
         def enough(state: tenacity.RetryCallState) -> bool:
             nonlocal counted
             fault = state.outcome.exception() if state.outcome else None
-            away = isinstance(fault, Fault) and fault.kind in UNWELL
+            away = isinstance(fault, Fault) and fault.kind in OF_THE_SERVER
             counted += not (self._patient and away)
             return counted >= self._attempts
 
@@ -212,12 +212,12 @@ class Pool:
             result = self._read(endpoint, content, read)
         except Fault as fault:
             self.faults[fault.kind] += 1
-            self._spare(replica, fault)
+            self._back_off(replica, fault)
             raise
         except RefusedError as error:
             named = self._named(endpoint, path, about)
             raise RefusedError(f"{named}: {error}. {_ADVICE}", error.status) from None
-        if replica.failures >= _DEAD_AFTER:
+        if replica.failures >= _FAILING_AFTER:
             self._say(f"{endpoint.base_url} answers again.")
         replica.failures = 0
         return result
@@ -229,18 +229,18 @@ class Pool:
         except Fault as fault:
             raise Fault(fault.kind, f"{fault}: {endpoint.shown(content)}", fault.after) from None
 
-    def _spare(self, replica: Replica, fault: Fault) -> None:
-        if fault.kind not in UNWELL:
+    def _back_off(self, replica: Replica, fault: Fault) -> None:
+        if fault.kind not in OF_THE_SERVER:
             return
         replica.failures += 1
         replica.unchecked = True
         wait = self._first_wait * 2.0 ** min(replica.failures - 1, 16)
-        replica.spared_until = time.monotonic() + min(max(wait, fault.after or 0.0), _LONGEST_WAIT)
-        if replica.failures == _DEAD_AFTER:
+        replica.backed_off_until = time.monotonic() + min(max(wait, fault.after or 0.0), _LONGEST_WAIT)
+        if replica.failures == _FAILING_AFTER:
             others = len(self.replicas) - 1
             # Said once; it is asked again whenever it is due.
             self._say(
-                f"{replica.endpoint.base_url} failed {_DEAD_AFTER} times in a row ({fault}). It is tried again now and "
+                f"{replica.endpoint.base_url} failed {_FAILING_AFTER} times in a row ({fault}). It is asked again now and "
                 f"then; {others or 'no'} other server{'' if others == 1 else 's'} to ask meanwhile."
             )
 
@@ -258,7 +258,7 @@ class Pool:
         if now - self._told_at >= _TOLD_EVERY:
             self._told_at = now
             self._say(
-                f"still waiting for the server: {state.outcome.exception()} ({state.attempt_number} tries so far)"
+                f"still waiting for the server: {state.outcome.exception()} ({state.attempt_number} attempts so far)"
             )
 
     @staticmethod

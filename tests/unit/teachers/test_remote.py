@@ -226,7 +226,7 @@ def test_a_probability_of_zero_is_no_candidate(server: FakeVLLM) -> None:
     assert (scores.logps[-1] > -math.inf).sum() == 1
 
 
-# --- outages ---------------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 
 def _away_for_rows(server: FakeVLLM) -> Callable[[int, Any], Reply]:

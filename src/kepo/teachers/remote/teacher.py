@@ -23,13 +23,13 @@ import torch
 
 from kepo.errors import ConfigError, TeacherError
 from kepo.models.encoding import tokenizer_of
-from kepo.servers.background import Background, all_of
+from kepo.servers.background import Background, all_of, result_of
 from kepo.servers.chat import SEEDS, read_chat, wire_messages
 from kepo.servers.endpoint import Endpoint, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
-from kepo.teachers.remote.outages import STOP, WAIT, check_policy, or_lost
+from kepo.teachers.remote.failures import STOP, WAIT, check_policy, or_lost
 from kepo.teachers.remote.prompts import prompt_key
 from kepo.teachers.remote.scorer import Scorer
 from kepo.types import Conversation, Prompt
@@ -48,11 +48,7 @@ class _Pending:
 
     def result(self) -> list[Scores | None]:
         """Wait for the scores; what interrupts the wait ends the requests."""
-        try:
-            return self._future.result()
-        except BaseException:
-            self._future.cancel()
-            raise
+        return result_of(self._future)
 
 
 class RemoteTeacher:
@@ -66,8 +62,8 @@ class RemoteTeacher:
         api_key: Sent as bearer token; see `kepo.servers.keys.read_api_key`.
         concurrency: Most requests at once to each server, >= 1.
         timeout: Longest wait for one answer, in seconds.
-        attempts: How often a request is tried before it counts as failed, >= 1.
-        first_wait: Seconds before the second try; doubled each time, up to a minute.
+        attempts: How often a request is sent before it counts as failed, >= 1.
+        first_wait: Seconds before the second attempt; doubled each time, up to a minute.
         on_failure: "stop" (training writes a checkpoint and stops), "wait" (until a server is back) or "skip" (go on
             without the teacher for these rows and hints; they are counted).
         hint_max_new_tokens: Longest hint, in tokens.
@@ -143,7 +139,7 @@ class RemoteTeacher:
         known = passages(student, vocab_size)
         self._scores = True
         try:
-            self._background.run(self._check_all(known))
+            self._background.run(self._check_all, known)
         except RefusedError as error:
             raise TeacherError(f"{error} The teacher's scores need a vLLM server.") from None
         self._known_by = sample(known, student)
@@ -155,7 +151,7 @@ class RemoteTeacher:
             KepoError: the server does not answer or refuses; or a `TeacherError` that says what it lacks and how to
                 start it.
         """
-        self._background.run(self._check_prompt(prompt))
+        self._background.run(self._check_prompt, prompt)
 
     async def _check_all(self, known: Sequence[Passage]) -> None:
         for replica in self._pool.replicas:
@@ -192,7 +188,7 @@ class RemoteTeacher:
         count, greedy = len(conversations), self._hint_sampling["temperature"] == 0
         # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
         seeds = [0] * count if greedy else torch.randint(0, SEEDS, (count,)).tolist()
-        return self._background.run(self._write_hints(conversations, seeds))
+        return self._background.run(self._write_hints, conversations, seeds)
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
@@ -223,7 +219,7 @@ class RemoteTeacher:
 
     def start_scoring(self, requests: Sequence[ScoreRequest]) -> _Pending:
         """Begin to score rows; the requests run while the caller does something else."""
-        return _Pending(self._background.start(self._score(list(requests))))
+        return _Pending(self._background.start(self._score, list(requests)))
 
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Scores | None]:
         rows: OrderedDict[_Row, ScoreRequest] = OrderedDict()
@@ -241,7 +237,7 @@ class RemoteTeacher:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def take_metrics(self) -> dict[str, float]:
-        """Counts since the last call: rows sent and lost, hints lost, and tries that failed, by kind."""
+        """Counts since the last call: rows sent and lost, hints lost, and attempts that failed, by kind."""
         counts, self._counts = self._counts, Counter()
         faults, self._pool.faults = self._pool.faults, Counter()
         told = {
@@ -255,5 +251,5 @@ class RemoteTeacher:
 
     def close(self) -> None:
         """Close the connections; the teacher can be used again all the same."""
-        self._background.run(self._pool.close())
+        self._background.run(self._pool.close)
         self._background.close()

@@ -1,4 +1,4 @@
-"""What becomes of a row or a hint that no server answered: the run stops, waits, or goes on without it."""
+"""When no server answers for a row or a hint: the run stops, waits, or goes on without it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_policy(policy: str) -> None:
 async def or_lost(answer: Awaitable[T], what: str, policy: str) -> T | None:
     """The answer; None when it failed and the policy is to go on without this `what` ("scores", "hints").
 
-    An answer about other tokens than those sent is never gone without: it is a defect somewhere, not an outage.
+    An answer about other tokens than those sent is never gone without: it is a defect somewhere, not a failure.
 
     Raises:
         TeacherUnavailableError: it failed, and the policy is to stop.
