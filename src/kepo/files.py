@@ -1,14 +1,17 @@
-"""Hashes of content: what a model is shown, and nothing else, as one hash.
+"""Files that are written whole or not at all, and content hashes: what a model is shown, and nothing else, as one hash.
 
-A hint is found by the content hash of the request for it: question, answer, options, images, level and template are all
-in it (see `kepo.prompts.hint_request`), so a change of any of them is another hash. Who is asked is not part of it.
+A hint's cache key is the content hash of the request for it: question, answer, options, images, level and template are
+all in it (see `kepo.prompts.hint_request`), so a change of any of them is another hash. Who is asked is not part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +19,77 @@ from kepo.errors import DataError
 from kepo.types import Conversation
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from PIL.Image import Image
 
 
-def content_hash(request: Conversation) -> str:
-    """The content hash of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
+# --- writing ----------------------------------------------------------------------------------------------------------
 
-    Only what is shown counts: a text has one hash whether it comes as one string or as several parts, an image
-    whether it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it).
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`, for a file or a folder, that takes its place when the block ends without an error.
+
+    So a reader, or a run that is killed, never meets half of it. The parents of `path` are made; a folder that is
+    already there goes once the new one is complete.
+
+    Raises:
+        OSError: The disk refuses; see `readable_errors`.
+    """
+    partial, retired = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        if path.is_dir():
+            path.rename(retired)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about writing `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written: {error}. Free space, fix the permissions or choose another place; the same "
+            "command then goes on."
+        ) from error
+
+
+def write_text(text: str, file: Path) -> Path:
+    """Write a text file, whole or not at all; a failure of the disk is a DataError. Returns the file."""
+    with readable_errors(file), replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return file
+
+
+def write_json(content: Any, file: Path) -> Path:
+    """Write a JSON file for people and programs, like `write_text`; what JSON does not know is written as text."""
+    return write_text(json.dumps(content, indent=2, default=str) + "\n", file)
+
+
+def write_table(table: pa.Table, file: Path) -> Path:
+    """Write a Parquet file, like `write_text`."""
+    import pyarrow.parquet as pq
+
+    with readable_errors(file), replacing(file) as partial:
+        pq.write_table(table, partial, compression="zstd")
+    return file
+
+
+# --- content hashes ---------------------------------------------------------------------------------------------------
+
+
+def content_hash(request: Conversation) -> str:
+    """The hash of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
+
+    Only what is shown counts: a text has one hash whether it comes as one string or as several parts, an image whether
+    it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it). Hint banks hold
+    these hashes, so their definition never changes.
 
     Args:
         request: Messages whose contents are texts, or lists of text and image parts.
@@ -33,6 +99,17 @@ def content_hash(request: Conversation) -> str:
     """
     shown = [[message["role"], _parts(message["content"])] for message in request]
     return hashlib.sha256(json.dumps(shown, separators=(",", ":")).encode()).hexdigest()
+
+
+def image_hash(image: Image) -> str:
+    """SHA-256 of what an image shows, its size and its pixels in RGB, as 64 hexadecimal digits.
+
+    Prepared data sets name their images by it, so its definition never changes.
+    """
+    rgb = _rgb(image)
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
 
 
 def _parts(content: Any) -> list[Any]:
@@ -53,18 +130,17 @@ def _part(part: Mapping[str, Any]) -> Any:
     if part["type"] == "text":
         return part["text"]
     if part["type"] == "image" and part.get("image") is not None:
-        return image_content(part["image"])
+        image = part["image"]
+        rgb = _rgb(_opened(Path(image)) if isinstance(image, str | Path) else image)
+        return {"size": list(rgb.size), "rgb": hashlib.sha256(rgb.tobytes()).hexdigest()}
     raise DataError(
         f"a message holds a part of type {part['type']!r} with the fields {sorted(part)}; hints are kept for texts and "
         "for images that come as PIL image or as path."
     )
 
 
-def image_content(image: Image | str | Path) -> dict[str, Any]:
-    """An image as its size in pixels and the hash of its pixels in RGB, row by row."""
-    opened = _opened(Path(image)) if isinstance(image, str | Path) else image
-    rgb = opened if opened.mode == "RGB" else opened.convert("RGB")
-    return {"size": list(rgb.size), "rgb": hashlib.sha256(rgb.tobytes()).hexdigest()}
+def _rgb(image: Image) -> Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opened(path: Path) -> Image:
@@ -75,4 +151,4 @@ def _opened(path: Path) -> Image:
         with PilImage.open(path) as file:
             return ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, ValueError) as error:
-        raise DataError(f"the image {path} of a question cannot be opened ({error}); mend or replace it.") from error
+        raise DataError(f"the image {path} of a question cannot be opened ({error}); fix or replace it.") from error

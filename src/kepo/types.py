@@ -17,6 +17,9 @@ Message: TypeAlias = dict[str, Any]
 
 Conversation: TypeAlias = list[Message]
 
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+"""The parts of a data set, in the order in which they are listed."""
+
 Prompt: TypeAlias = "str | Conversation"
 """What a policy is asked: a conversation, or plain text for a model without chat template."""
 

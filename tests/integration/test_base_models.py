@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.evaluation.generate import Sampling, TransformersBackend
+from kepo.evaluation.backend import Sampling
+from kepo.evaluation.generate import TransformersBackend
 from kepo.evaluation.loading import load_backend
 from kepo.evaluation.reasoning import reasoning_text
 from kepo.phantom.files import draw

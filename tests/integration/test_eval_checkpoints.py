@@ -71,7 +71,7 @@ def _validate(*more: Any) -> Result:
 
 
 def _texts(folder: str, name: str) -> list[str]:
-    return read_evaluation(folder, name).table["output"].to_pylist()
+    return read_evaluation(folder, name).table["completion"].to_pylist()
 
 
 def test_all_checkpoints_in_one_call_then_the_chosen_one_on_the_test(project: Path) -> None:

@@ -37,7 +37,8 @@ _RECOGNITION = "Modality Recognition"
 
 def write_report(study: Path) -> Path:
     """Write `report.html` into the study's folder; returns its path."""
-    from kepo.reports.report import html, make_report, write_text
+    from kepo.files import write_text
+    from kepo.reports.report import html, make_report
 
     return write_text(html(make_report([study])), study / REPORT)
 

@@ -15,7 +15,7 @@ from kepo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.evaluation.generate import Backend
+    from kepo.evaluation.backend import Backend
     from kepo.evaluation.job import Job
     from kepo.evaluation.tasks import Loading, Planner, Task
 

@@ -56,13 +56,13 @@ class Plan:
 
     def group(self, place: int) -> Group:
         """A question as exploration sees it, its images opened and resized as in training."""
-        from kepo.evaluation.asking import Asked, conversations
+        from kepo.evaluation.asking import OrderedQuestion, conversations
         from kepo.evaluation.settings import EvaluationSettings
         from kepo.types import Group
 
         question = self.questions[place]
         shown = EvaluationSettings(prompt_style=self.data.prompt_style, image_size=self.data.image_size)
-        (prompt,) = conversations([Asked(question, 0)], shown)
+        (prompt,) = conversations([OrderedQuestion(question, 0)], shown)
         row = {"question": question.text}
         return Group(question.id, prompt, question.answer, question.options, correct=(), rewards=(), row=row)
 

@@ -36,7 +36,8 @@ def report(
     """Compare runs in one HTML file that can be sent to others: accuracy, curves, reasoning, costs, rollouts."""
     from rich.console import Console
 
-    from kepo.reports.report import html, make_report, markdown, write_figures, write_text
+    from kepo.files import write_text
+    from kepo.reports.report import html, make_report, markdown, write_figures
 
     console = Console(stderr=True)
     if file_format == "paper":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kepo.errors import DataError
+from kepo.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,13 +160,8 @@ def _check_space(folder: Path, needed: int, archive: Path, name: str) -> None:
 
 
 def _write(packed: Any, target: Path, size: int) -> None:
-    part = target.with_suffix(".part")
-    try:
-        with part.open("wb") as out:
-            _copy(packed, out, size, target.name)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as partial, partial.open("wb") as out:
+        _copy(packed, out, size, target.name)
 
 
 def _copy(packed: Any, out: BinaryIO, size: int, what: str) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from kepo.data.schema import RowError
 
-SPLITS: tuple[str, ...] = ("train", "validation", "test")
-"""The names of the splits, here and in `metadata["split"]` of a source whose split is given."""
-
 
 @dataclass(frozen=True, slots=True)
 class Unusable:

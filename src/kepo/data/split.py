@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.errors import DataError
+from kepo.files import image_hash
 from kepo.types import Question
 
 
@@ -95,4 +95,4 @@ def _contents(question: Question) -> list[Hashable]:
 def _content(image: Any) -> Hashable:
     if isinstance(image, str | Path):
         return str(image)
-    return image.mode, image.size, hashlib.sha256(image.tobytes()).digest()
+    return image_hash(image)

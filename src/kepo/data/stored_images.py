@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from kepo.files import replacing
+
 
 def keep_image(data: bytes, folder: Path) -> Path:
     """Writes an encoded image to `folder`, unless it is there already.
@@ -18,8 +20,6 @@ def keep_image(data: bytes, folder: Path) -> Path:
     """
     file = folder.resolve() / hashlib.sha256(data).hexdigest()
     if not file.is_file() or file.stat().st_size != len(data):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(file)
+        with replacing(file) as partial:
+            partial.write_bytes(data)
     return file

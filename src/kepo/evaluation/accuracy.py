@@ -2,22 +2,21 @@
 
 A table has one row per (question, permutation, sample); its columns are described in `docs/evaluation.md`. Accuracy is
 that of permutation 0, the data's own order of options. A question sampled several times counts once, by the mean of
-its samples. Legend: R tables (replicates), Q questions, S samples per question.
+its samples. Legend: R tables (replicates), Q questions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import comb, nan
+from math import nan
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
 
 from kepo.errors import DataError
-from kepo.statistics.intervals import Interval, bootstrap_mean, finite, wilson
+from kepo.statistics.intervals import Interval, bootstrap_mean, wilson
 
 IN_DOMAIN = "in-domain"
 OUT_OF_DOMAIN = "out-of-domain"
@@ -27,7 +26,7 @@ def question_scores(table: pa.Table) -> dict[str, float]:
     """Question id -> mean correctness over its samples (0..1), in the order of the table.
 
     Raises:
-        DataError: A column is missing, an answer is not judged, or a question has the same sample twice.
+        DataError: A column is missing, an answer is not scored, or a question has the same sample twice.
     """
     grouped = _per_question(table, [])
     return dict(zip(grouped["id"].to_pylist(), grouped["correct_mean"].to_pylist(), strict=True))
@@ -37,7 +36,7 @@ def accuracy_by(table: pa.Table, column: str | None) -> dict[str | None, Interva
     """Accuracy with its 95 % interval, for each value of a column.
 
     Wilson's interval if every question was answered once; else a bootstrap over questions, as their scores
-    are no longer right or wrong.
+    are no longer correct or incorrect.
 
     Args:
         table: Records of an evaluation.
@@ -96,19 +95,8 @@ def macro_accuracy(table: pa.Table, column: str = "modality") -> float:
     return float(np.mean(groups)) if groups else nan
 
 
-def chance_level(option_counts: Sequence[int]) -> float:
-    """What guessing scores on average: the mean of 1 / number of options, and 0 for an open question.
-
-    Args:
-        option_counts: Number of options of each question, 0 for an open one. NaN when there is no question.
-    """
-    if any(count < 0 for count in option_counts):
-        raise ValueError(f"option_counts holds {min(option_counts)}; a number of options is 0 or more.")
-    return float(np.mean([1 / count if count else 0.0 for count in option_counts])) if option_counts else nan
-
-
 def majority_letter_accuracy(table: pa.Table) -> float:
-    """What always answering the most frequent letter would score; open questions count as wrong.
+    """What always answering the most frequent letter would score; open questions count as incorrect.
 
     NaN when there is no question.
     """
@@ -119,28 +107,6 @@ def majority_letter_accuracy(table: pa.Table) -> float:
     rows = zip(grouped["answer_first"].to_pylist(), grouped["option_count_first"].to_pylist(), strict=True)
     letters = Counter(answer for answer, count in rows if count)
     return max(letters.values(), default=0) / len(grouped)
-
-
-def pass_at_k(correct: ArrayLike, k: int) -> float:
-    """Mean chance that at least one of k samples is correct, without bias (Chen et al., 2021, arXiv 2107.03374, eq. 1).
-
-    1 - C(n - c, k) / C(n, k) for a question with c correct ones among n = S samples.
-
-    Args:
-        correct: (Q, S) bool.
-        k: 1..S.
-
-    Returns:
-        0..1; NaN when there is no question.
-
-    Raises:
-        ValueError: k is not in 1..S, or `correct` is not two-dimensional.
-    """
-    counts = finite(correct, "correct", dimensions=2).sum(axis=1).astype(int).tolist()
-    samples = np.shape(correct)[1]
-    if not 1 <= k <= samples:
-        raise ValueError(f"k={k} with {samples} samples per question; k must lie between 1 and {samples}.")
-    return float(np.mean([1 - comb(samples - c, k) / comb(samples, k) for c in counts])) if counts else nan
 
 
 def paired_scores(tables: Sequence[pa.Table]) -> tuple[list[str], np.ndarray]:
@@ -182,7 +148,7 @@ def _per_question(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     _check_columns(table, ["id", "permutation", "sample", "correct", *columns])
     chosen = table.filter(pc.equal(table["permutation"], 0))
     if chosen["correct"].null_count:
-        raise DataError("The column 'correct' has empty rows; every answer must be judged. Run the evaluation again.")
+        raise DataError("The column 'correct' has empty rows; every answer must be scored. Run the evaluation again.")
     aggregates = [("correct", "mean"), ("sample", "count"), ("sample", "count_distinct")]
     # "first" needs one thread, which also keeps the order of the table.
     grouped = chosen.group_by("id", use_threads=False).aggregate([*aggregates, *((name, "first") for name in columns)])
@@ -212,4 +178,4 @@ def _interval(scores: np.ndarray, sampled: bool) -> Interval:
     # Without a question Wilson's interval says what is known: anything between 0 and 1.
     if sampled and len(scores):
         return bootstrap_mean(scores)
-    return wilson(float(scores.sum()), len(scores))
+    return wilson(int(scores.sum()), len(scores))

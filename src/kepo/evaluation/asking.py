@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OrderedQuestion:
     """One question in one order of its options; permutation 0 is the data's own."""
 
     question: Question
@@ -34,7 +34,7 @@ class Asked:
 
 
 def check_questions(questions: Sequence[Question]) -> None:
-    """Refuse questions that could not be told apart or judged.
+    """Refuse questions that could not be told apart or scored.
 
     Raises:
         DataError: there are none, two have one id, or an answer is not the letter of an option.
@@ -53,13 +53,13 @@ def check_questions(questions: Sequence[Question]) -> None:
             )
 
 
-def asked_questions(questions: Iterable[Question], settings: EvaluationSettings) -> Iterator[Asked]:
+def ordered_questions(questions: Iterable[Question], settings: EvaluationSettings) -> Iterator[OrderedQuestion]:
     """Every question in the order of the data, each followed by its other option orders."""
     for question in questions:
-        yield Asked(question, 0)
+        yield OrderedQuestion(question, 0)
         orders = option_orders(len(question.options), settings.permutations, f"{settings.seed}:{question.id}")
         for permutation, order in enumerate(orders, start=1):
-            yield Asked(_reordered(question, order), permutation)
+            yield OrderedQuestion(_reordered(question, order), permutation)
 
 
 def option_orders(options: int, wanted: int, seed: str) -> list[tuple[int, ...]]:
@@ -101,17 +101,17 @@ def content_of(text: str, conversation: Conversation) -> str:
 def contents_of(questions: Sequence[Question], settings: EvaluationSettings) -> Iterator[tuple[str, str]]:
     """(id, `content_of`) of every question as it would be asked; opens one image at a time."""
     for question in questions:
-        [conversation] = conversations([Asked(question, 0)], settings)
+        [conversation] = conversations([OrderedQuestion(question, 0)], settings)
         yield question.id, content_of(question.text, conversation)
 
 
-def sampling_seed(asked: Asked, seed: int) -> int:
+def sampling_seed(asked: OrderedQuestion, seed: int) -> int:
     """A seed of its own for each question and order, 0..2**63-1, whatever else is asked."""
     digest = hashlib.sha256(f"{seed}:{asked.permutation}:{asked.question.id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def conversations(batch: Sequence[Asked], settings: EvaluationSettings) -> list[Conversation]:
+def conversations(batch: Sequence[OrderedQuestion], settings: EvaluationSettings) -> list[Conversation]:
     """What each is asked with, its images as parts in front of the text, as TRL puts them in training.
 
     Raises:

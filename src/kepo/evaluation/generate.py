@@ -1,4 +1,4 @@
-"""Completions for an evaluation: what a backend is, and the one that runs a Hugging Face model in this process.
+"""Completions for an evaluation from a Hugging Face model in this process.
 
 Prompts reach the model as they do in training: the same chat template with the same variables, one image part per image
 in front of the first user text, padding on the left. A model without chat template gets the text alone.
@@ -8,78 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from kepo.errors import ConfigError
+from kepo.evaluation.backend import Completion, Sampling
 from kepo.prompts import message_text
 from kepo.types import Conversation, Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One completion.
-
-    Attributes:
-        text: Decoded, without special tokens.
-        tokens: Its length in tokens, the end token included.
-        finished: Whether it ended by itself, before the limit.
-    """
-
-    text: str
-    tokens: int
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn.
-
-    Attributes:
-        max_new_tokens: Longest completion, >= 1.
-        temperature: Softmax temperature, >= 0; 0 is greedy.
-        top_p: Nucleus: the smallest set of tokens with at least this probability, in (0, 1].
-        samples: Completions per prompt, >= 1.
-    """
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    samples: int = 1
-
-
-class Backend(Protocol):
-    """Whatever answers prompts.
-
-    Attributes:
-        kind: "transformers" or "openai", for the records.
-        model: Name of the model, for the records.
-        fingerprint: Changes when the model's weights do; empty where that cannot be known.
-        batch_size: How many prompts it likes to get at once, >= 1.
-    """
-
-    kind: str
-    model: str
-    fingerprint: str
-    batch_size: int
-
-    def generate(self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]) -> list[list[Output]]:
-        """`sampling.samples` outputs per prompt, in order.
-
-        Args:
-            prompts: Conversations, images included as parts `{"type": "image", "image": PIL image}`.
-            sampling: How to draw.
-            seeds: One per prompt, 0..2**63-1. Equal seeds give equal outputs where the backend can promise it.
-        """
-        ...
 
 
 class TransformersBackend:
     """A Hugging Face model, loaded: `TransformersBackend(model, processor)`; see `load_backend` for one by its name.
 
-    Greedy outputs and samples do not depend on what a prompt is batched with, as far as the kernels compute a row alike
-    in batches of different size: every row has its own stream of random numbers. On a GPU that runs out of memory the
-    batch is halved and stays so.
+    Completions, greedy or sampled, do not depend on what a prompt is batched with, as far as the kernels compute a row
+    alike in batches of different size: every row has its own stream of random numbers. On a GPU that runs out of memory
+    the batch is halved and stays so.
 
     Args:
         model: A causal or image-text-to-text model, a PEFT adapter around it included. It is put into evaluation mode
@@ -124,25 +66,27 @@ class TransformersBackend:
         own = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
         self._end_ids: list[int] = list(dict.fromkeys([*own, *declared]))
 
-    def generate(self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]) -> list[list[Output]]:
+    def generate(
+        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
         """See `Backend.generate`.
 
         Raises:
             ConfigError: images for a model that reads text only.
         """
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(sampling.samples)]
-        outputs: list[Output] = []
-        while len(outputs) < len(rows):
-            batch = rows[len(outputs) : len(outputs) + self.batch_size]
+        completions: list[Completion] = []
+        while len(completions) < len(rows):
+            batch = rows[len(completions) : len(completions) + self.batch_size]
             shown = [self._as_asked(prompts[row]) for row, _ in batch]
             try:
-                outputs += self._generate(shown, sampling, [(seeds[row], sample) for row, sample in batch])
+                completions += self._generate(shown, sampling, [(seeds[row], sample) for row, sample in batch])
             except _out_of_memory():
                 if len(batch) == 1:
                     raise
                 self.batch_size = max(1, len(batch) // 2)
                 _free_memory()
-        return [outputs[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
+        return [completions[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
 
     def prompt_ids(self, prompt: Conversation) -> list[int]:
         """The token ids that the model is given for `prompt`, image tokens included."""
@@ -169,7 +113,7 @@ class TransformersBackend:
 
     def _generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, streams: Sequence[tuple[int, int]]
-    ) -> list[Output]:
+    ) -> list[Completion]:
         import torch
 
         from kepo.evaluation.seeded import SeededSampling
@@ -191,7 +135,7 @@ class TransformersBackend:
                 suppress_tokens=self._suppressed(),
                 logits_processor=[SeededSampling(sampling, streams)] if sampling.temperature > 0 else [],
             )
-        return [self._output(row) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+        return [self._completion(row) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
 
     def _suppressed(self) -> list[int] | None:
         """A sampled image token would ask for an image that is not there; training forbids it too."""
@@ -200,11 +144,11 @@ class TransformersBackend:
         image_token = getattr(self._model.config, "image_token_id", None)
         return None if image_token is None else [image_token]
 
-    def _output(self, ids: Sequence[int]) -> Output:
+    def _completion(self, ids: Sequence[int]) -> Completion:
         ends = [place for place, token in enumerate(ids) if token in self._end_ids]
         length = ends[0] + 1 if ends else len(ids)
         text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
-        return Output(text, length, bool(ends))
+        return Completion(text, length, bool(ends))
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:

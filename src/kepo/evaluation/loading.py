@@ -10,6 +10,7 @@ from typing import Any
 
 from kepo.errors import ConfigError
 from kepo.evaluation.generate import TransformersBackend
+from kepo.models.loading import load_model
 
 _ADAPTER = "adapter_config.json"
 # Enough of a weights file to tell two trained models apart, without reading gigabytes.
@@ -39,15 +40,17 @@ def load_backend(
         ConfigError: there is no model at `name`, or no processor or tokenizer.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     base = _base_model(str(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-        auto = AutoModelForImageTextToText if _reads_images(config) else AutoModelForCausalLM
-        model = auto.from_pretrained(
-            str(name), dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, device_map={"": device}
+        model = load_model(
+            str(name),
+            config_of=base,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            use_safetensors=True,
+            device_map={"": device},
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -86,17 +89,6 @@ def _base_model(name: str) -> str:
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ConfigError(f"{name} does not exist. Give the folder of a model, or its name on the hub.")
     return name
-
-
-def _reads_images(config: Any) -> bool:
-    """Whether the architecture that the weights were saved from reads images."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    names: set[str] = set()
-    for entry in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
-        names.update([entry] if isinstance(entry, str) else entry)
-    remote = getattr(config, "auto_map", None) or {}
-    return bool(names & set(config.architectures or ())) or "AutoModelForImageTextToText" in remote
 
 
 def _load_processor(name: str, base: str, trust_remote_code: bool) -> Any:

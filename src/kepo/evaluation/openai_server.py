@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kepo.evaluation.generate import Output, Sampling
+from kepo.evaluation.backend import Completion, Sampling
 from kepo.servers.background import Background, all_of
 from kepo.servers.chat import SEEDS, ChatAnswer, read_chat, wire_messages
 from kepo.servers.endpoint import Endpoint
@@ -19,7 +19,7 @@ from kepo.types import Conversation
 
 
 class OpenAIBackend:
-    """A model behind OpenAI-compatible servers; implements `kepo.evaluation.generate.Backend`.
+    """A model behind OpenAI-compatible servers; implements `kepo.evaluation.backend.Backend`.
 
     Whether equal seeds give equal samples is up to the servers.
 
@@ -62,8 +62,10 @@ class OpenAIBackend:
         self.model = model
         self.batch_size = 4 * concurrency * len(urls)
 
-    def generate(self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]) -> list[list[Output]]:
-        """See `kepo.evaluation.generate.Backend`.
+    def generate(
+        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """See `kepo.evaluation.backend.Backend`.
 
         Raises:
             ConfigError: the server refuses the requests (key, model name, length).
@@ -73,7 +75,7 @@ class OpenAIBackend:
 
     async def _generate(
         self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[list[Output]]:
+    ) -> list[list[Completion]]:
         async with self._pool:
             answers = await all_of(
                 self._answer(partial(self._body, prompt, sampling, (seed + k) % SEEDS))
@@ -82,9 +84,9 @@ class OpenAIBackend:
             )
         return [answers[start : start + sampling.samples] for start in range(0, len(answers), sampling.samples)]
 
-    async def _answer(self, body: Callable[[], dict[str, Any]]) -> Output:
+    async def _answer(self, body: Callable[[], dict[str, Any]]) -> Completion:
         answer: ChatAnswer = await self._pool.ask("chat/completions", body, read_chat, f"model {self.model!r}")
-        return Output(answer.text, answer.tokens, answer.finished)
+        return Completion(answer.text, answer.tokens, answer.finished)
 
     def _body(self, prompt: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:
         return {

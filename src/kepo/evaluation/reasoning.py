@@ -1,7 +1,8 @@
 """What can be measured on a completion's reasoning without a model, and the summary of an evaluation's records.
 
-Reasoning is what stands inside `<think>`. Two questions are asked of it: does it end where the answer goes (agreement),
-and are the facts it states true (truthfulness, where the question's `metadata["facts"]` says what is true).
+Reasoning is what stands inside `<think>`. Two questions are asked of it: does it end with the option that is answered
+(rationale-answer consistency), and are the facts it states true (factual accuracy, where the question's
+`metadata["facts"]` says what is true).
 """
 
 from __future__ import annotations
@@ -35,59 +36,61 @@ _DENIED = re.compile(
 class ReasoningSummary:
     """Reasoning measures of one evaluation; each is None where no record has it. Shares are 0..1.
 
-    All but `option_consistency` are means over the records in the data's own option order.
+    All but `option_order_robustness` are means over the records in the data's own option order.
 
     Attributes:
-        format_rate: Share of outputs in the form that the prompt asks for.
-        agreement: Share, of outputs whose reasoning names an option, that answer with the last one named.
-        truthfulness: True statements / statements, over all outputs together.
-        all_true: Share, of outputs with a statement, in which every statement is true.
-        teacher_logp: Mean over outputs of the mean log-probability per reasoning token under the teacher, in nats.
-        option_consistency: Share of (question, other option order) that choose the option text chosen in the data's own
-            order; no readable answer equals no other.
+        format_rate: Share of completions in the form that the prompt asks for.
+        consistency: Share, of completions whose reasoning names an option, that answer with the last one named.
+        factual_accuracy: True statements / statements, over all completions together.
+        all_true: Share, of completions with a statement, in which every statement is true.
+        correct_but_false: Share, of correct completions, that state something false.
+        teacher_logp: Mean over completions of the mean log-probability per reasoning token under the teacher, in nats.
+        option_order_robustness: Share of (question, other option order) that choose the option text chosen in the
+            data's own order; no readable answer equals no other.
         tokens: Mean completion tokens.
-        finished: Share of outputs that ended by themselves, before the token limit.
+        finished: Share of completions that ended by themselves, before the token limit.
     """
 
     format_rate: float | None
-    agreement: float | None
-    truthfulness: float | None
+    consistency: float | None
+    factual_accuracy: float | None
     all_true: float | None
+    correct_but_false: float | None
     teacher_logp: float | None
-    option_consistency: float | None
+    option_order_robustness: float | None
     tokens: float | None
     finished: float | None
 
 
-def reasoning_span(output: str) -> tuple[int, int]:
-    """Start and end of the reasoning within `output`; start == end where there is none.
+def reasoning_span(completion: str) -> tuple[int, int]:
+    """Start and end of the reasoning within `completion`; start == end where there is none.
 
     The opening tag may be missing (some chat templates put it into the prompt), and so may the closing tag, where the
     token limit cut the reasoning off: then it ends at `<answer>` or at the end.
     """
-    closing = _END.search(output)
-    opening = _THINK.search(output, 0, closing.start() if closing else len(output))
+    closing = _END.search(completion)
+    opening = _THINK.search(completion, 0, closing.start() if closing else len(completion))
     if closing:
         return (opening.end() if opening else 0), closing.start()
     if opening is None:
         return 0, 0
-    answer = _ANSWER.search(output, opening.end())
-    return opening.end(), answer.start() if answer else len(output)
+    answer = _ANSWER.search(completion, opening.end())
+    return opening.end(), answer.start() if answer else len(completion)
 
 
-def reasoning_text(output: str) -> str:
+def reasoning_text(completion: str) -> str:
     """The reasoning of a completion (see `reasoning_span`), trimmed; empty where there is none."""
-    start, end = reasoning_span(output)
-    return output[start:end].strip()
+    start, end = reasoning_span(completion)
+    return completion[start:end].strip()
 
 
-def agreement(output: str, options: Sequence[str]) -> bool | None:
+def is_consistent(completion: str, options: Sequence[str]) -> bool | None:
     """Whether the option answered is the last one that the reasoning names by its text.
 
     A mention right after "not", "rather than" and the like names nothing. Options of one letter are not looked for.
 
     Args:
-        output: The completion.
+        completion: The completion.
         options: Option texts in order.
 
     Returns:
@@ -95,8 +98,8 @@ def agreement(output: str, options: Sequence[str]) -> bool | None:
     """
     if len(options) < 2:
         return None
-    letter = predicted_letter(output, options)
-    named = _last_named(reasoning_text(output), tuple(options))
+    letter = predicted_letter(completion, options)
+    named = _last_named(reasoning_text(completion), tuple(options))
     if letter is None or named is None:
         return None
     return letter in named
@@ -164,27 +167,27 @@ def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
     Args:
         table: Its records, see `kepo.evaluation.records`.
     """
-    own = [row for row in _rows(table) if row["permutation"] == 0]
+    columns = ["permutation", "correct", "formatted", "consistent", "statements", "true_statements", "teacher_logp"]
+    rows = table.select([*columns, "tokens", "finished"]).to_pylist()
+    own = [row for row in rows if row["permutation"] == 0]
     stated = [row for row in own if row["statements"]]
     made = sum(row["statements"] for row in stated)
     return ReasoningSummary(
         format_rate=_mean([row["formatted"] for row in own]),
-        agreement=_mean([row["agreement"] for row in own]),
-        truthfulness=sum(row["true_statements"] for row in stated) / made if made else None,
+        consistency=_mean([row["consistent"] for row in own]),
+        factual_accuracy=sum(row["true_statements"] for row in stated) / made if made else None,
         all_true=_mean([row["true_statements"] == row["statements"] for row in stated]),
+        correct_but_false=_mean(
+            [row["true_statements"] < row["statements"] for row in own if row["correct"] and stated]
+        ),
         teacher_logp=_mean([row["teacher_logp"] for row in own]),
-        option_consistency=_option_consistency(table),
+        option_order_robustness=_option_order_robustness(table),
         tokens=_mean([row["tokens"] for row in own]),
         finished=_mean([row["finished"] for row in own]),
     )
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    columns = ["permutation", "formatted", "agreement", "statements", "true_statements", "teacher_logp", "tokens"]
-    return table.select([*columns, "finished"]).to_pylist()
-
-
-def _option_consistency(table: pa.Table) -> float | None:
+def _option_order_robustness(table: pa.Table) -> float | None:
     rows = table.select(["id", "permutation", "sample", "predicted", "options"]).to_pylist()
     chosen = {(row["id"], row["sample"]): _chosen_text(row) for row in rows if row["permutation"] == 0}
     pairs = [

@@ -11,11 +11,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kepo.evaluation.asking import Asked, asked_questions, check_questions, content_of, conversations, sampling_seed
-from kepo.evaluation.generate import Backend
-from kepo.evaluation.judging import judge, reasoning_logps
+from kepo.evaluation.asking import (
+    OrderedQuestion,
+    check_questions,
+    content_of,
+    conversations,
+    ordered_questions,
+    sampling_seed,
+)
+from kepo.evaluation.backend import Backend
 from kepo.evaluation.parts import Parts, now
 from kepo.evaluation.records import Record, to_table
+from kepo.evaluation.scoring import reasoning_logps, score_completion
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.prompts import prompt_text
 from kepo.types import Question
@@ -73,7 +80,7 @@ def evaluate(
     parts = Parts(out, name, identity, overwrite=overwrite)
     if parts.finished:
         return parts.file
-    everything = list(asked_questions(questions, settings))
+    everything = list(ordered_questions(questions, settings))
     done = parts.done()
     missing = [asked for asked in everything if asked.key not in done]
     with _progress(name, len(everything), len(everything) - len(missing), quiet) as advance:
@@ -110,12 +117,12 @@ def ask(
         DataError: questions that cannot be used.
     """
     check_questions(questions)
-    asked = list(asked_questions(questions, settings))
+    asked = list(ordered_questions(questions, settings))
     return to_table([record for records in _answers(asked, backend, settings, teacher) for record in records])
 
 
 def _answers(
-    asked: Sequence[Asked], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
+    asked: Sequence[OrderedQuestion], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
 ) -> Iterator[list[Record]]:
     """The records of one batch after the other."""
     start = 0
@@ -123,24 +130,24 @@ def _answers(
         batch = asked[start : start + backend.batch_size]
         start += len(batch)
         prompts = conversations(batch, settings)
-        outputs = backend.generate(prompts, settings.sampling, [sampling_seed(one, settings.seed) for one in batch])
+        completions = backend.generate(prompts, settings.sampling, [sampling_seed(one, settings.seed) for one in batch])
         flat = [
-            (one, prompt, sample, output)
-            for one, prompt, row in zip(batch, prompts, outputs, strict=True)
-            for sample, output in enumerate(row)
+            (one, prompt, sample, completion)
+            for one, prompt, row in zip(batch, prompts, completions, strict=True)
+            for sample, completion in enumerate(row)
         ]
         logps: list[float | None] = [None] * len(flat)
         if teacher is not None:
-            logps = reasoning_logps(teacher, [(prompt, output.text) for _, prompt, _, output in flat])
+            logps = reasoning_logps(teacher, [(prompt, completion.text) for _, prompt, _, completion in flat])
         yield [
             {
-                **judge(one, output, settings),
+                **score_completion(one, completion, settings),
                 "sample": sample,
                 "prompt": prompt_text(prompt),
                 "teacher_logp": logp,
                 "content": content_of(one.question.text, prompt),
             }
-            for (one, prompt, sample, output), logp in zip(flat, logps, strict=True)
+            for (one, prompt, sample, completion), logp in zip(flat, logps, strict=True)
         ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import TopPLogitsWarper
 
-from kepo.evaluation.generate import Sampling
+from kepo.evaluation.backend import Sampling
 
 
 class SeededSampling:

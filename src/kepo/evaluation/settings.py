@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kepo.errors import ConfigError
-from kepo.evaluation.generate import Sampling
+from kepo.evaluation.backend import Sampling
 from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.rewards import get_rewards
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """How questions are asked and answers judged.
+    """How questions are asked and answers scored.
 
     Attributes:
         prompt_style: As in training, see `kepo.prompts`.
@@ -23,7 +23,7 @@ class EvaluationSettings:
         samples: Completions per question and option order, >= 1. More than one needs a temperature above 0.
         permutations: How many other orders of its options each question is asked in again, >= 0.
         seed: Of sampling and of the orders.
-        reward: Decides `correct`: a reward function by its name (see `kepo.rewards.get_rewards`), right from 1.0 on.
+        reward: Decides `correct`: a reward function by its name (see `kepo.rewards.get_rewards`), correct from 1.0 on.
 
     Raises:
         ConfigError: a value outside its range, or an unknown reward.

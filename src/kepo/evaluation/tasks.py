@@ -15,7 +15,7 @@ from kepo.evaluation.run import evaluate, identify
 from kepo.runs import EVALUATIONS, MANIFEST, checkpoints_in
 
 if TYPE_CHECKING:
-    from kepo.evaluation.generate import Backend
+    from kepo.evaluation.backend import Backend
     from kepo.teachers.local import LocalTeacher
 
 

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from kepo.errors import ConfigError, DataError
 from kepo.exploration.bank_lines import BankedHint, parse_line, to_line
 from kepo.exploration.duplicates import is_duplicate
+from kepo.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +131,8 @@ class HintBank:
             self._make_whole()
             content = b"".join(map(to_line, _in_order(self.hints)))
             if content != self.path.read_bytes():
-                temporary = self.path.with_name(f"{self.path.name}.tmp")
-                temporary.write_bytes(content)
-                os.replace(temporary, self.path)
+                with replacing(self.path) as partial:
+                    partial.write_bytes(content)
         self.refresh()
 
     # --- the file ---------------------------------------------------------------------------------------------------

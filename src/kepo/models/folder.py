@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 from kepo.errors import ConfigError
+from kepo.files import replacing
 
 
 @contextmanager
@@ -30,18 +29,9 @@ def model_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     out = Path(out).absolute()
     _check_target(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    retired = out.with_name(f".{out.name}.{os.getpid()}.old")
-    partial.mkdir()
-    try:
+    with replacing(out) as partial:
+        partial.mkdir()
         yield partial
-        if out.exists():
-            out.rename(retired)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _check_target(out: Path, overwrite: bool) -> None:

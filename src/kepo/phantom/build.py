@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kepo.errors import ConfigError
+from kepo.files import replacing
 from kepo.models.llava import LlavaSize, build_llava
 from kepo.phantom.lessons import Role
 
@@ -103,10 +104,8 @@ def build_models(
     scenes = scene_pool(POOL, _POOL_SEED)
     pixels = render_pool(scenes, IMAGE_SIZE)
     for plan in todo:
-        partial = folder / f".{plan.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        _build(plan, folder, partial, scenes, pixels, tell)
-        partial.rename(folder / plan.name)
+        with replacing(folder / plan.name) as partial:
+            _build(plan, folder, partial, scenes, pixels, tell)
 
 
 def _plan(name: str) -> ModelPlan:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.data.omnimedvqa import QUESTION_FOLDER
+from kepo.files import write_json, write_text
 from kepo.phantom.render import render
 from kepo.phantom.scene import Scene
 from kepo.types import Question
@@ -47,7 +48,7 @@ def write_questions(file: Path, questions: Sequence[Question], size: int = IMAGE
         }
         for question in questions
     ]
-    _write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text("".join(json.dumps(row) + "\n" for row in rows), file)
 
 
 def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size: int = IMAGE_SIZE) -> None:
@@ -74,7 +75,7 @@ def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size:
         }
         for question in questions
     ]
-    _write_text(root / QUESTION_FOLDER / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+    write_json(rows, root / QUESTION_FOLDER / f"{name}.json")
 
 
 def _write_image(root: Path, folder: Path, question: Question, size: int) -> str:
@@ -82,10 +83,3 @@ def _write_image(root: Path, folder: Path, question: Question, size: int) -> str
     (root / folder).mkdir(parents=True, exist_ok=True)
     render(scene_of(question), size).save(root / path)
     return path.as_posix()
-
-
-def _write_text(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

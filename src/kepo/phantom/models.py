@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from kepo.errors import ConfigError
+from kepo.files import replacing
 
 SHIPPED: tuple[str, ...] = ("student-1", "student-2", "student-3", "teacher-reliable")
 """Made by `kepo.phantom.build`, in half precision; the other teachers are built when a study needs them."""
@@ -25,8 +26,5 @@ def copy_models(folder: Path, names: Sequence[str] = SHIPPED) -> None:
         out = folder / name
         if out.is_dir():
             continue
-        partial = folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        with as_file(files("kepo.phantom") / "weights" / name) as source:
+        with replacing(out) as partial, as_file(files("kepo.phantom") / "weights" / name) as source:
             shutil.copytree(source, partial)
-        partial.rename(out)

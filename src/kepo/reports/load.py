@@ -26,7 +26,7 @@ MAIN_ARM = "kepo"
 FIRST_BASELINE = "grpo"
 _COLUMNS = (
     *("id", "modality", "task", "level", "permutation", "sample", "answer", "options", "predicted", "correct"),
-    *("tokens", "finished", "formatted", "agreement", "statements", "true_statements", "teacher_logp"),
+    *("tokens", "finished", "formatted", "consistent", "statements", "true_statements", "teacher_logp"),
 )
 
 

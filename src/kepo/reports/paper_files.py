@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
+from kepo.files import write_text
 from kepo.reports.document import NONE, Cell, Document, Row, Section, Table, interval_cell, line, percent
 from kepo.reports.load import load_study
 from kepo.reports.markdown import as_markdown
 from kepo.reports.paper import PER_MODALITY, PaperRow, PaperTable, chosen, paper_tables
 from kepo.reports.paper_figure import checkpoint_figures
-from kepo.reports.report import write_text
 from kepo.statistics.intervals import Interval
 
 _SHORT = {"Ultrasound": "US", "Dermoscopy": "Derm", "Microscopy": "Micro"}

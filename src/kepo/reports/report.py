@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kepo.errors import DataError
+from kepo.files import write_text
 from kepo.reports import reasoning, results, training
 from kepo.reports.claims import Claims, make_claims
 from kepo.reports.document import Document, Section, line
@@ -146,22 +145,6 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     for name, draw in report.drawings.items():
         write_files(draw, folder, name)
     return [folder / f"{name}.{kind}" for name in report.drawings for kind in ("png", "svg")]
-
-
-def write_text(text: str, file: Path) -> Path:
-    """Write a file, whole or not at all.
-
-    Raises:
-        DataError: The disk refuses.
-    """
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise DataError(f"{file} could not be written: {error}. Give another file with --out.") from error
-    return file
 
 
 def _subtitle(study: Study) -> str:

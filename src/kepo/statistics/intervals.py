@@ -33,11 +33,11 @@ class Interval:
     n: int
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a share, without continuity correction (Wilson, 1927).
 
     Args:
-        successes: How many of the n succeeded, 0..n; a sum of partial scores is allowed.
+        successes: How many of the n succeeded, 0..n.
         n: Number of independent trials. With 0 nothing is known: estimate NaN, interval 0 to 1.
         confidence: Nominal coverage, between 0 and 1.
 
@@ -49,15 +49,8 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
         raise ValueError(f"successes={successes} of n={n}: successes must lie between 0 and n.")
     if n == 0:
         return Interval(nan, 0.0, 1.0, 0)
-    # Written out because scipy's binomtest takes whole numbers of successes only; the tests compare the two.
-    share, z = successes / n, float(stats.norm.ppf((1 + confidence) / 2))
-    centre = share + z**2 / (2 * n)
-    half = z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    # At 0 and n the ends are exactly 0 and 1; rounding would leave them a hair beyond.
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return Interval(share, low, high, n)
+    found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(found.low), float(found.high), n)
 
 
 def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:

@@ -122,15 +122,10 @@ def smoothed(values: ArrayLike, window: int) -> np.ndarray:
     """
     if window < 1:
         raise ValueError(f"window={window} must be 1 or more.")
-    array = np.asarray(values, dtype=np.float64)
-    half = window // 2
-    means = np.full(len(array), nan)
-    for index in range(len(array)):
-        inside = array[max(0, index - half) : index + half + 1]
-        inside = inside[~np.isnan(inside)]
-        if len(inside):
-            means[index] = inside.mean()
-    return means
+    import pandas as pd
+
+    series = pd.Series(np.asarray(values, dtype=np.float64))
+    return series.rolling(2 * (window // 2) + 1, center=True, min_periods=1).mean().to_numpy()
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> list[float]:

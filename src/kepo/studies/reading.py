@@ -24,6 +24,7 @@ from kepo.studies.schema import (
     SlurmSpec,
     StudySpec,
 )
+from kepo.types import SPLITS
 
 T = TypeVar("T")
 
@@ -31,7 +32,6 @@ _KEYS = (
     *("title", "question", "out", "data", "arms", "models", "seeds", "modalities", "fields", "main_arm"),
     *("evaluation", "accelerate_config", "slurm"),
 )
-_SPLITS = ("train", "validation", "test")
 _LIMITS = ("validation_limit", "test_limit")
 _OPTIONS = ("batch_size", "dtype", "device", "devices", "max_new_tokens", "prompt_style", "image_size", "reward")
 # The study sets these itself: what it varies, and where things lie.
@@ -206,13 +206,13 @@ def _modalities(value: Any, place: _Place) -> tuple[str, ...]:
 
 def _data(value: Any, place: _Place) -> DataSpec:
     if isinstance(value, str):
-        return DataSpec(*(Path(value) / split for split in _SPLITS))
+        return DataSpec(*(Path(value) / split for split in SPLITS))
     content = _mapping(value, place)
-    _known(content, _SPLITS, place)
-    for split in _SPLITS:
+    _known(content, SPLITS, place)
+    for split in SPLITS:
         if not content.get(split):
             place.below(split).refuse("it is missing; name the questions, or give the folder that holds all three")
-    paths = [str(content[split]) for split in _SPLITS]
+    paths = [str(content[split]) for split in SPLITS]
     _once(paths, place)
     return DataSpec(*map(Path, paths))
 

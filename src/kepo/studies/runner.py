@@ -24,11 +24,11 @@ from typing import Any
 
 from kepo.studies.commands import Stage, stages
 from kepo.studies.plan import RunPlan
+from kepo.types import SPLITS
 
 _NOTE = "plan.json"
 _POLL = 1.0  # seconds between two looks at the runs
 _PATIENCE = 60.0  # seconds that a run has to save what it has after Ctrl-C
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _identity(plan: RunPlan) -> dict[str, Any]:
     identity = {
         "recipe": plan.resolved(),
         "commands": [list(stage.arguments) for stage in stages(plan)],
-        "data": {name: _fingerprint(getattr(data, name)) for name in _SPLITS},
+        "data": {name: _fingerprint(getattr(data, name)) for name in SPLITS},
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
     return plain

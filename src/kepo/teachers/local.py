@@ -30,6 +30,7 @@ from kepo.models.encoding import (
     tokenizer_of,
 )
 from kepo.models.head import backbone, check_head, output_head, whole_copy
+from kepo.models.loading import load_model
 from kepo.objective.divergence import OutputHead, chunked_token_logps
 from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
 from kepo.types import Conversation, Prompt
@@ -321,27 +322,12 @@ def _root_parameters(model: Any) -> AbstractContextManager[Any]:
 
 
 def _load_model(name: str, options: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise _not_loaded(name, "there is no config.json in it")
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        auto = AutoModelForImageTextToText if _is_vlm(config) else AutoModelForCausalLM
-        return auto.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        return load_model(name, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
         raise _not_loaded(name, str(error)) from error
-
-
-def _is_vlm(config: Any) -> bool:
-    """Whether the architecture that the weights were saved from reads images."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    names: set[str] = set()
-    for entry in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
-        names.update([entry] if isinstance(entry, str) else entry)
-    remote = getattr(config, "auto_map", None) or {}
-    return bool(names & set(config.architectures or ())) or "AutoModelForImageTextToText" in remote
 
 
 def _not_loaded(name: str, reason: str) -> TeacherError:

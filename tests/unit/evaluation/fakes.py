@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kepo.evaluation.generate import Output, Sampling
+from kepo.evaluation.backend import Completion, Sampling
 from kepo.types import Conversation, Question
 
 
@@ -39,13 +39,17 @@ class FakeBackend:
         self._answer = answer
         self._fail_after = fail_after
 
-    def generate(self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]) -> list[list[Output]]:
+    def generate(
+        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
         if self._fail_after is not None and len(self.calls) >= self._fail_after:
             raise KeyboardInterrupt
         self.calls.append(len(prompts))
         self.seeds += seeds
         self.asked += prompts
-        return [[Output(self._answer(_text(prompt)), 7, True) for _ in range(sampling.samples)] for prompt in prompts]
+        return [
+            [Completion(self._answer(_text(prompt)), 7, True) for _ in range(sampling.samples)] for prompt in prompts
+        ]
 
 
 def _text(prompt: Conversation) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from math import isnan
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import (
     accuracy_by,
-    chance_level,
     domains,
     macro_accuracy,
     majority_letter_accuracy,
     paired_scores,
-    pass_at_k,
     question_scores,
     split_domains,
 )
@@ -130,13 +127,6 @@ def test_macro_accuracy_weighs_every_group_alike() -> None:
     assert isnan(macro_accuracy(_table(_row("n", True, modality=None))))
 
 
-def test_chance_is_the_mean_over_questions() -> None:
-    assert chance_level([2, 4, 0, 4]) == 0.25  # (1/2 + 1/4 + 0 + 1/4) / 4
-    assert isnan(chance_level([]))
-    with pytest.raises(ValueError, match="holds -1"):
-        chance_level([4, -1])
-
-
 def test_majority_letter() -> None:
     table = _table(
         _row("a", True, answer="B"),
@@ -154,31 +144,6 @@ def test_majority_letter() -> None:
 def test_majority_letter_without_questions_or_options() -> None:
     assert isnan(majority_letter_accuracy(_table()))
     assert majority_letter_accuracy(_table(_row("a", True, options=[]))) == 0.0
-
-
-def test_pass_at_k_by_hand() -> None:
-    # c = 1 and c = 0 of 4: 1 - C(3, 2) / C(4, 2) = .5, and 0.
-    correct = [[True, False, False, False], [False] * 4]
-    assert pass_at_k(correct, 1) == 0.125
-    assert pass_at_k(correct, 2) == 0.25
-    assert pass_at_k(correct, 4) == 0.5
-
-
-def test_pass_at_k_of_many_samples_does_not_overflow() -> None:
-    correct = np.zeros((1, 2000), dtype=bool)
-    correct[0, :1000] = True
-    assert pass_at_k(correct, 1) == 0.5
-    assert pass_at_k(correct, 1001) == 1.0
-
-
-@pytest.mark.parametrize("k", [0, 3, -1])
-def test_pass_at_k_refuses_more_than_was_sampled(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k={k} with 2 samples"):
-        pass_at_k([[True, False]], k)
-
-
-def test_pass_at_k_without_questions() -> None:
-    assert isnan(pass_at_k(np.zeros((0, 4), dtype=bool), 2))
 
 
 def test_paired_scores_are_aligned_by_id() -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from kepo.errors import ConfigError
-from kepo.evaluation.asking import asked_questions, conversations
-from kepo.evaluation.generate import Output, Sampling, TransformersBackend
-from kepo.evaluation.judging import reasoning_logps
+from kepo.evaluation.asking import conversations, ordered_questions
+from kepo.evaluation.backend import Completion, Sampling
+from kepo.evaluation.generate import TransformersBackend
 from kepo.evaluation.loading import load_backend, weights_fingerprint
 from kepo.evaluation.run import ask
+from kepo.evaluation.scoring import reasoning_logps
 from kepo.evaluation.seeded import SeededSampling
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.types import Conversation, Question
@@ -50,7 +51,7 @@ def _questions(count: int, images: int = 0) -> list[Question]:
 
 def _prompts(count: int, images: int = 0) -> list[Conversation]:
     settings = EvaluationSettings()
-    return conversations(list(asked_questions(_questions(count, images), settings)), settings)
+    return conversations(list(ordered_questions(_questions(count, images), settings)), settings)
 
 
 @pytest.mark.slow  # TRL is imported
@@ -105,7 +106,7 @@ def test_greedy_is_what_the_model_itself_generates(text_folder: Path) -> None:
     end = backend._tokenizer.eos_token_id
     expected = new[: new.index(end) + 1] if end in new else new
     [[output]] = backend.generate([prompt], GREEDY, [0])
-    assert output == Output(
+    assert output == Completion(
         backend._tokenizer.decode(expected, skip_special_tokens=True), len(expected), expected[-1] == end
     )
 
@@ -115,8 +116,8 @@ def test_an_output_ends_at_its_first_end_token(text_folder: Path) -> None:
     backend = load_backend(text_folder)
     end = backend._tokenizer.eos_token_id
     word = backend._tokenizer.encode("image", add_special_tokens=False)
-    assert backend._output([*word, end, end, *word]) == Output("image", len(word) + 1, True)
-    assert backend._output(word) == Output("image", len(word), False)
+    assert backend._output([*word, end, end, *word]) == Completion("image", len(word) + 1, True)
+    assert backend._output(word) == Completion("image", len(word), False)
 
 
 def test_samples_differ_from_each_other_and_with_the_seed(text_folder: Path) -> None:
@@ -273,7 +274,7 @@ def test_records_hold_the_teachers_rating(text_folder: Path, monkeypatch: pytest
 
     backend = load_backend(text_folder)
     monkeypatch.setattr(
-        backend, "_generate", lambda prompts, *_: [Output("<think>a b</think>", 4, True)] * len(prompts)
+        backend, "_generate", lambda prompts, *_: [Completion("<think>a b</think>", 4, True)] * len(prompts)
     )
     table = ask(_questions(2), backend, EvaluationSettings(), LocalTeacher(str(text_folder)))
     values = table["teacher_logp"].to_pylist()

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from kepo.errors import ConfigError, KepoError
-from kepo.evaluation.generate import Output, Sampling
+from kepo.evaluation.backend import Completion, Sampling
 from kepo.evaluation.openai_server import OpenAIBackend
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
@@ -38,14 +38,18 @@ def _backend(server: Server, **settings: Any) -> OpenAIBackend:
     return OpenAIBackend(server.url, "some-model", **{"api_key": KEY, "first_wait": 0.01, **settings})
 
 
-def _ask(backend: OpenAIBackend, count: int = 1, sampling: Sampling = Sampling(max_new_tokens=9)) -> list[list[Output]]:  # noqa: B008
+def _ask(
+    backend: OpenAIBackend,
+    count: int = 1,
+    sampling: Sampling = Sampling(max_new_tokens=9),  # noqa: B008
+) -> list[list[Completion]]:
     prompts = [[{"role": "user", "content": f"What is {number}?"}] for number in range(count)]
     return backend.generate(prompts, sampling, list(range(100, 100 + count)))
 
 
 def test_the_request_is_that_of_the_api(server: Server) -> None:
     backend = _backend(server, chat_template_kwargs={"enable_thinking": False})
-    assert _ask(backend, sampling=Sampling(9, 0.5, 0.9)) == [[Output("ok", 3, True)]]
+    assert _ask(backend, sampling=Sampling(9, 0.5, 0.9)) == [[Completion("ok", 3, True)]]
     assert server.paths == ["/v1/chat/completions"]
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert server.bodies == [
@@ -111,17 +115,17 @@ def test_a_cut_off_or_parsed_answer_is_understood(server: Server) -> None:
     )[number]
     backend = _backend(server, concurrency=1)
     assert [row[0] for row in _ask(backend, 4)] == [
-        Output("half", 9, False),
-        Output("<think>because</think>\n<answer>A</answer>", 3, True),
-        Output("<think>endless</think>\n", 3, False),
-        Output("?x", 3, True),
+        Completion("half", 9, False),
+        Completion("<think>because</think>\n<answer>A</answer>", 3, True),
+        Completion("<think>endless</think>\n", 3, False),
+        Completion("?x", 3, True),
     ]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_pass_is_tried_again(server: Server, status: int) -> None:
     server.reply = lambda number, _: (status, {"Retry-After": "0"}, "busy") if number < 2 else completion("ok")
-    assert _ask(_backend(server)) == [[Output("ok", 3, True)]]
+    assert _ask(_backend(server)) == [[Completion("ok", 3, True)]]
     assert len(server.bodies) == 3
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kepo.evaluation.reasoning import agreement, reasoning_text, statements, summarize_reasoning
+from kepo.evaluation.reasoning import is_consistent, reasoning_text, statements, summarize_reasoning
 from kepo.evaluation.records import to_table
 
 OPTIONS = ("carcinoma", "small cell carcinoma", "cyst", "normal")
@@ -48,32 +48,32 @@ def _answered(reasoning: str, letter: str = "C") -> str:
     ],
 )
 def test_the_last_option_named_is_the_one_answered(reasoning: str, expected: bool | None) -> None:
-    assert agreement(_answered(reasoning), OPTIONS) is expected
+    assert is_consistent(_answered(reasoning), OPTIONS) is expected
 
 
 def test_the_longest_option_is_the_one_that_is_named() -> None:
-    assert agreement(_answered("small cell\ncarcinoma", "B"), OPTIONS) is True
-    assert agreement(_answered("small cell carcinoma", "A"), OPTIONS) is False
-    assert agreement(_answered("a small cell", "B"), ("small", "small cell")) is True
+    assert is_consistent(_answered("small cell\ncarcinoma", "B"), OPTIONS) is True
+    assert is_consistent(_answered("small cell carcinoma", "A"), OPTIONS) is False
+    assert is_consistent(_answered("a small cell", "B"), ("small", "small cell")) is True
 
 
-def test_no_readable_answer_gives_no_agreement() -> None:
-    assert agreement("<think>cyst</think>", OPTIONS) is None
-    assert agreement("<think>cyst</think><answer>A or C</answer>", OPTIONS) is None
+def test_no_readable_answer_is_neither_consistent_nor_not() -> None:
+    assert is_consistent("<think>cyst</think>", OPTIONS) is None
+    assert is_consistent("<think>cyst</think><answer>A or C</answer>", OPTIONS) is None
 
 
-def test_open_questions_have_no_agreement() -> None:
-    assert agreement(_answered("cyst"), ()) is None
+def test_open_questions_have_no_consistency() -> None:
+    assert is_consistent(_answered("cyst"), ()) is None
 
 
 @pytest.mark.parametrize("letter", ["A", "B"])
-def test_options_that_read_the_same_agree_under_either_letter(letter: str) -> None:
-    assert agreement(_answered("a cyst", letter), ("cyst", "Cyst", "x")) is True
+def test_options_that_read_the_same_are_consistent_under_either_letter(letter: str) -> None:
+    assert is_consistent(_answered("a cyst", letter), ("cyst", "Cyst", "x")) is True
 
 
 def test_options_of_one_letter_or_with_special_characters_do_no_harm() -> None:
-    assert agreement(_answered("a thing (+) [x", "A"), ("a", "b")) is None
-    assert agreement(_answered("it is (+) [x", "A"), ("(+) [x", "b")) is True
+    assert is_consistent(_answered("a thing (+) [x", "A"), ("a", "b")) is None
+    assert is_consistent(_answered("it is (+) [x", "A"), ("(+) [x", "b")) is True
 
 
 FACTS = {"size": "large", "border": "ragged", "disease": "carcinoma", "disease stage": "2.5"}
@@ -119,7 +119,7 @@ def record(**columns: Any) -> dict[str, Any]:
         "tokens": 10,
         "finished": True,
         "formatted": True,
-        "agreement": None,
+        "consistent": None,
         "statements": 0,
         "true_statements": 0,
         "teacher_logp": None,
@@ -130,8 +130,8 @@ def record(**columns: Any) -> dict[str, Any]:
 def test_the_summary_of_a_table() -> None:
     table = to_table(
         [
-            record(id="a", statements=4, true_statements=1, agreement=True, tokens=10, teacher_logp=-1.0),
-            record(id="b", statements=2, true_statements=2, agreement=False, tokens=30, teacher_logp=-2.0),
+            record(id="a", statements=4, true_statements=1, consistent=True, tokens=10, teacher_logp=-1.0),
+            record(id="b", statements=2, true_statements=2, consistent=False, tokens=30, teacher_logp=-2.0),
             record(id="c", formatted=False, finished=False, tokens=20),
             record(id="c", permutation=1, formatted=False, tokens=999, teacher_logp=-9.0),
         ]
@@ -139,24 +139,40 @@ def test_the_summary_of_a_table() -> None:
     summary = summarize_reasoning(table)
     assert summary.format_rate == pytest.approx(2 / 3)
     assert summary.finished == pytest.approx(2 / 3)
-    assert summary.agreement == pytest.approx(1 / 2)  # of the two that name an option
-    assert summary.truthfulness == pytest.approx(3 / 6)  # of all statements together, not the mean of 1/4 and 1
+    assert summary.consistency == pytest.approx(1 / 2)  # of the two that name an option
+    assert summary.factual_accuracy == pytest.approx(3 / 6)  # of all statements together, not the mean of 1/4 and 1
     assert summary.all_true == pytest.approx(1 / 2)
     assert summary.teacher_logp == pytest.approx(-1.5)
     assert summary.tokens == pytest.approx(20)
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([(True, 3, 2), (True, 3, 3), (True, 0, 0), (True, 2, 2), (False, 3, 0)], 0.25),  # one of four correct ones
+        ([(False, 3, 0)], None),
+        ([(True, 0, 0)], None),  # nothing is stated at all
+    ],
+)
+def test_a_correct_answer_after_a_false_statement_is_counted(
+    rows: list[tuple[bool, int, int]], expected: float | None
+) -> None:
+    columns = ("correct", "statements", "true_statements")
+    table = to_table([record(id=str(n), **dict(zip(columns, row, strict=True))) for n, row in enumerate(rows)])
+    assert summarize_reasoning(table).correct_but_false == expected
+
+
 def test_a_summary_has_none_for_what_no_record_has() -> None:
     summary = summarize_reasoning(to_table([record()]))
-    assert summary.agreement is None
-    assert summary.truthfulness is None
+    assert summary.consistency is None
+    assert summary.factual_accuracy is None
     assert summary.all_true is None
     assert summary.teacher_logp is None
-    assert summary.option_consistency is None
+    assert summary.option_order_robustness is None
     assert summarize_reasoning(to_table([])).tokens is None
 
 
-def test_consistency_compares_the_text_of_the_option_not_its_letter() -> None:
+def test_robustness_compares_the_text_of_the_option_not_its_letter() -> None:
     table = to_table(
         [
             record(id="a", predicted="A", options=["x", "y"]),
@@ -164,13 +180,13 @@ def test_consistency_compares_the_text_of_the_option_not_its_letter() -> None:
             record(id="b", predicted="A", options=["x", "y"]),
             record(id="b", permutation=1, predicted="A", options=["y", "x"]),  # y now
             record(id="c", predicted=None, options=["x", "y"]),
-            record(id="c", permutation=1, predicted=None, options=["y", "x"]),  # no answer twice is no agreement
+            record(id="c", permutation=1, predicted=None, options=["y", "x"]),  # no answer twice is not robust
         ]
     )
-    assert summarize_reasoning(table).option_consistency == pytest.approx(1 / 3)
+    assert summarize_reasoning(table).option_order_robustness == pytest.approx(1 / 3)
 
 
-def test_consistency_pairs_samples_by_number() -> None:
+def test_robustness_pairs_samples_by_number() -> None:
     table = to_table(
         [
             record(sample=0, predicted="A"),
@@ -179,4 +195,4 @@ def test_consistency_pairs_samples_by_number() -> None:
             record(permutation=1, sample=1, predicted="B"),
         ]
     )
-    assert summarize_reasoning(table).option_consistency == 1.0
+    assert summarize_reasoning(table).option_order_robustness == 1.0

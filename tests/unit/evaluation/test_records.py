@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.asking import asked_questions, content_of, option_orders
+from kepo.evaluation.asking import content_of, option_orders, ordered_questions
 from kepo.evaluation.records import read_evaluation, schema
 from kepo.evaluation.run import ask, evaluate
 from kepo.evaluation.settings import EvaluationSettings
@@ -46,7 +46,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "level": 1,
         "permutation": 0,
         "sample": 0,
-        "output": "<think>shape round</think><answer>A</answer>",
+        "completion": "<think>shape round</think><answer>A</answer>",
         "answer": "B",
         "options": ["round", "oval", "ragged", "large"],
         "predicted": "A",
@@ -54,7 +54,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
         "tokens": 7,
         "finished": True,
         "formatted": True,
-        "agreement": True,
+        "consistent": True,
         "statements": 1,
         "true_statements": 1,
         "teacher_logp": None,
@@ -108,8 +108,8 @@ def test_orders_are_all_different_and_as_many_as_there_are() -> None:
 
 def test_what_else_is_asked_changes_neither_order_nor_seed_of_a_question() -> None:
     settings = replace(SETTINGS, permutations=2)
-    all_of_them = {asked.key: asked for asked in asked_questions(questions(5), settings)}
-    assert list(asked_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
+    all_of_them = {asked.key: asked for asked in ordered_questions(questions(5), settings)}
+    assert list(ordered_questions(questions(5)[3:4], settings)) == [all_of_them["q3", number] for number in range(3)]
     backends = [FakeBackend(always("A"), batch_size=size) for size in (1, 4)]
     for backend, asked in zip(backends, (questions(5), questions(5)[2:]), strict=True):
         ask(asked, backend, settings)
@@ -161,7 +161,7 @@ def test_the_prompt_style_decides_what_counts_as_an_answer(
 def test_open_questions_and_other_rewards() -> None:
     open_question = Question("o", "How many?", "42", metadata={"unit": "cm"})
     [row] = ask([open_question], FakeBackend(lambda _: "<answer> 42. </answer>"), SETTINGS).to_pylist()
-    assert (row["predicted"], row["correct"], row["options"], row["agreement"]) == ("42.", True, [], None)
+    assert (row["predicted"], row["correct"], row["options"], row["consistent"]) == ("42.", True, [], None)
     settings = replace(SETTINGS, reward=f"{__name__}:_likes_long_metadata")
     [row] = ask([open_question], FakeBackend(lambda _: "x"), settings).to_pylist()
     assert row["correct"] is True

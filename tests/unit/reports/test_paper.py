@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -15,7 +14,7 @@ from PIL import Image
 from kepo.errors import DataError
 from kepo.evaluation.records import to_table
 from kepo.reports.load import load_study
-from kepo.reports.paper import macro_interval, paper_tables
+from kepo.reports.paper import paper_tables
 from kepo.reports.paper_files import escape_latex, write_paper
 from tests.unit.reports.study import answer_record, write_run
 
@@ -108,18 +107,6 @@ def test_what_was_not_chosen_on_validation_is_said(tmp_path: Path) -> None:
     _evaluation(run, "test", {}, FOUR)
     [table] = paper_tables(load_study([tmp_path]), per_modality=4)
     assert any("without a choice of checkpoint" in note for note in table.notes)
-
-
-def test_one_run_has_the_interval_of_its_questions() -> None:
-    scores = np.array([[1.0] * 30 + [0.0] * 10])
-    found = macro_interval(scores, np.array(["CT"] * 40), ["CT"])
-    assert found.estimate == 0.75
-    assert 0.55 < found.low < 0.68
-    assert 0.82 < found.high < 0.95
-    none = macro_interval(np.zeros((1, 10)), np.array(["CT"] * 10), ["CT"])
-    assert (none.estimate, none.low) == (0, 0)
-    assert 0.2 < none.high < 0.35
-    assert np.isnan(macro_interval(scores, np.array(["CT"] * 40), []).estimate)
 
 
 def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:

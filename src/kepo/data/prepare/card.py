@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kepo.data.sources import SPLITS
+from kepo.types import SPLITS
 
 _KINDS = {
     "stratified": "by modality and question type",

@@ -6,7 +6,6 @@ file formats without loss, is one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from kepo.data.prepare.parallel import work_through
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
 from kepo.errors import DataError
+from kepo.files import image_hash, replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,10 +137,7 @@ def _opened(image: AnyImage) -> Image:
 
 def content_of(image: Image) -> str:
     """Hash of what an image shows: its size, and its pixels in RGB."""
-    rgb = as_rgb(image)
-    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode())
-    digest.update(rgb.tobytes())
-    return digest.hexdigest()[:_HASH_LENGTH]
+    return image_hash(image)[:_HASH_LENGTH]
 
 
 def write_images(
@@ -189,12 +186,10 @@ def _write(content: str, image: AnyImage, folder: Path, settings: PrepareSetting
     if content_of(opened) != content:
         return f"{name} has changed while it was being prepared; run the same command again"
     target = folder / f"{content}.png"
-    partial_file = folder / f".{content}.{os.getpid()}"
     try:
-        resized(opened, settings).save(partial_file, format="PNG", compress_level=_PNG_COMPRESSION)
-        partial_file.replace(target)
+        with replacing(target) as partial_file:
+            resized(opened, settings).save(partial_file, format="PNG", compress_level=_PNG_COMPRESSION)
     except OSError as error:
-        partial_file.unlink(missing_ok=True)
         return f"{target} cannot be written: {error}. Make room; the same command goes on from here."
     return None
 

@@ -17,8 +17,9 @@ from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_
 from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import Item, Sides, draw, split_sides
-from kepo.data.sources import SPLITS, Source, Unusable
+from kepo.data.sources import Source, Unusable
 from kepo.errors import DataError
+from kepo.types import SPLITS
 
 UNUSABLE = "unusable.jsonl"
 

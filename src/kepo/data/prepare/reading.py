@@ -11,8 +11,8 @@ from kepo.data.prepare.images import Look, image_name
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import Item
 from kepo.data.prepare.statistics import unusable_counts
-from kepo.data.sources import SPLITS, Source, Unusable, shortened
-from kepo.types import Question
+from kepo.data.sources import Source, Unusable, shortened
+from kepo.types import SPLITS, Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.sources import Source
 from kepo.errors import ConfigError
+from kepo.types import SPLITS
 
 SplitKind: TypeAlias = Literal["stratified", "paper", "given"]
 _KINDS: tuple[str, ...] = get_args(SplitKind)
@@ -46,7 +47,7 @@ class PrepareSettings:
         """Raises ConfigError for a setting that cannot work."""
         if self.split is not None and self.split not in _KINDS:
             raise ConfigError(f"split {self.split!r} is unknown; use one of {', '.join(_KINDS)}")
-        for name in ("train", "validation", "test"):
+        for name in SPLITS:
             count = getattr(self, name)
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")

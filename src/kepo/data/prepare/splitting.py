@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.split import groups_sharing
-from kepo.types import Question
+from kepo.types import SPLITS, Question
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -60,7 +60,7 @@ def split_sides(items: Sequence[Item], settings: PrepareSettings) -> Sides:
     """
     left_out: list[int] = []
     if settings.split == "given":
-        given = {side: _given(items, side) for side in ("train", "validation", "test")}
+        given = {side: _given(items, side) for side in SPLITS}
         train, validation, test = given["train"], given["validation"], given["test"]
         if settings.image_disjoint:
             validation, shared = _without(items, validation, test)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kepo.data.prepare.splitting import Item
-from kepo.data.sources import SPLITS, Unusable
-from kepo.types import Question
+from kepo.data.sources import Unusable
+from kepo.types import SPLITS, Question
 
 
 def of_split(items: Sequence[Item], available: int) -> dict[str, Any]:

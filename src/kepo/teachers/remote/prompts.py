@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from kepo.files import content_hash, image_content
+from kepo.files import content_hash, image_hash
 from kepo.servers.endpoint import Fault, FaultKind
 from kepo.types import Prompt
 
@@ -112,8 +112,7 @@ def read_render(content: bytes) -> Rendered:
 
 def image_key(image: Any) -> str:
     """Names an image by its mode and pixels."""
-    content = image_content(image)
-    return f"{image.mode} {content['size']} {content['rgb']}"
+    return f"{image.mode} {image_hash(image)}"
 
 
 def prompt_key(prompt: Prompt) -> str:

@@ -1,4 +1,4 @@
-"""What one output is worth: the answer read from it, whether it is right, and the measures of its reasoning."""
+"""What one completion scores: the answer read from it, whether it is correct, and the measures of its reasoning."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
-from kepo.evaluation.asking import Asked
-from kepo.evaluation.generate import Output
-from kepo.evaluation.reasoning import agreement, reasoning_span, reasoning_text, statements
+from kepo.evaluation.asking import OrderedQuestion
+from kepo.evaluation.backend import Completion
+from kepo.evaluation.reasoning import is_consistent, reasoning_span, reasoning_text, statements
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.rewards import answer_format, extract_answer, get_rewards, predicted_letter, think_format
 from kepo.rewards.answers import after_reasoning
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _FORMATS = {"think": think_format, "answer": answer_format}
 
 
-def judge(asked: Asked, output: Output, settings: EvaluationSettings) -> dict[str, Any]:
-    """The columns of a record that follow from a question and one output for it; see `docs/evaluation.md`."""
-    question, text = asked.question, output.text
+def score_completion(asked: OrderedQuestion, completion: Completion, settings: EvaluationSettings) -> dict[str, Any]:
+    """The columns of a record that follow from a question and one completion of it; see `docs/evaluation.md`."""
+    question, text = asked.question, completion.text
     predicted = _predicted(question, text, settings)
     stated, true = statements(reasoning_text(text), _facts(question))
     level = question.metadata.get("level")
@@ -34,15 +34,15 @@ def judge(asked: Asked, output: Output, settings: EvaluationSettings) -> dict[st
         "task": question.task,
         "level": level if isinstance(level, int) else None,
         "permutation": asked.permutation,
-        "output": text,
+        "completion": text,
         "answer": question.answer,
         "options": list(question.options),
         "predicted": predicted,
         "correct": _is_correct(question, text, predicted, settings),
-        "tokens": output.tokens,
-        "finished": output.finished,
+        "tokens": completion.tokens,
+        "finished": completion.finished,
         "formatted": _is_formatted(text, predicted, settings),
-        "agreement": agreement(text, question.options),
+        "consistent": is_consistent(text, question.options),
         "statements": stated,
         "true_statements": true,
         "images": [str(image) for image in question.images if isinstance(image, str | Path)],
@@ -56,7 +56,7 @@ def _facts(question: Question) -> dict[str, Any]:
 
 
 def _predicted(question: Question, text: str, settings: EvaluationSettings) -> str | None:
-    """The letter or text that the output answers with; the bare question does not ask for tags, so none are needed."""
+    """The letter or text answered with; the bare question does not ask for tags, so none are needed."""
     if question.options:
         return predicted_letter(text, question.options, strict=settings.prompt_style != "plain")
     return extract_answer(text) or after_reasoning(text) or None
@@ -89,12 +89,12 @@ def _is_formatted(text: str, predicted: str | None, settings: EvaluationSettings
 def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, str]]) -> list[float | None]:
     """What a teacher thinks of each reasoning: the mean log-probability of its tokens, in nats.
 
-    The tokens that were sampled are not kept, so the output is encoded once, whole, by the teacher's own tokenizer; the
-    tokens that begin inside the reasoning count.
+    The tokens that were sampled are not kept, so the completion is encoded once, whole, by the teacher's own tokenizer;
+    the tokens that begin inside the reasoning count.
 
     Args:
         teacher: Sees the original prompt, images included.
-        asked: (prompt, output) pairs.
+        asked: (prompt, completion) pairs.
 
     Returns:
         One mean per pair; None where there is no reasoning.
@@ -109,11 +109,11 @@ def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, s
     if not tokenizer.is_fast:
         raise ConfigError(f"the teacher's tokenizer ({type(tokenizer).__name__}) is a slow one; use its fast version")
     requests: dict[int, tuple[ScoreRequest, list[int]]] = {}
-    for row, (prompt, output) in enumerate(asked):
-        start, end = reasoning_span(output)
-        encoded = tokenizer(output, add_special_tokens=False, return_offsets_mapping=True)
+    for row, (prompt, completion) in enumerate(asked):
+        start, end = reasoning_span(completion)
+        encoded = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
         inside = [place for place, (first, _) in enumerate(encoded["offset_mapping"]) if start <= first < end]
-        if inside and output[start:end].strip():
+        if inside and completion[start:end].strip():
             requests[row] = ScoreRequest(prompt, tuple(encoded["input_ids"])), inside
     scores = teacher.score([request for request, _ in requests.values()])
     means: list[float | None] = [None] * len(asked)
