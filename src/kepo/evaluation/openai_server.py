@@ -56,7 +56,7 @@ class OpenAIBackend:
     ) -> None:
         urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
         endpoints = [Endpoint(url, api_key, timeout) for url in urls]
-        self._pool = Pool(endpoints, concurrency=concurrency, attempts=attempts, first_wait=first_wait, say=say)
+        self._pool = Pool(endpoints, model, concurrency=concurrency, attempts=attempts, first_wait=first_wait, say=say)
         self._background = Background()
         self._extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
         self.model = model
@@ -85,7 +85,7 @@ class OpenAIBackend:
         return [answers[start : start + sampling.samples] for start in range(0, len(answers), sampling.samples)]
 
     async def _answer(self, body: Callable[[], dict[str, Any]]) -> Completion:
-        answer: ChatAnswer = await self._pool.ask("chat/completions", body, read_chat, f"model {self.model!r}")
+        answer: ChatAnswer = await self._pool.ask("chat/completions", body, read_chat)
         return Completion(answer.text, answer.tokens, answer.finished)
 
     def _body(self, prompt: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from kepo.runs import Run
 
 def _study(metrics: list[list[dict[str, Any]]], rows: list[dict[str, Any]]) -> Study:
     """One trained arm whose runs logged `metrics` and answered `rows`."""
-    described = {"consistent": None, "formatted": True, "teacher_logp": None, "tokens": 9, "permutation": 0, "sample": 0}
+    described = {
+        "consistent": None,
+        "formatted": True,
+        "teacher_logp": None,
+        "tokens": 9,
+        "permutation": 0,
+        "sample": 0,
+    }
     described |= {"id": "q", "answer": "A", "options": ["a", "b"], "predicted": "A", "finished": True}
     table = pa.Table.from_pylist([{**described, **row, "id": str(place)} for place, row in enumerate(rows)])
     evaluation = EvaluationData(Path("test.parquet"), table, {}, "")

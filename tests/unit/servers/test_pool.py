@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-import httpx
 import pytest
 
 from kepo.errors import ConfigError, TeacherError
@@ -110,7 +109,7 @@ def test_an_answer_that_cannot_be_read_is_asked_again_and_does_not_count_against
 def test_a_server_that_is_back_is_checked_before_it_is_used() -> None:
     checked = []
 
-    async def recheck(endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    async def recheck(endpoint: Endpoint) -> None:
         checked.append(endpoint.base_url)
         if len(checked) == 2:
             raise TeacherError("it is another one now")

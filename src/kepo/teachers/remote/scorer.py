@@ -54,7 +54,6 @@ class Scorer:
         self._model = model
         self._top_k = top_k
         self._template = template
-        self._about = f"model {model!r}"
         self._takes_images: bool | None = None  # None: not tried yet
         self._image_token: int | None = None
         self._trying = asyncio.Lock()
@@ -77,13 +76,11 @@ class Scorer:
                 _GENERATE,
                 lambda: generate_body(self._model, ids, self._image_uris(images), self._top_k),
                 lambda content: read_generate(content, rendered.shown, completion, self._top_k),
-                self._about,
             )
         return await self._pool.ask(
             "completions",
             lambda: completions_body(self._model, ids, self._top_k),
             lambda content: read_completions(content, rendered.shown, completion, self._top_k),
-            self._about,
         )
 
     async def try_out(self, prompt: Prompt) -> None:
@@ -117,13 +114,12 @@ class Scorer:
         if isinstance(prompt, str) or not prompt_images(prompt):
             messages = [] if isinstance(prompt, str) else wire_messages(prompt)
             body = tokenize_body(self._model, prompt, messages, self._template)
-            return await self._pool.ask("/tokenize", lambda: body, read_tokens, self._about)
+            return await self._pool.ask("/tokenize", lambda: body, read_tokens)
         try:
             return await self._pool.ask(
                 "chat/completions/render",
                 lambda: render_body(self._model, wire_messages(prompt), self._template),
                 read_render,
-                self._about,
             )
         except RefusedError as error:
             raise self._without_images(error) from None
@@ -149,7 +145,7 @@ class Scorer:
     async def _offers_generate(self, token: int) -> bool:
         body = generate_body(self._model, [token, token], [], self._top_k)
         try:
-            await self._pool.ask(_GENERATE, lambda: body, lambda _: None, self._about)
+            await self._pool.ask(_GENERATE, lambda: body, lambda _: None)
         except RefusedError as error:
             if error.status in _NOT_OFFERED:
                 return False
@@ -174,13 +170,13 @@ class Scorer:
         for token in rendered.image_token_candidates():
             body = generate_body(self._model, [*rendered.sent(token), *probe], uris, self._top_k)
             try:
-                if await self._pool.ask(_GENERATE, partial(dict, body), fits, self._about):
+                if await self._pool.ask(_GENERATE, partial(dict, body), fits):
                     return token
             except RefusedError:
                 continue  # it knows no image under this token
         raise TeacherError(
-            f"The server does not see a prompt with images as it renders it itself ({self._about}): its scores would "
-            "belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
+            f"The server does not see a prompt with images as it renders it itself (model {self._model!r}): its scores "
+            "would belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
         )
 
     def _image_uris(self, images: Sequence[Any]) -> list[str]:

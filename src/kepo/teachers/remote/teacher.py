@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias
 
-import httpx
 import torch
 
 from kepo.errors import ConfigError, TeacherError
@@ -105,6 +104,7 @@ class RemoteTeacher:
         self.name = model
         self._pool = Pool(
             [Endpoint(url, api_key, timeout) for url in addresses],
+            model,
             concurrency=concurrency,
             attempts=attempts,
             patient=on_failure == WAIT,
@@ -118,7 +118,6 @@ class RemoteTeacher:
         self._hint_sampling = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
         self._on_failure = on_failure
         self._counts: Counter[str] = Counter()
-        self._about = f"model {model!r}"
         self._known_by: Passage | None = None
         self._scores = False
 
@@ -156,18 +155,18 @@ class RemoteTeacher:
     async def _check_all(self, known: Sequence[Passage]) -> None:
         for replica in self._pool.replicas:
             url = replica.endpoint.base_url
-            ask = partial(self._pool.ask, about=self._about, replica=replica)
+            ask = partial(self._pool.ask, replica=replica)
             await ask("models", None, partial(read_models, model=self.name, url=url))
             for passage in known:
                 body = detokenize_body(self.name, passage)
                 await ask("/detokenize", partial(dict, body), partial(read_text, passage=passage, url=url))
 
-    async def _recheck(self, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    async def _recheck(self, endpoint: Endpoint) -> None:
         """A server that was away may be back with another model."""
-        read_models(await endpoint.get(client, "models"), self.name, endpoint.base_url)
+        read_models(await endpoint.request("models"), self.name, endpoint.base_url)
         passage = self._known_by
         if passage is not None:
-            answer = await endpoint.post(client, "/detokenize", detokenize_body(self.name, passage))
+            answer = await endpoint.request("/detokenize", detokenize_body(self.name, passage))
             read_text(answer, passage, endpoint.base_url)
 
     async def _check_prompt(self, prompt: Prompt) -> None:
@@ -203,7 +202,7 @@ class RemoteTeacher:
             messages = wire_messages(conversation)
             return {"model": self.name, "messages": messages, "seed": seed, **sampling, **self._template}
 
-        answer = await self._pool.ask("chat/completions", body, read_chat, self._about)
+        answer = await self._pool.ask("chat/completions", body, read_chat)
         return answer.text
 
     # --- scores -----------------------------------------------------------------------------------------------------
