@@ -129,7 +129,7 @@ class Pool:
             await replica.endpoint.close()
 
     async def ask(self, path: str, body: Callable[[], Any] | None, read: Read[T], replica: Replica | None = None) -> T:
-        """What `read` makes of the answer to one request; a fault is another attempt, elsewhere if there is another server.
+        """What `read` makes of the answer to one request; a fault is another attempt, on another server if any.
 
         Args:
             path: Of the request, see `Endpoint.url`.
