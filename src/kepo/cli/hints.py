@@ -80,12 +80,12 @@ def write(
     """
     from rich.console import Console
 
-    from kepo.cli.hints_plan import Options, make_plan
+    from kepo.cli.hints_plan import make_plan
     from kepo.exploration.bank import HintBank
 
-    options = Options(
-        dataset=dataset,
-        recipe=from_recipe,
+    plan = make_plan(
+        dataset,
+        from_recipe,
         data={
             "data_format": data_format,
             "modality": modality,
@@ -116,7 +116,6 @@ def write(
         out=out,
         trust_remote_code=trust_remote_code,
     )
-    plan = make_plan(options)
     _carry_out(plan, HintBank.open(plan.out, create=True), Console(quiet=quiet))
 
 
