@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice, check_whole
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, to_banked
 from kepo.exploration.hints import ask_writer, read_hint, request_for
-from kepo.exploration.settings import LEAK_POLICIES, check_choice, check_whole
+from kepo.exploration.settings import LEAK_POLICIES
 from kepo.files import content_hash
 from kepo.prompts import HINT_LEVELS, hint_request_again
 from kepo.teachers.base import HintWriter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice, check_whole
 from kepo.prompts import HINT_LEVELS
 
 EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
@@ -117,23 +117,3 @@ class ExplorationSettings:
                 f"num_injected is {self.num_injected} but a group has only {num_generations} rollouts "
                 f"(num_generations). Set num_injected to at most {num_generations}, or generate larger groups."
             )
-
-
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a `value` of the field `name` that is not one of `allowed`.
-
-    Raises:
-        ConfigError: Names the field, the value and what is allowed.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
-
-
-def check_whole(name: str, value: int, at_least: int) -> None:
-    """Refuse a `value` of the field `name` that is no whole number of at least `at_least`.
-
-    Raises:
-        ConfigError: Names the field, the value and the bound.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ConfigError(f"{name} is {value!r}; give a whole number of at least {at_least}.")

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import tenacity
 
-from kepo.errors import ConfigError, KepoError
+from kepo.errors import ConfigError, KepoError, check_whole
 from kepo.servers.endpoint import OF_THE_SERVER, Endpoint, Fault, FaultKind, RefusedError
 
 T = TypeVar("T")
@@ -102,9 +102,8 @@ class Pool:
         twice = next((one for one in addresses if addresses.count(one) > 1), None)
         if twice or not addresses:
             raise ConfigError(f"the server {twice!r} is named twice; name each once" if twice else "name a server")
-        for name, value in (("concurrency", concurrency), ("attempts", attempts)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; give at least 1")
+        check_whole("concurrency", concurrency, at_least=1)
+        check_whole("attempts", attempts, at_least=1)
         self.replicas = [Replica(endpoint) for endpoint in endpoints]
         self.faults: Counter[FaultKind] = Counter()
         self.concurrency = concurrency

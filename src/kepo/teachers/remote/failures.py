@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
+from kepo.errors import TeacherError, TeacherUnavailableError
 from kepo.servers.endpoint import FaultKind, RefusedError
 from kepo.servers.pool import UnavailableError
 
@@ -15,16 +15,6 @@ STOP, WAIT, SKIP = "stop", "wait", "skip"
 FAILURE_POLICIES = (STOP, WAIT, SKIP)
 # Statuses of a request that is wrong in itself, such as one that is too long, while the next one may be right.
 _OF_ONE_REQUEST = frozenset({400, 413, 422})
-
-
-def check_policy(policy: str) -> None:
-    """Refuse an unknown policy.
-
-    Raises:
-        ConfigError: it is not one of `FAILURE_POLICIES`.
-    """
-    if policy not in FAILURE_POLICIES:
-        raise ConfigError(f"the teacher's on_failure is {policy!r}; use one of {', '.join(FAILURE_POLICIES)}.")
 
 
 async def or_lost(answer: Awaitable[T], what: str, policy: str) -> T | None:

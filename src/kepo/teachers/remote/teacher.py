@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from kepo.errors import ConfigError, TeacherError
+from kepo.errors import ConfigError, TeacherError, check_choice, check_whole
 from kepo.models.encoding import tokenizer_of
 from kepo.servers.background import Background, all_of, result_of
 from kepo.servers.chat import SEEDS, read_chat, wire_messages
@@ -28,7 +28,7 @@ from kepo.servers.endpoint import Endpoint, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
-from kepo.teachers.remote.failures import STOP, WAIT, check_policy, or_lost
+from kepo.teachers.remote.failures import FAILURE_POLICIES, STOP, WAIT, or_lost
 from kepo.teachers.remote.prompts import prompt_key
 from kepo.teachers.remote.scorer import Scorer
 from kepo.types import Conversation, Prompt
@@ -94,10 +94,9 @@ class RemoteTeacher:
         hint_temperature: float = 1.0,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        check_policy(on_failure)
-        for field, value in (("top_k", top_k), ("hint_max_new_tokens", hint_max_new_tokens)):
-            if value < 1:
-                raise ConfigError(f"{field} of the remote teacher is {value}; give at least 1.")
+        check_choice("on_failure", on_failure, FAILURE_POLICIES)
+        check_whole("top_k", top_k, at_least=1)
+        check_whole("hint_max_new_tokens", hint_max_new_tokens, at_least=1)
         if hint_temperature < 0:
             raise ConfigError(f"hint_temperature is {hint_temperature}; it must not be negative, 0 is greedy.")
         addresses = [urls] if isinstance(urls, str) else list(urls)
