@@ -31,7 +31,7 @@ class Question:
     Attributes:
         id: Unique within its data set.
         text: The question itself, without its options.
-        answer: The ground truth. With options: the LETTER of the right one ("A", "B", ...). Else: free text.
+        answer: The ground truth. With options: the LETTER of the correct one ("A", "B", ...). Else: free text.
         options: The texts of the options in order, without their letters; empty for an open question.
         images: Paths of image files, or images already decoded (PIL).
         modality: Imaging modality ("MRI", "CT", ...); None where it means nothing.
@@ -55,7 +55,7 @@ class Question:
 
     @property
     def answer_text(self) -> str:
-        """The text of the right option, or the answer itself for an open question."""
+        """The text of the correct option, or the answer itself for an open question."""
         if not self.options:
             return self.answer
         return self.options[self.letters.index(self.answer)]

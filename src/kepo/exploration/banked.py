@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeAlias
 
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, to_banked
@@ -16,19 +16,8 @@ from kepo.types import Group, Hint
 ANY_TEACHER = "any"
 """In place of a teacher's name: hints of whoever wrote them."""
 
-T = TypeVar("T")
-
-
-class Caller(Protocol):
-    """Makes a call that may raise a `KepoError`."""
-
-    def __call__(self, call: Callable[[], T], /) -> T:
-        """What `call()` returns."""
-        ...
-
-
-def _alone(call: Callable[[], T], /) -> T:
-    return call()
+Caller: TypeAlias = Callable[[Callable[[], Any]], Any]
+"""Makes a call that may raise a `KepoError`, and returns what it returns."""
 
 
 def banked_hints(
@@ -37,7 +26,7 @@ def banked_hints(
     settings: ExplorationSettings,
     read_from: str | None = None,
     *,
-    through: Caller = _alone,
+    through: Caller = lambda call: call(),
 ) -> HintSource:
     """Hints of a bank under `settings.hint_leak_policy`; the teacher is asked only about groups without a line in it.
 

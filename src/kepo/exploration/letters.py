@@ -104,7 +104,7 @@ def names_letter(text: str, letter: str, letters: Sequence[str]) -> bool:
 
     Args:
         text: The hint.
-        letter: The right option's letter, upper case.
+        letter: The correct option's letter, upper case.
         letters: The letters of all options; empty when they are not known.
     """
     named = named_letters(text, letters)

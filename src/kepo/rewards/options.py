@@ -1,7 +1,7 @@
 """Which option an answer means: "B", "(b)", "Option B", "the answer is B", "B) Drusen", "drusen." and the like.
 
 Two readings are taken, by letter and by text, and they must agree. A reading that names several different options is no
-answer: a policy that hedges must not be paid for the half that is right.
+answer: a policy that hedges must not be paid for the half that is correct.
 """
 
 from __future__ import annotations

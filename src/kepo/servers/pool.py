@@ -74,7 +74,7 @@ class Pool:
         model: Its name, for errors; "" leaves it out.
         concurrency: Most requests at once to each, >= 1.
         attempts: How often a request is sent before it counts as failed, >= 1.
-        patient: Try on for ever while a server is away or busy; answers that are wrong still count.
+        patient: Send again for ever while a server is away or busy; answers that are incorrect still count.
         first_wait: Seconds before the second attempt; doubled each time, unless the server names a time.
         say: Called with a sentence when a server fails repeatedly or is back, and when a request waits long.
         recheck: Called before a server that failed is used again; raises KepoError when it is another one now.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 STOP, WAIT, SKIP = "stop", "wait", "skip"
 FAILURE_POLICIES = (STOP, WAIT, SKIP)
-# Statuses of a request that is wrong in itself, such as one that is too long, while the next one may be right.
+# Statuses of a request that is invalid in itself, such as one that is too long, while the next one may be valid.
 _OF_ONE_REQUEST = frozenset({400, 413, 422})
 
 
