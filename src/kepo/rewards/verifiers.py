@@ -11,8 +11,8 @@ from typing import Any
 from kepo.errors import DataError, MissingExtraError
 from kepo.rewards.answers import Completion, after_reasoning, completion_text, extract_answer
 
-# What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is incorrect; it is not
-# a reason to end a training run.
+# What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is incorrect; it is
+# not a reason to end a training run.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 
 
