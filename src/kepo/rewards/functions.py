@@ -1,7 +1,7 @@
 """Reward functions in TRL's form: `f(completions, **columns) -> list`, one number per completion.
 
-`completions` and the columns of the data set arrive as parallel lists. 1.0 is correct, 0.0 is incorrect, None means that
-the function has nothing to say about a row (TRL leaves it out of the sum).
+`completions` and the columns of the data set arrive as parallel lists. 1.0 is correct, 0.0 is incorrect, None means
+that the function has nothing to say about a row (TRL leaves it out of the sum).
 """
 
 from __future__ import annotations
