@@ -71,7 +71,7 @@ class Pool:
 
     Args:
         endpoints: At least one, each with another address.
-        model: Its name, for errors; "" leaves it out.
+        model: The name under which they serve it; "" where requests name none.
         concurrency: Most requests at once to each, >= 1.
         attempts: How often a request is sent before it counts as failed, >= 1.
         patient: Send again for ever while a server is away or busy; answers that are incorrect still count.
@@ -81,6 +81,7 @@ class Pool:
 
     Attributes:
         faults: Every fault so far, by kind.
+        model: As given.
 
     Raises:
         ConfigError: no endpoint, two of one address, or a number outside its range.
@@ -107,7 +108,7 @@ class Pool:
         self.replicas = [Replica(endpoint) for endpoint in endpoints]
         self.faults: Counter[FaultKind] = Counter()
         self.concurrency = concurrency
-        self._about = f", model {model!r}" if model else ""
+        self.model = model
         self._attempts = attempts
         self._patient = patient
         self._first_wait = first_wait
@@ -236,7 +237,7 @@ class Pool:
             self._say(f"still waiting for the server: {_fault_of(state)} ({state.attempt_number} attempts so far)")
 
     def _named(self, endpoint: Endpoint, path: str) -> str:
-        return f"the server {endpoint.url(path)}{self._about}"
+        return f"the server {endpoint.url(path)}{f', model {self.model!r}' if self.model else ''}"
 
 
 def _fault_of(state: tenacity.RetryCallState) -> Fault:

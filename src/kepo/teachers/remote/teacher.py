@@ -23,7 +23,7 @@ import torch
 from kepo.errors import ConfigError, TeacherError, check_choice, check_whole
 from kepo.models.encoding import tokenizer_of
 from kepo.servers.background import Background, all_of, result_of
-from kepo.servers.chat import SEEDS, read_chat, wire_messages
+from kepo.servers.chat import SEEDS, ask_chat
 from kepo.servers.endpoint import Endpoint, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
@@ -113,8 +113,9 @@ class RemoteTeacher:
         )
         self._background = Background()
         self._scorer = Scorer(self._pool, model, top_k, dict(chat_template_kwargs or {}))
-        self._template = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
-        self._hint_sampling = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
+        self._chat_fields: dict[str, Any] = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
+        if chat_template_kwargs:
+            self._chat_fields["chat_template_kwargs"] = dict(chat_template_kwargs)
         self._on_failure = on_failure
         self._counts: Counter[str] = Counter()
         self._known_by: Passage | None = None
@@ -170,7 +171,7 @@ class RemoteTeacher:
 
     async def _check_prompt(self, prompt: Prompt) -> None:
         if not isinstance(prompt, str):
-            await self._chat(prompt, {**self._hint_sampling, "max_tokens": 1}, 0)
+            await ask_chat(self._pool, prompt, 0, {**self._chat_fields, "max_tokens": 1})
         if self._scores:
             await self._scorer.try_out(prompt)
 
@@ -183,26 +184,18 @@ class RemoteTeacher:
             TeacherUnavailableError: the servers failed, and that is to stop the run.
             TeacherError: they refuse the request.
         """
-        count, greedy = len(conversations), self._hint_sampling["temperature"] == 0
+        count, greedy = len(conversations), self._chat_fields["temperature"] == 0
         # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
         seeds = [0] * count if greedy else torch.randint(0, SEEDS, (count,)).tolist()
         return self._background.run(self._write_hints, conversations, seeds)
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
-            or_lost(self._chat(conversation, self._hint_sampling, seed), "hints", self._on_failure)
+            or_lost(ask_chat(self._pool, conversation, seed, self._chat_fields), "hints", self._on_failure)
             for conversation, seed in zip(conversations, seeds, strict=True)
         )
         self._counts["hints_lost"] += sum(answer is None for answer in answers)
-        return ["" if answer is None else answer for answer in answers]
-
-    async def _chat(self, conversation: Conversation, sampling: Mapping[str, Any], seed: int) -> str:
-        def body() -> dict[str, Any]:
-            messages = wire_messages(conversation)
-            return {"model": self.name, "messages": messages, "seed": seed, **sampling, **self._template}
-
-        answer = await self._pool.ask("chat/completions", body, read_chat)
-        return answer.text
+        return ["" if answer is None else answer.text for answer in answers]
 
     # --- scores -----------------------------------------------------------------------------------------------------
 
