@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kepo.errors import ConfigError, check_choice, check_whole
 from kepo.prompts import HINT_LEVELS
@@ -46,6 +46,11 @@ class ExplorationSettings:
     hint_max_level: int | None = None
     hint_leak_policy: str = "reject"
     hint_retries: int = 2
+
+    @classmethod
+    def of(cls, config: object) -> ExplorationSettings:
+        """The settings in a config that has fields of the same names, such as `KEPOConfig`."""
+        return cls(**{setting.name: getattr(config, setting.name) for setting in fields(cls)})
 
     def __post_init__(self) -> None:
         check_choice("exploration", self.exploration, EXPLORATION_MODES)

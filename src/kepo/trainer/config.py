@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from trl import GRPOConfig
@@ -208,8 +208,7 @@ class KEPOConfig(GRPOConfig):
 
     def exploration_settings(self) -> ExplorationSettings:
         """The part of this config that the exploration room reads."""
-        names = [setting.name for setting in fields(ExplorationSettings)]
-        return ExplorationSettings(**{name: getattr(self, name) for name in names})
+        return ExplorationSettings.of(self)
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
