@@ -43,15 +43,13 @@ class Scorer:
     """Asks for scores of rows; lives in the event loop of its pool.
 
     Args:
-        pool: The servers.
-        model: The name under which they serve the model.
+        pool: The servers of one model.
         top_k: K >= 1.
         template: Variables of the chat template.
     """
 
-    def __init__(self, pool: Pool, model: str, top_k: int, template: Mapping[str, Any]) -> None:
+    def __init__(self, pool: Pool, top_k: int, template: Mapping[str, Any]) -> None:
         self._pool = pool
-        self._model = model
         self._top_k = top_k
         self._template = template
         self._takes_images: bool | None = None  # None: not tried yet
@@ -74,12 +72,12 @@ class Scorer:
         if self._takes_images:
             return await self._pool.ask(
                 _GENERATE,
-                lambda: generate_body(self._model, ids, self._image_uris(images), self._top_k),
+                lambda: generate_body(self._pool.model, ids, self._image_uris(images), self._top_k),
                 lambda content: read_generate(content, rendered.shown, completion, self._top_k),
             )
         return await self._pool.ask(
             "completions",
-            lambda: completions_body(self._model, ids, self._top_k),
+            lambda: completions_body(self._pool.model, ids, self._top_k),
             lambda content: read_completions(content, rendered.shown, completion, self._top_k),
         )
 
@@ -113,12 +111,12 @@ class Scorer:
     async def _render(self, prompt: Prompt) -> Rendered:
         if isinstance(prompt, str) or not prompt_images(prompt):
             messages = [] if isinstance(prompt, str) else wire_messages(prompt)
-            body = tokenize_body(self._model, prompt, messages, self._template)
+            body = tokenize_body(self._pool.model, prompt, messages, self._template)
             return await self._pool.ask("/tokenize", lambda: body, read_tokens)
         try:
             return await self._pool.ask(
                 "chat/completions/render",
-                lambda: render_body(self._model, wire_messages(prompt), self._template),
+                lambda: render_body(self._pool.model, wire_messages(prompt), self._template),
                 read_render,
             )
         except RefusedError as error:
@@ -143,7 +141,7 @@ class Scorer:
                 self._image_token = await self._image_token_of(prompt, rendered)
 
     async def _offers_generate(self, token: int) -> bool:
-        body = generate_body(self._model, [token, token], [], self._top_k)
+        body = generate_body(self._pool.model, [token, token], [], self._top_k)
         try:
             await self._pool.ask(_GENERATE, lambda: body, lambda _: None)
         except RefusedError as error:
@@ -168,14 +166,14 @@ class Scorer:
             return True
 
         for token in rendered.image_token_candidates():
-            body = generate_body(self._model, [*rendered.sent(token), *probe], uris, self._top_k)
+            body = generate_body(self._pool.model, [*rendered.sent(token), *probe], uris, self._top_k)
             try:
                 if await self._pool.ask(_GENERATE, partial(dict, body), fits):
                     return token
             except RefusedError:
                 continue  # it knows no image under this token
         raise TeacherError(
-            f"The server does not see a prompt with images as it renders it itself (model {self._model!r}): its scores "
+            f"The server does not see a prompt with images as it renders it itself (model {self._pool.model!r}): its scores "
             "would belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
         )
 

@@ -112,7 +112,7 @@ class RemoteTeacher:
             recheck=self._recheck,
         )
         self._background = Background()
-        self._scorer = Scorer(self._pool, model, top_k, dict(chat_template_kwargs or {}))
+        self._scorer = Scorer(self._pool, top_k, dict(chat_template_kwargs or {}))
         self._chat_fields: dict[str, Any] = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
         if chat_template_kwargs:
             self._chat_fields["chat_template_kwargs"] = dict(chat_template_kwargs)
