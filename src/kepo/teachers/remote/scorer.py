@@ -173,8 +173,8 @@ class Scorer:
             except RefusedError:
                 continue  # it knows no image under this token
         raise TeacherError(
-            f"The server does not see a prompt with images as it renders it itself (model {self._pool.model!r}): its scores "
-            "would belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
+            f"The server does not see a prompt with images as it renders it itself (model {self._pool.model!r}): its "
+            "scores would belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
         )
 
     def _image_uris(self, images: Sequence[Any]) -> list[str]:
