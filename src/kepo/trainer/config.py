@@ -208,18 +208,7 @@ class KEPOConfig(GRPOConfig):
 
     def exploration_settings(self) -> ExplorationSettings:
         """The part of this config that the exploration room reads."""
-        return ExplorationSettings(
-            mode=self.exploration,
-            trigger=self.exploration_trigger,
-            trigger_mean=self.exploration_trigger_mean,
-            num_injected=self.num_injected,
-            attempts=self.exploration_attempts,
-            samples_per_attempt=self.exploration_samples_per_attempt,
-            hint_level=self.hint_level,
-            hint_max_level=self.hint_max_level,
-            leak_policy=self.hint_leak_policy,
-            hint_retries=self.hint_retries,
-        )
+        return ExplorationSettings.of(self)
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
