@@ -103,11 +103,12 @@ class KEPOTrainer(TRLAdapter):
             teacher.check_student(self.tokenizer, self.model.config.get_text_config().vocab_size)
             add_divergence(self.model)
             names = self.reward_func_names
-            index = None if args.gate_reward == TOTAL_REWARD or not names else self._correctness
-            if args.gate_reward in names:
-                index = names.index(args.gate_reward)
+            gate: int | None = None if args.gate_reward == TOTAL_REWARD or not names else self._correctness
+            if gate is not None and args.gate_reward is not None:
+                gate = names.index(args.gate_reward)
+            correctness_opens = gate == self._correctness
             self._teaching = TeachingStep(
-                teacher, args, self.processes, self._together, index, index == self._correctness, self.log_metric
+                teacher, args, self.processes, self._together, gate, correctness_opens, self.log_metric
             )
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
 

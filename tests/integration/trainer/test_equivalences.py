@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 
 from kepo import KEPOTrainer
-from kepo.trainer.adapter import changed_trl_names
 from tests.tiny_runs import even_start, questions, well_formed
 
 
@@ -24,15 +23,6 @@ def _assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], 
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
-
-
-def test_the_installed_trl_has_the_names_that_the_adapter_expects() -> None:
-    assert changed_trl_names() == []
-
-
-def test_a_name_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(GRPOTrainer, "_tokenize_prompts")
-    assert changed_trl_names() == ["trl.GRPOTrainer._tokenize_prompts is gone."]
 
 
 @pytest.mark.parametrize(
