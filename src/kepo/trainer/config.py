@@ -48,7 +48,7 @@ class KEPOConfig(GRPOConfig):
         help="Name of the reward function that says whether an answer is correct; exploration and, unless "
         "`gate_reward` is set, the gate look at it alone, so that format never counts as success. None: the first.",
     )
-    correctness_threshold: float = HfArg(default=1.0, help="A rollout is correct from this `correctness_reward` on.")
+    correctness_threshold: float = HfArg(default=1.0, help="Lowest `correctness_reward` of a correct rollout.")
 
     # The quality gate.
     gate: str = HfArg(
@@ -61,8 +61,8 @@ class KEPOConfig(GRPOConfig):
         help="Reward the gate looks at: a reward function's name, 'total' for the weighted sum (as the authors' code "
         "does), or None for `correctness_reward`.",
     )
-    gate_threshold: float = HfArg(default=1.0, help="tau: the gate is open for rollouts from this `gate_reward` on.")
-    gate_threshold_end: float | None = HfArg(default=None, help="tau at the end of training; None: no change.")
+    gate_threshold: float = HfArg(default=1.0, help="tau: lowest `gate_reward` of a rollout whose gate is open.")
+    gate_threshold_end: float | None = HfArg(default=None, help="tau at the end of training; None: it stays.")
     gate_schedule: str = HfArg(default="linear", help="How tau moves to its end: 'constant', 'linear' or 'cosine'.")
     gate_min_probability: float = HfArg(
         default=0.1,
@@ -72,8 +72,10 @@ class KEPOConfig(GRPOConfig):
 
     # The distillation loss.
     distillation_weight: float = HfArg(default=1.0, help="lambda >= 0: weight of the distillation loss; 0: off.")
-    distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: no change.")
-    distillation_schedule: str = HfArg(default="linear", help="How lambda moves to its end, as `gate_schedule`.")
+    distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: it stays.")
+    distillation_schedule: str = HfArg(
+        default="linear", help="How lambda moves to its end: 'constant', 'linear' or 'cosine'."
+    )
     distillation_normalization: str = HfArg(
         default="gated",
         help="What the distillation loss is averaged over: 'gated' (tokens the gate lets through, the authors' code) "
@@ -84,10 +86,8 @@ class KEPOConfig(GRPOConfig):
         help="In [0, 1]: 0 is the forward KL(teacher || student), 1 the reverse KL, between them the generalized "
         "Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1).",
     )
-    divergence_temperature: float = HfArg(
-        default=1.0, help="> 0: softmax temperature of both divergence distributions."
-    )
-    divergence_chunk_size: int = HfArg(default=256, help="Tokens whose divergence is computed at once.")
+    divergence_temperature: float = HfArg(default=1.0, help="> 0: softmax temperature of teacher and student.")
+    divergence_chunk_size: int = HfArg(default=256, help="Tokens per chunk: memory is chunk x vocabulary.")
     policy_weight: float = HfArg(default=1.0, help="Weight of the policy loss; 0 leaves pure on-policy distillation.")
     lmbda: float = HfArg(
         default=1.0,
