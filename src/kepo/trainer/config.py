@@ -24,7 +24,7 @@ from trl import GRPOConfig
 from kepo.errors import ConfigError
 from kepo.exploration import ExplorationSettings
 from kepo.objective.gate import GATE_MODES
-from kepo.objective.schedules import Schedule
+from kepo.objective.schedules import SCHEDULE_KINDS, Schedule
 from kepo.objective.weights import INJECTION_CORRECTIONS
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class KEPOConfig(GRPOConfig):
         _one_of("injection_correction", self.injection_correction, INJECTION_CORRECTIONS)
         _one_of("injection_context", self.injection_context, INJECTION_CONTEXTS)
         for name in ("gate_schedule", "distillation_schedule"):
-            _one_of(name, getattr(self, name), ("constant", "linear", "cosine"))
+            _one_of(name, getattr(self, name), SCHEDULE_KINDS)
         for name in ("divergence_interpolation", "lmbda"):
             _in_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("distillation_weight", "distillation_weight_end", "policy_weight"):
