@@ -228,8 +228,12 @@ class ExplorationStep:
             batch.prompts[row] = batch.injected[row].prompt
             rollouts.prompt_ids[row] = self._student.tokenize_prompts([batch.prompts[row]])[0]
         # Verification showed the reward another prompt, so its value for this one is not known yet.
-        made = (batch.rows, batch.prompts, rollouts.completions, rollouts.completion_ids)
-        injected = Completions(*([values[row] for row in rows] for values in made))
+        injected = Completions(
+            [batch.rows[row] for row in rows],
+            [batch.prompts[row] for row in rows],
+            [rollouts.completions[row] for row in rows],
+            [rollouts.completion_ids[row] for row in rows],
+        )
         for row, reward in zip(rows, self._student.call_reward(self._correctness, injected), strict=True):
             batch.correctness_rewards[row] = reward
 

@@ -64,6 +64,7 @@ class TRLAdapter(GRPOTrainer):
     _name = "KEPO"
     _paper: ClassVar[dict[str, str]] = {"title": "KEPO: Knowledge-Enhanced Preference Optimization", "id": "2602.00400"}
 
+    reward_funcs: list[Any]
     _loss_pass: _LossPass | None = None
     _colocated: ColocatedPrompts | None = None
 
