@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from kepo.reports.report import write_html_report
 from tests.unit.reports.study import ARMS, write_study
@@ -168,26 +167,6 @@ def test_the_picture_is_not_blank(open_page: Callable[..., Any]) -> None:
     image = base64.b64decode(page.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
     assert len(image) > 10_000
     assert page.execute_script("return [...document.querySelectorAll('figure svg')].every((e) => e.clientHeight > 100)")
-
-
-def test_the_command_writes_html_markdown_and_figures(tmp_path: Path) -> None:
-    import typer
-
-    from kepo.cli.report import report as command
-
-    arms = {name: ARMS[name] for name in ("grpo", "kepo")}
-    write_study(tmp_path / "study", arms, seeds=1, steps=4, rollouts=4, questions=16)
-    app = typer.Typer()
-    app.command()(command)
-    out, figures = tmp_path / "out.html", tmp_path / "figures"
-    done = CliRunner().invoke(app, [str(tmp_path / "study"), "--out", str(out), "--figures", str(figures)])
-    assert done.exit_code == 0, done.output
-    assert out.read_text().startswith("<!DOCTYPE html>")
-    assert {file.suffix for file in figures.iterdir()} == {".png", ".svg"}
-    text = tmp_path / "out.md"
-    done = CliRunner().invoke(app, [str(tmp_path / "study"), "--out", str(text), "--title", "Mine"])
-    assert done.exit_code == 0, done.output
-    assert text.read_text().startswith("# Mine\n")
 
 
 # WCAG 2.2, 1.4.3: the ratio of the relative luminances, at least 4.5; for every element with text of its own.

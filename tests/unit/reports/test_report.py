@@ -14,7 +14,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from kepo.cli.report import report as command
 from kepo.reports.markdown import as_markdown, escape
 from kepo.reports.report import Report, html, make_report, markdown, write_figures, write_html_report
 from tests.unit.reports.study import ARMS, write_metrics, write_run, write_study
@@ -183,3 +186,23 @@ def test_a_report_needs_no_torch(study: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_command_writes_html_markdown_figures_and_a_papers_tables(tmp_path: Path) -> None:
+    arms = {name: ARMS[name] for name in ("grpo", "kepo")}
+    write_study(tmp_path / "study", arms, seeds=1, steps=4, rollouts=4, questions=16)
+    app = typer.Typer()
+    app.command()(command)
+    out, figures = tmp_path / "out.html", tmp_path / "figures"
+    done = CliRunner().invoke(app, [str(tmp_path / "study"), "--out", str(out), "--figures", str(figures)])
+    assert done.exit_code == 0, done.output
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    assert {file.suffix for file in figures.iterdir()} == {".png", ".svg"}
+    text = tmp_path / "out.md"
+    done = CliRunner().invoke(app, [str(tmp_path / "study"), "--out", str(text), "--title", "Mine"])
+    assert done.exit_code == 0, done.output
+    assert text.read_text().startswith("# Mine\n")
+    done = CliRunner().invoke(app, [str(tmp_path / "study"), "--format", "paper", "--out", str(tmp_path / "paper")])
+    assert done.exit_code == 0, done.output
+    assert "written: 4 files" in done.output
