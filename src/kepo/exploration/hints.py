@@ -46,14 +46,7 @@ def parse_hint(raw: str) -> str:
 
 
 def read_hint(raw: str, group: Group, level: int, leak_policy: str = "allow") -> Hint:
-    """The hint in a teacher's answer: parsed, audited against the group's answer and options, under a leak policy.
-
-    Args:
-        raw: The answer as it came.
-        group: The question.
-        level: Level of the hint.
-        leak_policy: See `ExplorationSettings.hint_leak_policy`.
-    """
+    """The hint in a teacher's answer, parsed and audited; `leak_policy` as `ExplorationSettings.hint_leak_policy`."""
     return audited_hint(parse_hint(raw), group, level, leak_policy, raw=raw)
 
 
@@ -78,25 +71,22 @@ def request_for(group: Group, level: int) -> Conversation | None:
 
 
 def ask_writer(writer: HintWriter, requests: Sequence[Conversation]) -> list[str]:
-    """One answer per request.
-
-    Raises:
-        KepoError: The writer returned a list of the wrong length.
-    """
+    """One answer per request; see `check_length`."""
     answers = writer.write_hints(requests)
     check_length("hint writer", answers, requests)
     return answers
 
 
-def check_length(who: str, results: Sequence[object], asked: Sequence[object]) -> None:
-    """Refuse results that cannot be told apart.
+def check_length(who: str, results: Sequence[object], requests: Sequence[object]) -> None:
+    """Refuse results that cannot be assigned to what was asked.
 
     Raises:
-        KepoError: There is not one result for each thing asked.
+        KepoError: There is not one result for each request.
     """
-    if len(results) != len(asked):
+    if len(results) != len(requests):
         raise KepoError(
-            f"the {who} returned {len(results)} results for {len(asked)} requests; it must return one each, in order."
+            f"the {who} returned {len(results)} results for {len(requests)} requests; it must return one each, in "
+            "order."
         )
 
 

@@ -103,19 +103,11 @@ class ExplorationSettings:
             return 0
         return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
-    @property
-    def hint_calls(self) -> int:
-        """How often one exploration asks for hints, the same on every process."""
-        return self.hint_calls_per_level * len(self.levels)
-
     def check_group_size(self, num_generations: int) -> None:
-        """Refuse to replace more rollouts than a group has.
-
-        Args:
-            num_generations: G, rollouts per group.
+        """Refuse to replace more rollouts than the `num_generations` of a group.
 
         Raises:
-            ConfigError: `num_injected` is greater than G.
+            ConfigError: `num_injected` is greater.
         """
         if self.exploration != "none" and self.num_injected > num_generations:
             raise ConfigError(
