@@ -124,11 +124,7 @@ class LocalTeacher:
         return self._whole_head if self._whole_head is not None else output_head(self.model)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuse a conversation when there is no chat template to render it with.
-
-        Raises:
-            TeacherError: says what to use instead.
-        """
+        """Refuse a conversation when there is no chat template to render it with."""
         if not isinstance(prompt, str):
             check_chat_template(self.processor)
 
@@ -137,10 +133,6 @@ class LocalTeacher:
 
         Embeddings of different sizes are fine as long as they differ by padding: the divergence uses the common first
         entries.
-
-        Args:
-            tokenizer: The student's tokenizer, or its processor.
-            vocab_size: Rows of the student's output head, the padding included.
 
         Raises:
             TeacherError: a student's token has another id in the teacher's tokenizer, or none.
@@ -152,14 +144,11 @@ class LocalTeacher:
         moved = [token for token, index in used.items() if token in teacher and teacher[token] != index]
         if not unknown and not moved:
             return
-        examples = []
-        if moved:
-            token = moved[0]
-            examples.append(
-                f"{len(moved)} have another id ({token!r} is {used[token]} there and {teacher[token]} here)"
-            )
-        if unknown:
-            examples.append(f"{len(unknown)} are unknown here (for example {unknown[0]!r})")
+        examples = [
+            f"{len(moved)} have another id ({token!r} is {used[token]} there and {teacher[token]} here)"
+            for token in moved[:1]
+        ]
+        examples += [f"{len(unknown)} are unknown here (for example {token!r})" for token in unknown[:1]]
         raise TeacherError(
             f"The teacher cannot score this student's tokens: of the student's {len(used)} tokens, "
             f"{' and '.join(examples)}. Use a teacher of the student's tokenizer family, or distillation_weight: 0 "
