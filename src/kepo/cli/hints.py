@@ -174,11 +174,11 @@ def show(
     if len(opened) and not hints:
         raise DataError(f"{bank}: none of its {len(opened)} hints is like that; leave out some of the conditions.")
     console.print(summary_table(hints, f"{bank}, hints of {', '.join(opened.teachers) or 'nobody'}"))
-    wanted = [hint for hint in hints if hint.leaks or not leaks]
-    shown = wanted[: limit or None]
+    selected = [hint for hint in hints if hint.leaks or not leaks]
+    shown = selected[: limit or None]
     show_hints(console, shown)
-    if len(shown) < len(wanted):
-        _say(console, f"{len(wanted) - len(shown)} more; --limit 0 shows all.")
+    if len(shown) < len(selected):
+        _say(console, f"{len(selected) - len(shown)} more; --limit 0 shows all.")
 
 
 def _say(console: Console, sentence: str, style: str = "") -> None:

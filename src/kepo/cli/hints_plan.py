@@ -23,22 +23,13 @@ DEFAULT_BANK = "hints.jsonl"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """What is to be done."""
 
-    Attributes:
-        questions: Whose hints are wanted, images checked.
-        data: How they are shown.
-        out: The bank.
-        teacher: Name under which the teacher's hints are kept.
-        load_teacher: Loads it; called only when hints are missing.
-        settings: How many hints.
-    """
-
-    questions: Sequence[Question]
-    data: DataArguments
-    out: Path
-    teacher: str
-    load_teacher: Callable[[], HintWriter]
+    questions: Sequence[Question]  # images checked
+    data: DataArguments  # how the questions are shown
+    out: Path  # the bank
+    teacher: str  # name under which the teacher's hints are kept
+    load_teacher: Callable[[], HintWriter]  # called only when hints are missing
     settings: FillSettings
 
     def group(self, place: int) -> Group:
@@ -64,17 +55,9 @@ def make_plan(
     out: Path | None,
     trust_remote_code: bool,
 ) -> Plan:
-    """The options, with the recipe's values and the defaults for what was left out (None, or an empty list).
+    """The options of `kepo hints`, with the recipes' values and the defaults for what was left out (None, or []).
 
-    Args:
-        dataset: File or folder of the questions.
-        recipes: Whose training the hints are for; later ones over earlier ones.
-        data: Fields of `DataArguments`.
-        teacher: Fields of `TeacherArguments`.
-        hints: Fields of `FillSettings`.
-        limit: Questions, drawn with the seed.
-        out: The bank.
-        trust_remote_code: Run code that comes with the model.
+    `data`, `teacher` and `hints` are fields of `DataArguments`, `TeacherArguments` and `FillSettings`.
 
     Raises:
         ConfigError: Options that cannot work together, or a value out of range.
@@ -87,25 +70,27 @@ def make_plan(
 
     training = None
     if recipes:
-        asked, writer, training = _of_recipe(recipes, dataset)
+        source, writer, training = _of_recipe(recipes, dataset)
     elif dataset is not None:
-        asked, writer = DataArguments(data_path=dataset), TeacherArguments()
+        source, writer = DataArguments(data_path=dataset), TeacherArguments()
     else:
         raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
-    asked, writer = replace(asked, **_given(data)), replace(writer, **_given(teacher))
-    fields = {"batch_size": _batch(writer), **_given(hints)}
+    source, writer = replace(source, **_given(data)), replace(writer, **_given(teacher))
+    # Requests per call of a served teacher: enough to keep servers busy, few enough that little is lost by a stop.
+    batch = 4 * writer.teacher_concurrency * len(writer.teacher_url) or writer.teacher_batch_size
+    fields = {"batch_size": batch, **_given(hints)}
     if training is not None:
         fields = {"hint_leak_policy": training.hint_leak_policy, "hint_retries": training.hint_retries, **fields}
         trust_remote_code = trust_remote_code or training.trust_remote_code
     settings = FillSettings(**fields)
     _check(writer, settings)
     # Of a recipe those of training, copies with shuffled options included.
-    questions = draw(load_questions(asked) if training is None else load_splits(asked)[0], limit, settings.seed)
+    questions = draw(load_questions(source) if training is None else load_splits(source)[0], limit, settings.seed)
     check_images(questions)
     template = None if training is None else training.chat_template_kwargs
     return Plan(
         questions,
-        asked,
+        source,
         out or Path((training and training.hint_bank) or DEFAULT_BANK),
         str(writer.teacher_model_name_or_path),
         partial(_load_teacher, writer, template, trust_remote_code),
@@ -125,12 +110,6 @@ def _of_recipe(recipes: Sequence[str], dataset: str | None) -> tuple[DataArgumen
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, [])}
-
-
-def _batch(teacher: TeacherArguments) -> int:
-    """Requests per call of the teacher; enough to keep servers busy, few enough that little is lost by a stop."""
-    served = 4 * teacher.teacher_concurrency * len(teacher.teacher_url)
-    return served or teacher.teacher_batch_size
 
 
 def _check(teacher: TeacherArguments, settings: FillSettings) -> None:

@@ -33,12 +33,11 @@ def banked_hints(
     What the bank has counts as tried: the teacher is not asked again where all of it leaks. Its new answers are added
     to the bank, empty ones aside, so that a teacher that was away is asked another time.
 
-    The writer is called `settings.hint_calls_per_level` times, whatever the bank holds, and never when it is None.
-
     Args:
         bank: Read, and added to.
-        writer: Writes what is missing; None: it stays missing.
-        settings: Level and leak policy.
+        writer: Writes what is missing, in `settings.hint_calls_per_level` calls whatever the bank holds; None: it stays
+            missing.
+        settings: How often the writer is called, and the leak policy.
         read_from: Whose hints are read, before the writer's own: a teacher's name, or `ANY_TEACHER`. None: only the
             writer's, or anyone's where there is no writer.
         through: Makes the calls that read and write the bank's file, so that the processes of a training can fail
@@ -47,8 +46,7 @@ def banked_hints(
     teachers = _teachers(writer, read_from)
     ask = None if writer is None else teacher_hints(writer, settings)
 
-    def find(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
-        level = settings.hint_level if level is None else level
+    def find(groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
         hashes = [_content_hash(group, level) for group in groups]
         through(bank.refresh)
         banked = [
@@ -68,7 +66,7 @@ def banked_hints(
 
 
 def _teachers(writer: HintWriter | None, read_from: str | None) -> list[str | None]:
-    """Whose hints are looked for, in this order; None stands for anyone's."""
+    """Whose hints are read, in this order; None stands for anyone's."""
     if read_from == ANY_TEACHER or (writer is None and read_from is None):
         return [None]
     return [name for name in (read_from, None if writer is None else writer.name) if name is not None]

@@ -16,9 +16,9 @@ level begins, only for groups that still miss samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import TypeAlias
 
 from kepo.errors import ConfigError
 from kepo.exploration.hints import HintSource, check_length, teacher_hints
@@ -28,21 +28,11 @@ from kepo.prompts import hinted_prompt
 from kepo.teachers.base import HintWriter
 from kepo.types import Group, Hint, Prompt, Rescue, Sample
 
+Sampler: TypeAlias = Callable[[Sequence[Prompt]], list[Sample]]
+"""One completion of the current policy per prompt. Collective: called equally often by every process, also with []."""
 
-class Sampler(Protocol):
-    """Samples from the current policy. Collective: called equally often by every process, also with an empty list."""
-
-    def __call__(self, prompts: Sequence[Prompt], /) -> list[Sample]:
-        """One completion per prompt, in order."""
-        ...
-
-
-class Verifier(Protocol):
-    """Says which samples answer correctly. Local to a process, called only when there are samples."""
-
-    def __call__(self, groups: Sequence[Group], samples: Sequence[Sample], /) -> list[bool]:
-        """One flag per sample; `groups` is parallel to `samples`, a group repeated for each of its samples."""
-        ...
+Verifier: TypeAlias = Callable[[Sequence[Group], Sequence[Sample]], list[bool]]
+"""Whether each sample is correct; groups are parallel to samples. Local to a process, called only with samples."""
 
 
 def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:

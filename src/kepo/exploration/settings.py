@@ -17,20 +17,7 @@ LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
 class ExplorationSettings:
     """How groups are explored.
 
-    Attributes:
-        exploration: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
-        exploration_trigger: "all_failed" (no rollout correct, whatever its format earned), "mean_below" (mean reward
-            below `exploration_trigger_mean`) or "always" (any failed rollout).
-        exploration_trigger_mean: Bound of "mean_below", in units of reward.
-        num_injected: K >= 1, rollouts of a group replaced at most (paper: 2 of 8).
-        exploration_attempts: Attempts per group, >= 1 (paper: at most 5).
-        exploration_samples_per_attempt: Completions sampled per group and attempt, >= 1; None: as many as are still
-            missing.
-        hint_level: Index into `kepo.prompts.HINT_LEVELS` of the first hints.
-        hint_max_level: Level that attempts climb to, evenly and as whole levels; None: they stay at `hint_level`.
-        hint_leak_policy: What happens to a hint that gives the answer away: "allow" keeps it, "strip" takes out the
-            sentences that leak, "ask_again" asks the teacher for another one, "reject" drops it.
-        hint_retries: How often "ask_again" asks again, >= 0; a hint that still leaks after that is dropped.
+    The fields are those of `KEPOConfig` with the same names and defaults; docs/fields.md explains them.
 
     Raises:
         ConfigError: A value that cannot work.

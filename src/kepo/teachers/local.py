@@ -87,10 +87,9 @@ class LocalTeacher:
                 options["quantization_config"] = quantization_config
             if device is not None:
                 options.setdefault("device_map", {"": device})
-            loaded = _load_model(str(model), options, trust_remote_code)
+            self.name, loaded = str(model), _load_model(str(model), options, trust_remote_code)
         else:
-            loaded = model if device is None else model.to(device)
-        self.name = str(model) if isinstance(model, str | Path) else str(loaded.config._name_or_path)
+            self.name, loaded = str(model.config._name_or_path), model if device is None else model.to(device)
         self.model: Any = loaded.eval().requires_grad_(False)
         self.processor = load_processor(loaded.config._name_or_path, processor, trust_remote_code)
         self._pad_id: int = tokenizer_of(self.processor).pad_token_id
@@ -161,14 +160,10 @@ class LocalTeacher:
         shard: Callable[[Any], Any] | None,
         max_over_processes: MaxOverProcesses,
     ) -> None:
-        """Move the teacher to `device`, or shard it; one that was given a device of its own stays as it is.
+        """Move the teacher to `device`, or shard it (FSDP, DeepSpeed); one with a device of its own stays as it is.
 
-        A sharded teacher keeps a whole copy of its output head on every process, and still scores and writes hints.
-
-        Args:
-            device: The device of this process.
-            shard: Wraps a model so that its weights are spread over the processes (FSDP, DeepSpeed); None: not.
-            max_over_processes: Only called by a sharded teacher, in `score` and `write_hints`.
+        A sharded teacher keeps a whole copy of its output head on every process, and still scores and writes hints; it
+        alone calls `max_over_processes`, in `score` and `write_hints`.
         """
         if self._stays or self._max_over_processes is not None:
             return
@@ -273,8 +268,7 @@ class LocalTeacher:
     def _check_ids(self, requests: Sequence[ScoreRequest]) -> None:
         rows = self.head.weight.shape[0]
         for index, request in enumerate(requests):
-            largest = max(request.completion_ids)
-            if largest >= rows:
+            if (largest := max(request.completion_ids)) >= rows:
                 raise TeacherError(
                     f"Row {index} holds token id {largest}, but the teacher's vocabulary has {rows} entries. Use a "
                     "teacher of the student's tokenizer family."
@@ -311,17 +305,13 @@ def _root_parameters(model: Any) -> AbstractContextManager[Any]:
 
 
 def _load_model(name: str, options: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
-        raise _not_loaded(name, "there is no config.json in it")
     try:
+        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+            raise FileNotFoundError("there is no config.json in it")
         return load_model(name, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, str(error)) from error
-
-
-def _not_loaded(name: str, reason: str) -> TeacherError:
-    return TeacherError(
-        f"The teacher could not be loaded from {name}: {reason} Expected is a folder with config.json, weights in "
-        "safetensors format and a processor or tokenizer, or the name of such a model on the hub that this machine can "
-        "reach (or has in its cache). Check the path, or download the model first."
-    )
+        raise TeacherError(
+            f"The teacher could not be loaded from {name}: {error} Expected is a folder with config.json, weights in "
+            "safetensors format and a processor or tokenizer, or the name of such a model on the hub that this machine "
+            "can reach (or has in its cache). Check the path, or download the model first."
+        ) from error

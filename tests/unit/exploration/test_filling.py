@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from kepo.cli.hints_tables import summarize
 from kepo.errors import ConfigError, KepoError
 from kepo.exploration.bank import HintBank
-from kepo.exploration.bank_summary import summarize
 from kepo.exploration.filling import FillSettings, fill, hint_quotas
 from kepo.prompts import HINT_LEVELS, prompt_text
 from kepo.teachers.scripted import ScriptedTeacher

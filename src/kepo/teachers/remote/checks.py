@@ -28,10 +28,6 @@ class _Text(msgspec.Struct):
     prompt: str
 
 
-_models = msgspec.json.Decoder(_Models)
-_text = msgspec.json.Decoder(_Text)
-
-
 @dataclass(frozen=True, slots=True)
 class Passage:
     """Some of the student's tokens, and how the student's tokenizer decodes them."""
@@ -63,7 +59,7 @@ def detokenize_body(model: str, passage: Passage) -> dict[str, Any]:
 
 def read_models(content: bytes, model: str, url: str) -> None:
     """Refuse, with a `TeacherError`, a server whose list of models lacks `model`."""
-    found = decoded(_models, content, "its list of models").data
+    found = decoded(_Models, content, "its list of models").data
     if any(one.id == model for one in found):
         return
     served = ", ".join(repr(one.id) for one in found) or "none"
@@ -75,7 +71,7 @@ def read_models(content: bytes, model: str, url: str) -> None:
 
 def read_text(content: bytes, passage: Passage, url: str) -> None:
     """Refuse, with a `TeacherError`, a server that decodes a passage otherwise than the student."""
-    text = decoded(_text, content).prompt
+    text = decoded(_Text, content).prompt
     if text == passage.text:
         return
     first, last = passage.ids[0], passage.ids[-1]

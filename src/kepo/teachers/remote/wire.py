@@ -93,13 +93,6 @@ class _Completions(msgspec.Struct):
     choices: list[_Scored]
 
 
-_tokens = msgspec.json.Decoder(_Tokens)
-_render = msgspec.json.Decoder(_Render)
-_position = msgspec.json.Decoder(dict[int, _Candidate])
-_scored = msgspec.json.Decoder(_Scored)
-_completions = msgspec.json.Decoder(_Completions)
-
-
 def tokenize_body(model: str, prompt: Prompt, template: Mapping[str, Any]) -> dict[str, Any]:
     """A request to `/tokenize`: a plain text as it is, a conversation through the chat template."""
     if isinstance(prompt, str):
@@ -120,12 +113,12 @@ def _chat_body(model: str, prompt: Conversation, template: Mapping[str, Any], **
 
 def read_tokens(content: bytes) -> Rendered:
     """The prompt in an answer of `/tokenize`."""
-    return Rendered(tuple(decoded(_tokens, content).tokens))
+    return Rendered(tuple(decoded(_Tokens, content).tokens))
 
 
 def read_render(content: bytes) -> Rendered:
     """The prompt in an answer of `/v1/chat/completions/render`."""
-    answer = decoded(_render, content)
+    answer = decoded(_Render, content)
     spans = answer.features.mm_placeholders.get("image", []) if answer.features else []
     return Rendered(tuple(answer.token_ids), tuple(sorted(spans, key=lambda span: span.offset)))
 
@@ -180,12 +173,12 @@ def read_generate(content: bytes, shown: Sequence[int], completion: Sequence[int
     Raises:
         Fault: the answer is in another form or incomplete ("malformed"), or not about these tokens ("misaligned").
     """
-    return _scores(decoded(_scored, content), shown, completion, top_k)
+    return _scores(decoded(_Scored, content), shown, completion, top_k)
 
 
 def read_completions(content: bytes, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
     """As `read_generate`, from an answer of `/v1/completions`."""
-    choices = decoded(_completions, content).choices
+    choices = decoded(_Completions, content).choices
     if len(choices) != 1:
         raise Fault(FaultKind.MALFORMED, f"it returned {len(choices)} choices where one was asked for")
     return _scores(choices[0], shown, completion, top_k)
@@ -203,7 +196,7 @@ def _scores(answer: _Scored, shown: Sequence[int], completion: Sequence[int], to
     if len(positions) != len(expected):
         problem = f"its answer has log-probabilities for {len(positions)} tokens, but {len(expected)} were sent"
         raise Fault(FaultKind.MISALIGNED, problem)
-    rows = [decoded(_position, raw) for raw in positions[len(shown) :]]
+    rows = [decoded(dict[int, _Candidate], raw) for raw in positions[len(shown) :]]
     ids, logps, own = [], [], []
     for place, (row, token) in enumerate(zip(rows, completion, strict=True)):
         if token not in row:
