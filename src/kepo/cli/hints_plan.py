@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,17 +47,15 @@ class Plan:
 def make_plan(
     dataset: str | None,
     recipes: Sequence[str],
+    options: Mapping[str, Any],
     *,
-    data: Mapping[str, Any],
-    teacher: Mapping[str, Any],
-    hints: Mapping[str, Any],
     limit: int | None,
     out: Path | None,
     trust_remote_code: bool,
 ) -> Plan:
-    """The options of `kepo hints`, with the recipes' values and the defaults for what was left out (None, or []).
+    """The options of `kepo hints`, with the recipes' values and the defaults for what was left out (None, or empty).
 
-    `data`, `teacher` and `hints` are fields of `DataArguments`, `TeacherArguments` and `FillSettings`.
+    `options` are named as the fields of `DataArguments`, `TeacherArguments` and `FillSettings` that they set.
 
     Raises:
         ConfigError: Options that cannot work together, or a value out of range.
@@ -75,14 +73,14 @@ def make_plan(
         source, writer = DataArguments(data_path=dataset), TeacherArguments()
     else:
         raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
-    source, writer = replace(source, **_given(data)), replace(writer, **_given(teacher))
+    source, writer = replace(source, **_given(options, source)), replace(writer, **_given(options, writer))
     # Requests per call of a served teacher: enough to keep servers busy, few enough that little is lost by a stop.
     batch = 4 * writer.teacher_concurrency * len(writer.teacher_url) or writer.teacher_batch_size
-    fields = {"batch_size": batch, **_given(hints)}
+    settings = FillSettings(batch_size=batch)
     if training is not None:
-        fields = {"hint_leak_policy": training.hint_leak_policy, "hint_retries": training.hint_retries, **fields}
+        settings = replace(settings, hint_leak_policy=training.hint_leak_policy, hint_retries=training.hint_retries)
         trust_remote_code = trust_remote_code or training.trust_remote_code
-    settings = FillSettings(**fields)
+    settings = replace(settings, **_given(options, settings))
     _check(writer, settings)
     # Of a recipe those of training, copies with shuffled options included.
     questions = draw(load_questions(source) if training is None else load_splits(source)[0], limit, settings.seed)
@@ -108,8 +106,10 @@ def _of_recipe(recipes: Sequence[str], dataset: str | None) -> tuple[DataArgumen
     return loaded.data, loaded.teacher, loaded.training
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in (None, [])}
+def _given(options: Mapping[str, Any], target: DataArguments | TeacherArguments | FillSettings) -> dict[str, Any]:
+    """The options that set a field of `target`, those left out aside."""
+    names = {field.name for field in fields(target)}
+    return {name: value for name, value in options.items() if name in names and value not in (None, (), [])}
 
 
 def _check(teacher: TeacherArguments, settings: FillSettings) -> None:

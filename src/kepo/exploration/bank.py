@@ -28,12 +28,9 @@ class HintBank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._by_hash: dict[str, list[BankedHint]] = {}
-        self._by_question: dict[str, list[BankedHint]] = {}
-        self._lines = 0
-        self._read = 0  # bytes
         self._file: int | None = None  # inode: `tidy` of another process puts another file in place
         self._warned = False
+        self._forget()
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = False) -> HintBank:
@@ -69,7 +66,7 @@ class HintBank:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Who wrote them, sorted."""
-        return tuple(sorted({hint.teacher for hints in self._by_hash.values() for hint in hints}))
+        return tuple(sorted({hint.teacher for hint in self.hints}))
 
     def find(self, content_hash: str, teacher: str | None = None) -> tuple[BankedHint, ...]:
         """The hints of one request (of `teacher`; None: of any), those that leak included, sorted."""
@@ -141,8 +138,15 @@ class HintBank:
         *lines, last = content.split(b"\n")
         for line in lines:
             self._lines += 1
-            if line.strip():
-                self._remember(self._parsed(line))
+            try:
+                hint = parse_line(line) if line.strip() else None
+            except ValueError as error:
+                raise DataError(
+                    f"{self.path}, line {self._lines}: this is no line of a hint bank: {error}. Remove the line, and "
+                    "`kepo hints` writes the hint again."
+                ) from error
+            if hint is not None:
+                self._remember(hint)
         self._read += len(content) - len(last)
         if not last:
             return
@@ -154,15 +158,6 @@ class HintBank:
             self._warned = True
         else:
             self._read += len(last)
-
-    def _parsed(self, line: bytes) -> BankedHint:
-        try:
-            return parse_line(line)
-        except ValueError as error:
-            raise DataError(
-                f"{self.path}, line {self._lines}: this is no line of a hint bank: {error}. Remove the line, and "
-                "`kepo hints` writes the hint again."
-            ) from error
 
     def _make_whole(self) -> None:
         """Take up what others wrote, and see to it that the file ends with a whole line."""
@@ -176,8 +171,9 @@ class HintBank:
                 self._lines += 1
 
     def _forget(self) -> None:
-        self._by_hash, self._by_question = {}, {}
-        self._read = self._lines = 0
+        self._by_hash: dict[str, list[BankedHint]] = {}
+        self._by_question: dict[str, list[BankedHint]] = {}
+        self._read = self._lines = 0  # bytes, lines
 
     def _remember(self, hint: BankedHint) -> BankedHint:
         hints = self._by_hash.setdefault(hint.content_hash, [])

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import TypeAlias
 
 from kepo.errors import ConfigError
@@ -115,8 +114,9 @@ class Explorer:
             )
             for group in groups
         ]
-        for attempt, (before, level) in enumerate(pairwise((None, *self.settings.attempt_levels)), start=1):
-            if self._hint_source is not None and level != before:
+        attempt_levels = self.settings.attempt_levels
+        for attempt, level in enumerate(attempt_levels, start=1):
+            if self._hint_source is not None and attempt - 1 == attempt_levels.index(level):
                 places = [place for place, p in enumerate(progress) if p.pending]
                 answers = self._hint_source([groups[place] for place in places], level)
                 for place, answer in zip(places, answers, strict=True):

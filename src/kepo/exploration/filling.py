@@ -22,27 +22,18 @@ from kepo.types import Conversation, Group
 
 @dataclass(frozen=True, slots=True)
 class FillSettings:
-    """How many hints a bank is to hold.
+    """How many hints a bank is to hold; a value that cannot work is a `ConfigError`.
 
-    Attributes:
-        levels: N, levels 0..N-1 of `kepo.prompts.HINT_LEVELS`.
-        per_question: M >= 1, hints per question and level.
-        hint_leak_policy: "ask_again" asks for another hint in place of one that leaks; with every other policy a hint
-            that leaks counts among the M, and it is the reader's policy that decides about it.
-        hint_retries: How often "ask_again" asks again, >= 0.
-        batch_size: Requests after which the answers are written to the file, >= 1.
-        seed: Of sampling.
-
-    Raises:
-        ConfigError: A value that cannot work.
+    The leak policy "ask_again" asks for another hint in place of one that leaks; with every other policy a hint that
+    leaks counts among the M, and it is the reader's policy that decides about it.
     """
 
-    levels: int = len(HINT_LEVELS)
-    per_question: int = 1
+    levels: int = len(HINT_LEVELS)  # N: levels 0..N-1 of `HINT_LEVELS`
+    per_question: int = 1  # M >= 1, hints per question and level
     hint_leak_policy: str = "reject"
-    hint_retries: int = 2
-    batch_size: int = 8
-    seed: int = 0
+    hint_retries: int = 2  # how often "ask_again" asks again, >= 0
+    batch_size: int = 8  # requests after which the answers are written to the file, >= 1
+    seed: int = 0  # of sampling
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= len(HINT_LEVELS):
@@ -53,7 +44,7 @@ class FillSettings:
 
     @property
     def rounds(self) -> int:
-        """How often a question is asked about at most, for each of its M hints."""
+        """Requests for each of the M hints of a question, at most."""
         return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
     def lacking(self, tried: Sequence[BankedHint]) -> int:

@@ -33,29 +33,19 @@ class DenseScores:
     """A teacher's full next-token distribution at the T completion positions, as hidden states.
 
     The vocabulary-sized product with the teacher's `head` is only ever made in chunks, inside the divergence.
-
-    Attributes:
-        hidden: (T, H) the states that predict completion tokens 0..T-1.
-        token_logps: (T,) log-probability the teacher gives to the student's own tokens, in nats.
     """
 
-    hidden: torch.Tensor
-    token_logps: torch.Tensor
+    hidden: torch.Tensor  # (T, H) the states that predict completion tokens 0..T-1
+    token_logps: torch.Tensor  # (T,) log-probability of the student's own tokens, in nats
 
 
 @dataclass(frozen=True, slots=True)
 class SparseScores:
-    """A teacher's K most likely next tokens at the T completion positions.
+    """A teacher's K most likely next tokens at the T completion positions."""
 
-    Attributes:
-        ids: (T, K) token ids; a row may repeat no id.
-        logps: (T, K) their log-probabilities, in nats; -inf marks an unused place.
-        token_logps: (T,) log-probability of the student's own tokens, in nats.
-    """
-
-    ids: torch.Tensor
-    logps: torch.Tensor
-    token_logps: torch.Tensor
+    ids: torch.Tensor  # (T, K) token ids; a row may repeat no id
+    logps: torch.Tensor  # (T, K) their log-probabilities, in nats; -inf marks an unused place
+    token_logps: torch.Tensor  # (T,) log-probability of the student's own tokens, in nats
 
 
 Scores: TypeAlias = DenseScores | SparseScores
