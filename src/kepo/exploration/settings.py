@@ -43,10 +43,8 @@ class ExplorationSettings:
         check_choice("exploration", self.exploration, EXPLORATION_MODES)
         check_choice("exploration_trigger", self.exploration_trigger, TRIGGERS)
         check_choice("hint_leak_policy", self.hint_leak_policy, LEAK_POLICIES)
-        for name in ("num_injected", "exploration_attempts"):
-            check_whole(name, getattr(self, name), at_least=1)
-        for name in ("hint_retries", "hint_level"):
-            check_whole(name, getattr(self, name), at_least=0)
+        for name, least in (("num_injected", 1), ("exploration_attempts", 1), ("hint_retries", 0), ("hint_level", 0)):
+            check_whole(name, getattr(self, name), at_least=least)
         for name, least in (("exploration_samples_per_attempt", 1), ("hint_max_level", 0)):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), at_least=least)

@@ -1,4 +1,4 @@
-"""One server: a request, and what came of it.
+"""One server: its key, a request, and what came of it.
 
 A request either gives the answer's bytes, or a `Fault` (which may be gone at the next attempt), or a `RefusedError` (it
 will be refused again). The key goes into the request's header and nowhere else.
@@ -7,7 +7,9 @@ will be refused again). The key goes into the request's header and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -122,6 +124,28 @@ class Endpoint:
         if self._api_key:
             text = text.replace(self._api_key, "<hidden>")
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def read_api_key(variable: str | None = None, file: str | Path | None = None) -> str | None:
+    """The key in the environment variable called `variable`, or in `file`; None when neither is named.
+
+    Raises:
+        ConfigError: both are named, or the one named is missing or empty.
+    """
+    if variable and file:
+        raise ConfigError("the key is asked from an environment variable and from a file; name one of them")
+    if variable:
+        key = os.environ.get(variable, "").strip()
+        where = f"the environment variable {variable}"
+    elif file:
+        path = Path(file)
+        key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        where = f"the file {file}"
+    else:
+        return None
+    if not key or not key.isascii() or any(character.isspace() for character in key):
+        raise ConfigError(f"{where} holds no key: it is missing, empty, or more than one word of ASCII")
+    return key
 
 
 def decoded(form: type[T], content: msgspec.Raw | bytes, what: str = "its answer") -> T:

@@ -178,14 +178,19 @@ class LocalTeacher:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         """The hidden states behind the student's tokens, and their log-probabilities, one result per request.
 
-        Rows of similar length share a micro-batch; the results come in the order of the requests and do not depend on
-        what a row was batched with. A sharded teacher must be called by all processes together, with an empty list
-        where there is no row.
+        Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be called
+        by all processes together, with an empty list where there is no row.
 
         Raises:
             TeacherError: a token id that this teacher does not have.
         """
-        self._check_ids(requests)
+        vocabulary = self.head.weight.shape[0]
+        for index, request in enumerate(requests):
+            if (largest := max(request.completion_ids)) >= vocabulary:
+                raise TeacherError(
+                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {vocabulary} entries. Use a "
+                    "teacher of the student's tokenizer family."
+                )
         results: dict[int, Scores] = {}
         prompts = [request.prompt for request in requests]
         lengths = [len(request.completion_ids) for request in requests]
@@ -264,15 +269,6 @@ class LocalTeacher:
             check_head(self.head, caught[-1][:, -1], output.logits[:, -1])
             self._head_checked = True
         return caught[-1]
-
-    def _check_ids(self, requests: Sequence[ScoreRequest]) -> None:
-        rows = self.head.weight.shape[0]
-        for index, request in enumerate(requests):
-            if (largest := max(request.completion_ids)) >= rows:
-                raise TeacherError(
-                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {rows} entries. Use a "
-                    "teacher of the student's tokenizer family."
-                )
 
     def _generate(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Prompt and new token ids (B, P + new)."""

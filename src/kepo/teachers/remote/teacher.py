@@ -63,7 +63,7 @@ class RemoteTeacher:
         model: The name under which they serve it.
         top_k: K, the tokens whose probability is asked at each position, >= 1; the rest of the vocabulary is one tail.
             vLLM must be started with `--max-logprobs` of at least K.
-        api_key: Sent as bearer token; see `kepo.servers.keys.read_api_key`.
+        api_key: Sent as bearer token; see `kepo.servers.endpoint.read_api_key`.
         concurrency: Most requests at once to each server, >= 1.
         timeout: Longest wait for one answer, in seconds.
         attempts: How often a request is sent before it counts as failed, >= 1.
@@ -161,16 +161,15 @@ class RemoteTeacher:
             ask = partial(self._pool.ask, replica=replica)
             await ask("models", None, partial(read_models, model=self.name, url=url))
             for passage in known:
-                body = detokenize_body(self.name, passage)
-                await ask("/detokenize", partial(dict, body), partial(read_text, passage=passage, url=url))
+                body = partial(detokenize_body, self.name, passage)
+                await ask("/detokenize", body, partial(read_text, passage=passage, url=url))
 
     async def _recheck(self, endpoint: Endpoint) -> None:
         """A server that was away may be back with another model."""
         read_models(await endpoint.request("models"), self.name, endpoint.base_url)
-        passage = self._known_by
-        if passage is not None:
-            answer = await endpoint.request("/detokenize", detokenize_body(self.name, passage))
-            read_text(answer, passage, endpoint.base_url)
+        if self._known_by is not None:
+            answer = await endpoint.request("/detokenize", detokenize_body(self.name, self._known_by))
+            read_text(answer, self._known_by, endpoint.base_url)
 
     async def _check_prompt(self, prompt: Prompt) -> None:
         if not isinstance(prompt, str):
