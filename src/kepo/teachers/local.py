@@ -188,8 +188,8 @@ class LocalTeacher:
         for index, request in enumerate(requests):
             if (largest := max(request.completion_ids)) >= vocabulary:
                 raise TeacherError(
-                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {vocabulary} entries. Use a "
-                    "teacher of the student's tokenizer family."
+                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {vocabulary} entries. Use "
+                    "a teacher of the student's tokenizer family."
                 )
         results: dict[int, Scores] = {}
         prompts = [request.prompt for request in requests]
