@@ -106,7 +106,7 @@ class Explorer:
             KepoError: The hint writer, the sampler or the verifier returned a list of the wrong length.
         """
         hints: list[list[Hint]] = [[] for _ in groups]
-        asked = [0] * len(groups)  # levels, per group
+        levels_asked = [0] * len(groups)
         progress = [
             Progress(
                 target=min(self.settings.num_injected, sum(not flag for flag in group.correct)),
@@ -121,10 +121,10 @@ class Explorer:
                 answers = self._hint_source([groups[place] for place in places], level)
                 for place, answer in zip(places, answers, strict=True):
                     hints[place] += answer
-                    asked[place] += 1
+                    levels_asked[place] += 1
             progress = [self._prepared(p, g, h, attempt) for p, g, h in zip(progress, groups, hints, strict=True)]
             progress = self._attempt(attempt, groups, progress, sample, verify)
-        facts = zip(progress, groups, hints, asked, strict=True)
+        facts = zip(progress, groups, hints, levels_asked, strict=True)
         return [p.rescue(group, tuple(tried), levels) for p, group, tried, levels in facts]
 
     def _prepared(self, progress: Progress, group: Group, hints: Sequence[Hint], attempt: int) -> Progress:

@@ -146,5 +146,5 @@ def _batches(quotas: Sequence[HintQuota], size: int) -> Iterator[list[HintQuota]
 
 
 def _seed(seed: int, request_hash: str, done: int) -> int:
-    """0..2**63-1: another one for every request and for every hint of it, whatever else is asked."""
+    """0..2**63-1: another one for every request and for every hint of it, whatever the batch."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{request_hash}:{done}".encode()).digest()[:8], "big") >> 1

@@ -212,8 +212,8 @@ class Pool:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         grow = tenacity.wait_exponential_jitter(self._first_wait, _LONGEST_WAIT, jitter=self._first_wait)
-        asked = _fault_of(state).after
-        return grow(state) if asked is None else min(asked, _LONGEST_WAIT)
+        retry_after = _fault_of(state).after
+        return grow(state) if retry_after is None else min(retry_after, _LONGEST_WAIT)
 
     def _report_wait(self, state: tenacity.RetryCallState) -> None:
         """Tell a user who waits for ever what for: from the sixth attempt on, once a minute for all requests."""

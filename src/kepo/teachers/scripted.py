@@ -1,6 +1,6 @@
 """A teacher that follows a script: for tests, and for dry runs without a second model.
 
-It stands behind the real `Teacher` protocol and records what it was asked. torch is imported only where scores are
+It stands behind the real `Teacher` protocol and records its requests. torch is imported only where scores are
 made.
 
 T completion tokens, V vocabulary.
