@@ -37,10 +37,8 @@ class ScriptedTeacher:
         head: The output head of scores that are `DenseScores`.
 
     Attributes:
-        hint_conversations: Every request for a hint, in order.
-        hint_calls: How many requests each call of `write_hints` held.
-        score_requests: Every row that was scored, in order.
-        score_calls: How many rows each call of `score` held.
+        hint_conversations, score_requests: Every request, in order.
+        hint_calls, score_calls: How many requests each call of `write_hints` or `score` held.
     """
 
     def __init__(

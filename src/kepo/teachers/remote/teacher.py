@@ -212,10 +212,6 @@ class RemoteTeacher:
         """The answer; None when it failed and the run is to go on without this `what` ("scores", "hints").
 
         An answer about other tokens than those sent is always an error: it is a defect somewhere, not a failure.
-
-        Raises:
-            TeacherUnavailableError: it failed, and that is to stop the run.
-            TeacherError: the server refuses such requests, or answers them wrongly.
         """
         try:
             return await answer

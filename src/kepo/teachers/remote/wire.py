@@ -161,14 +161,8 @@ def completions_body(model: str, ids: Sequence[int], top_k: int) -> dict[str, An
 def read_generate(content: bytes, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
     """The scores in an answer of `/inference/v1/generate`.
 
-    Args:
-        content: The answer.
-        shown: (P) the prompt as the model sees it, images expanded.
-        completion: (T) the student's tokens.
-        top_k: K.
-
-    Returns:
-        `ids` and `logps` are (T, K + 1): the candidates and, where it is not among them, the student's own token.
+    `shown` (P) is the prompt as the model sees it, images expanded; `completion` (T) the student's tokens. `ids` and
+    `logps` are (T, K + 1): the candidates and, where it is not among them, the student's own token.
 
     Raises:
         Fault: the answer is in another form or incomplete ("malformed"), or not about these tokens ("misaligned").
