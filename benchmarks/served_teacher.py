@@ -30,7 +30,7 @@ from kepo.prompts import hint_request
 from kepo.servers.endpoint import Endpoint
 from kepo.servers.pool import Pool
 from kepo.teachers.base import ScoreRequest, Teacher
-from kepo.teachers.remote.scoring import completions_body, generate_body, read_generate
+from kepo.teachers.remote.wire import completions_body, generate_body, read_generate
 from tools.vllm_cpu import Server, build
 
 ROWS, TOKENS, HINT_TOKENS = 32, 64, 32

@@ -26,26 +26,17 @@ Prompt: TypeAlias = "str | Conversation"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question of a data set.
+    """One question of a data set."""
 
-    Attributes:
-        id: Unique within its data set.
-        text: The question itself, without its options.
-        answer: The ground truth. With options: the LETTER of the correct one ("A", "B", ...). Else: free text.
-        options: The texts of the options in order, without their letters; empty for an open question.
-        images: Paths of image files, or images already decoded (PIL).
-        modality: Imaging modality ("MRI", "CT", ...); None where it means nothing.
-        task: Question type ("Disease Diagnosis", ...) or task name; None where unknown.
-        metadata: Anything else a reward function needs; must survive JSON.
-    """
-
-    id: str
-    text: str
-    answer: str
+    id: str  # unique within its data set
+    text: str  # the question itself, without its options
+    answer: str  # ground truth. With options: the LETTER of the correct one ("A", "B", ...). Else: free text
+    # The texts of the options in order, without their letters; empty for an open question.
     options: tuple[str, ...] = ()
-    images: tuple[Any, ...] = ()
-    modality: str | None = None
-    task: str | None = None
+    images: tuple[Any, ...] = ()  # paths of image files, or images already decoded (PIL)
+    modality: str | None = None  # imaging modality ("MRI", "CT", ...); None where it means nothing
+    task: str | None = None  # question type ("Disease Diagnosis", ...) or task name; None where unknown
+    # Anything else a reward function needs; must survive JSON.
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,104 +54,64 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion sampled from the policy.
+    """One completion sampled from the policy."""
 
-    Attributes:
-        completion_ids: Token ids, the end-of-sequence token included when it was sampled (length T).
-        text: The decoded completion, without special tokens.
-        logps: Log-probabilities at sampling time, one per token, in nats; None when the engine gives none.
-    """
-
-    completion_ids: tuple[int, ...]
-    text: str
+    completion_ids: tuple[int, ...]  # token ids, the end-of-sequence token included when it was sampled (length T)
+    text: str  # the decoded completion, without special tokens
+    # Log-probabilities at sampling time, one per token, in nats; None when the engine gives none.
     logps: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A hint for one question.
+    """A hint for one question."""
 
-    Attributes:
-        text: What is shown to the student; empty when there is no usable hint.
-        level: 0 is the weakest (a concept); higher levels tell more.
-        leaks: What the audit found in `written`: any of "letter", "option".
-        written: The hint as the teacher wrote it, before the leak policy.
-        raw: The teacher's answer as it came, for the log.
-        banked: Whether it was read from a hint bank instead of being asked for.
-    """
-
-    text: str
-    level: int = 0
-    leaks: tuple[str, ...] = ()
-    written: str = ""
-    raw: str = ""
-    banked: bool = False
+    text: str  # what is shown to the student; empty when there is no usable hint
+    level: int = 0  # 0 is the weakest (a concept); higher levels tell more
+    leaks: tuple[str, ...] = ()  # what the audit found in `written`: any of "letter", "option"
+    written: str = ""  # the hint as the teacher wrote it, before the leak policy
+    raw: str = ""  # the teacher's answer as it came, for the log
+    banked: bool = False  # whether it was read from a hint bank instead of being asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The G rollouts of one prompt, as exploration sees them.
+    """The G rollouts of one prompt, as exploration sees them."""
 
-    Attributes:
-        key: Names the question (its id); used in logs, and for the reader of a hint bank.
-        prompt: The original prompt, images included.
-        answer: Ground truth: the option's letter, or free text. None if the data set has none.
-        options: Option texts in order; empty for an open question.
-        correct: One flag per rollout (length G): did it answer correctly? Format does not count.
-        rewards: The reward that says what is correct, one per rollout (length G); NaN where it does not apply.
-        row: The data set row, handed unchanged to the verifier.
-    """
-
-    key: str
-    prompt: Prompt
-    answer: str | None
-    options: tuple[str, ...]
-    correct: tuple[bool, ...]
+    key: str  # names the question (its id); used in logs, and for the reader of a hint bank
+    prompt: Prompt  # the original prompt, images included
+    answer: str | None  # ground truth: the option's letter, or free text. None if the data set has none
+    options: tuple[str, ...]  # option texts in order; empty for an open question
+    correct: tuple[bool, ...]  # one flag per rollout (length G): did it answer correctly? Format does not count
+    # The reward that says what is correct, one per rollout (length G); NaN where it does not apply.
     rewards: tuple[float, ...]
-    row: Mapping[str, Any] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)  # the data set row, handed unchanged to the verifier
 
 
 @dataclass(frozen=True, slots=True)
 class KeptSample:
-    """A sample that rejection kept, with where it came from.
+    """A sample that rejection kept, with where it came from."""
 
-    Attributes:
-        sample: The verified completion.
-        hint: The hint it was sampled under; None for the control that resamples without one.
-        attempt: 1 for the first attempt.
-        prompt: The prompt it was sampled under (with the hint).
-    """
-
-    sample: Sample
-    hint: Hint | None
-    attempt: int
-    prompt: Prompt
+    sample: Sample  # the verified completion
+    hint: Hint | None  # the hint it was sampled under; None for the control that resamples without one
+    attempt: int  # 1 for the first attempt
+    prompt: Prompt  # the prompt it was sampled under (with the hint)
 
 
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """What exploration did for one group.
-
-    Attributes:
-        key: The group's key.
-        kept: Verified samples, at most `num_injected`.
-        slots: For each kept sample the rollout (0..G-1) it replaces; distinct, all of failed rollouts.
-        attempts: How many attempts this group took part in.
-        sampled_tokens: Completion tokens sampled for it in all attempts.
-        hints: Every hint at hand, in order.
-        leaked_hints: How many of the teacher's answers leaked, those asked again included.
-        levels_asked: At how many levels hints were asked for, of a bank or of the teacher.
-        failure: Why nothing was kept ("no hint", "no correct sample", "no failed rollout"); None when something was.
-    """
+    """What exploration did for one group."""
 
     key: str
-    kept: tuple[KeptSample, ...] = ()
+    kept: tuple[KeptSample, ...] = ()  # verified samples, at most `num_injected`
+    # For each kept sample the rollout (0..G-1) it replaces; distinct, all of failed rollouts.
     slots: tuple[int, ...] = ()
-    attempts: int = 0
-    sampled_tokens: int = 0
-    hints: tuple[Hint, ...] = ()
-    leaked_hints: int = 0
-    levels_asked: int = 0
+    attempts: int = 0  # how many attempts this group took part in
+    sampled_tokens: int = 0  # completion tokens sampled for it in all attempts
+    hints: tuple[Hint, ...] = ()  # every hint at hand, in order
+    leaked_hints: int = 0  # how many of the teacher's answers leaked, those asked again included
+    levels_asked: int = 0  # at how many levels hints were asked for, of a bank or of the teacher
+    # Why nothing was kept ("no hint", "no correct sample", "no failed rollout"); None when something was.
     failure: str | None = None
 
 

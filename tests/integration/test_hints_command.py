@@ -186,6 +186,24 @@ def test_a_recipe_says_what_training_asks(project: Path, teacher: ScriptedTeache
     assert len(teacher.hint_calls) >= 2, "a third of the answers leaks and is asked for again"
 
 
+def test_options_that_were_left_out_keep_what_the_recipe_says(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "recipe.yaml").write_text(
+        "model_name_or_path: student\nteacher_model_name_or_path: big\ndata_path: questions.jsonl\noutput_dir: run\n"
+        "teacher_url: [http://one:8000/v1, http://two:8000/v1]\nhint_temperature: 0.5\nteacher_concurrency: 3\n"
+    )
+    loaded: list[Any] = []
+
+    def load(settings: Any, *_: Any) -> ScriptedTeacher:
+        loaded.append(settings)
+        return ScriptedTeacher(HINTS)
+
+    monkeypatch.setattr(hints_plan, "_load_teacher", load)
+    _run("--from-recipe", "recipe.yaml", "--levels", "1", "--temperature", "0.7")
+    (writer,) = loaded
+    assert list(writer.teacher_url) == ["http://one:8000/v1", "http://two:8000/v1"]
+    assert (writer.hint_temperature, writer.teacher_concurrency) == (0.7, 3)
+
+
 def test_a_recipe_without_hints_is_refused(project: Path, teacher: ScriptedTeacher) -> None:
     (project / "recipe.yaml").write_text(
         "method: sft\nmodel_name_or_path: student\ndata_path: questions.jsonl\noutput_dir: run\n"

@@ -93,7 +93,7 @@ def evaluate(
     from kepo.evaluation.job import Wanted
     from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
     from kepo.runs import read_evaluation
-    from kepo.servers.keys import read_api_key
+    from kepo.servers.endpoint import read_api_key
 
     _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
     given = {

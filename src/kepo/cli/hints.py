@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +34,7 @@ app = typer.Typer(
 
 @app.command()
 def write(
+    ctx: typer.Context,
     dataset: Annotated[str | None, typer.Argument(help="File or folder of the questions.")] = None,
     from_recipe: Annotated[
         list[str] | None,
@@ -43,8 +43,9 @@ def write(
             "several times: recipes over each other, as in `kepo train`."
         ),
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Folder or hub name of the teacher; with --teacher-url, its name there.")
+    teacher_model_name_or_path: Annotated[
+        str | None,
+        typer.Option("--teacher", help="Folder or hub name of the teacher; with --teacher-url, its name there."),
     ] = None,
     teacher_url: Annotated[
         list[str] | None,
@@ -57,23 +58,42 @@ def write(
     per_question: Annotated[int, typer.Option(help="Hints per question and level.")] = 1,
     data_format: Annotated[str | None, typer.Option("--format", help="How the questions are stored.")] = None,
     modality: Annotated[str | None, typer.Option(help="Only questions of these modalities, comma-separated.")] = None,
-    task: Annotated[str | None, typer.Option(help="Only questions of these tasks, comma-separated.")] = None,
+    task_filter: Annotated[
+        str | None, typer.Option("--task", help="Only questions of these tasks, comma-separated.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="This many questions, drawn with the seed.")] = None,
     prompt_style: Annotated[str | None, typer.Option(help="As in training: think (default), answer, plain.")] = None,
     image_size: Annotated[int | None, typer.Option(help="As in training: pixels per side; default: kept.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default 1.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest hint; default 256.")] = None,
-    leak_policy: Annotated[
-        str | None, typer.Option(help="ask_again: another hint in place of one that leaks; allow, strip, reject: none.")
+    hint_temperature: Annotated[float | None, typer.Option("--temperature", help="0 is greedy; default 1.")] = None,
+    hint_max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="Longest hint; default 256.")
     ] = None,
-    retries: Annotated[int | None, typer.Option(help="How often ask_again asks again; default 2.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Hints written at once by a local teacher; default 8.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    hint_leak_policy: Annotated[
+        str | None,
+        typer.Option(
+            "--leak-policy", help="ask_again: another hint in place of one that leaks; allow, strip, reject: none."
+        ),
+    ] = None,
+    hint_retries: Annotated[
+        int | None, typer.Option("--retries", help="How often ask_again asks again; default 2.")
+    ] = None,
+    teacher_batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Hints written at once by a local teacher; default 8.")
+    ] = None,
+    teacher_device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")
+    ] = None,
+    teacher_dtype: Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
-    api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the server's key.")] = None,
-    api_key_file: Annotated[str | None, typer.Option(help="File with the server's key.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Most requests to each server at once; default 16.")] = None,
+    teacher_api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", help="Environment variable with the server's key.")
+    ] = None,
+    teacher_api_key_file: Annotated[
+        str | None, typer.Option("--api-key-file", help="File with the server's key.")
+    ] = None,
+    teacher_concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Most requests to each server at once; default 16.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling and --limit.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no tables.")] = False,
 ) -> None:
@@ -86,45 +106,14 @@ def write(
     from kepo.cli.hints_plan import make_plan
     from kepo.exploration.bank import HintBank
 
-    plan = make_plan(
-        dataset,
-        from_recipe or (),
-        data={
-            "data_format": data_format,
-            "modality": modality,
-            "task_filter": task,
-            "prompt_style": prompt_style,
-            "image_size": image_size,
-        },
-        teacher={
-            "teacher_model_name_or_path": teacher,
-            "teacher_url": teacher_url,
-            "teacher_device": device,
-            "teacher_dtype": dtype,
-            "teacher_batch_size": batch_size,
-            "teacher_concurrency": concurrency,
-            "teacher_api_key_env": api_key_env,
-            "teacher_api_key_file": api_key_file,
-            "hint_temperature": temperature,
-            "hint_max_new_tokens": max_new_tokens,
-        },
-        hints={
-            "levels": levels,
-            "per_question": per_question,
-            "hint_leak_policy": leak_policy,
-            "hint_retries": retries,
-            "seed": seed,
-        },
-        limit=limit,
-        out=out,
-        trust_remote_code=trust_remote_code,
-    )
+    plan = make_plan(dataset, from_recipe or (), ctx.params, limit=limit, out=out, trust_remote_code=trust_remote_code)
     _carry_out(plan, HintBank.open(plan.out, create=True), Console(quiet=quiet))
 
 
 def _carry_out(plan: Plan, bank: HintBank, console: Console) -> None:
     from kepo.cli.hints_tables import summary_table
     from kepo.exploration.filling import fill, hint_quotas
+    from kepo.workers import progress_bars
 
     groups = (plan.group(place) for place in range(len(plan.questions)))
     quotas = hint_quotas(bank, groups, plan.teacher, plan.settings)
@@ -132,7 +121,8 @@ def _carry_out(plan: Plan, bank: HintBank, console: Console) -> None:
     questions = len({quota.place for quota in quotas})
     if lacking:
         _say(console, f"{questions} questions: {lacking} hints to be written to {bank.path}")
-        with _progress(lacking, console) as advance:
+        with progress_bars(console.quiet) as progress:
+            advance = partial(progress.advance, progress.add_task("Writing hints", total=lacking))
             try:
                 fill(bank, quotas, plan.group, plan.load_teacher(), plan.settings, seed=_seed_torch, advance=advance)
             except KeyboardInterrupt:
@@ -174,11 +164,11 @@ def show(
     if len(opened) and not hints:
         raise DataError(f"{bank}: none of its {len(opened)} hints is like that; leave out some of the conditions.")
     console.print(summary_table(hints, f"{bank}, hints of {', '.join(opened.teachers) or 'nobody'}"))
-    wanted = [hint for hint in hints if hint.leaks or not leaks]
-    shown = wanted[: limit or None]
+    selected = [hint for hint in hints if hint.leaks or not leaks]
+    shown = selected[: limit or None]
     show_hints(console, shown)
-    if len(shown) < len(wanted):
-        _say(console, f"{len(wanted) - len(shown)} more; --limit 0 shows all.")
+    if len(shown) < len(selected):
+        _say(console, f"{len(selected) - len(shown)} more; --limit 0 shows all.")
 
 
 def _say(console: Console, sentence: str, style: str = "") -> None:
@@ -189,13 +179,3 @@ def _seed_torch(seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _progress(total: int, console: Console) -> Iterator[Callable[[int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        task = progress.add_task("Writing hints", total=total)
-        yield lambda steps: progress.advance(task, steps)

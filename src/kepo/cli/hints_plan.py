@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,22 +23,13 @@ DEFAULT_BANK = "hints.jsonl"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """What is to be done."""
 
-    Attributes:
-        questions: Whose hints are wanted, images checked.
-        data: How they are shown.
-        out: The bank.
-        teacher: Name under which the teacher's hints are kept.
-        load_teacher: Loads it; called only when hints are missing.
-        settings: How many hints.
-    """
-
-    questions: Sequence[Question]
-    data: DataArguments
-    out: Path
-    teacher: str
-    load_teacher: Callable[[], HintWriter]
+    questions: Sequence[Question]  # images checked
+    data: DataArguments  # how the questions are shown
+    out: Path  # the bank
+    teacher: str  # name under which the teacher's hints are kept
+    load_teacher: Callable[[], HintWriter]  # called only when hints are missing
     settings: FillSettings
 
     def group(self, place: int) -> Group:
@@ -56,25 +47,15 @@ class Plan:
 def make_plan(
     dataset: str | None,
     recipes: Sequence[str],
+    options: Mapping[str, Any],
     *,
-    data: Mapping[str, Any],
-    teacher: Mapping[str, Any],
-    hints: Mapping[str, Any],
     limit: int | None,
     out: Path | None,
     trust_remote_code: bool,
 ) -> Plan:
-    """The options, with the recipe's values and the defaults for what was left out (None, or an empty list).
+    """The options of `kepo hints`, with the recipes' values and the defaults for what was left out (None, or empty).
 
-    Args:
-        dataset: File or folder of the questions.
-        recipes: Whose training the hints are for; later ones over earlier ones.
-        data: Fields of `DataArguments`.
-        teacher: Fields of `TeacherArguments`.
-        hints: Fields of `FillSettings`.
-        limit: Questions, drawn with the seed.
-        out: The bank.
-        trust_remote_code: Run code that comes with the model.
+    `options` are named as the fields of `DataArguments`, `TeacherArguments` and `FillSettings` that they set.
 
     Raises:
         ConfigError: Options that cannot work together, or a value out of range.
@@ -87,25 +68,27 @@ def make_plan(
 
     training = None
     if recipes:
-        asked, writer, training = _of_recipe(recipes, dataset)
+        source, writer, training = _of_recipe(recipes, dataset)
     elif dataset is not None:
-        asked, writer = DataArguments(data_path=dataset), TeacherArguments()
+        source, writer = DataArguments(data_path=dataset), TeacherArguments()
     else:
         raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
-    asked, writer = replace(asked, **_given(data)), replace(writer, **_given(teacher))
-    fields = {"batch_size": _batch(writer), **_given(hints)}
+    source, writer = replace(source, **_given(options, source)), replace(writer, **_given(options, writer))
+    # Requests per call of a served teacher: enough to keep servers busy, few enough that little is lost by a stop.
+    batch = 4 * writer.teacher_concurrency * len(writer.teacher_url) or writer.teacher_batch_size
+    settings = FillSettings(batch_size=batch)
     if training is not None:
-        fields = {"hint_leak_policy": training.hint_leak_policy, "hint_retries": training.hint_retries, **fields}
+        settings = replace(settings, hint_leak_policy=training.hint_leak_policy, hint_retries=training.hint_retries)
         trust_remote_code = trust_remote_code or training.trust_remote_code
-    settings = FillSettings(**fields)
+    settings = replace(settings, **_given(options, settings))
     _check(writer, settings)
     # Of a recipe those of training, copies with shuffled options included.
-    questions = draw(load_questions(asked) if training is None else load_splits(asked)[0], limit, settings.seed)
+    questions = draw(load_questions(source) if training is None else load_splits(source)[0], limit, settings.seed)
     check_images(questions)
     template = None if training is None else training.chat_template_kwargs
     return Plan(
         questions,
-        asked,
+        source,
         out or Path((training and training.hint_bank) or DEFAULT_BANK),
         str(writer.teacher_model_name_or_path),
         partial(_load_teacher, writer, template, trust_remote_code),
@@ -123,14 +106,10 @@ def _of_recipe(recipes: Sequence[str], dataset: str | None) -> tuple[DataArgumen
     return loaded.data, loaded.teacher, loaded.training
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in (None, [])}
-
-
-def _batch(teacher: TeacherArguments) -> int:
-    """Requests per call of the teacher; enough to keep servers busy, few enough that little is lost by a stop."""
-    served = 4 * teacher.teacher_concurrency * len(teacher.teacher_url)
-    return served or teacher.teacher_batch_size
+def _given(options: Mapping[str, Any], target: DataArguments | TeacherArguments | FillSettings) -> dict[str, Any]:
+    """The options that set a field of `target`, those left out aside."""
+    names = {field.name for field in fields(target)}
+    return {name: value for name, value in options.items() if name in names and value not in (None, (), [])}
 
 
 def _check(teacher: TeacherArguments, settings: FillSettings) -> None:

@@ -5,15 +5,7 @@ Pure Python: no tensors, no TRL. The trainer brings a sampler, a verifier and a 
 
 from kepo.exploration.bank import HintBank
 from kepo.exploration.banked import ANY_TEACHER, banked_hints
-from kepo.exploration.explorer import Explorer
+from kepo.exploration.explorer import Explorer, needs_exploration
 from kepo.exploration.settings import ExplorationSettings
-from kepo.exploration.trigger import needs_exploration
 
-__all__ = [
-    "ANY_TEACHER",
-    "ExplorationSettings",
-    "Explorer",
-    "HintBank",
-    "banked_hints",
-    "needs_exploration",
-]
+__all__ = ["ANY_TEACHER", "ExplorationSettings", "Explorer", "HintBank", "banked_hints", "needs_exploration"]

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
 from msgspec.structs import replace
 
 from kepo.errors import ConfigError, DataError
-from kepo.exploration.bank_lines import BankedHint, parse_line, to_line
-from kepo.exploration.duplicates import is_duplicate
+from kepo.exploration.bank_lines import BankedHint, is_duplicate, parse_line, to_line
 from kepo.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -29,20 +28,13 @@ class HintBank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._by_hash: dict[str, list[BankedHint]] = {}
-        self._by_question: dict[str, list[BankedHint]] = {}
-        self._lines = 0
-        self._read = 0  # bytes
         self._file: int | None = None  # inode: `tidy` of another process puts another file in place
         self._warned = False
+        self._forget()
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = False) -> HintBank:
-        """Read the bank at `path`.
-
-        Args:
-            path: The file.
-            create: Make an empty bank where there is none, its folder included.
+        """Read the bank at `path`; `create` makes an empty one where there is none, its folder included.
 
         Raises:
             ConfigError: There is no such file, or it cannot be made or read.
@@ -74,37 +66,22 @@ class HintBank:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Who wrote them, sorted."""
-        return tuple(sorted({hint.teacher for hints in self._by_hash.values() for hint in hints}))
+        return tuple(sorted({hint.teacher for hint in self.hints}))
 
     def find(self, content_hash: str, teacher: str | None = None) -> tuple[BankedHint, ...]:
-        """The hints of one request, those that leak included, in the order of `BankedHint.order`.
-
-        Args:
-            content_hash: Of the request, see `kepo.files.content_hash`.
-            teacher: Only hints of this teacher; None: of any.
-        """
+        """The hints of one request (of `teacher`; None: of any), those that leak included, sorted."""
         hints = [hint for hint in self._by_hash.get(content_hash, ()) if teacher in (None, hint.teacher)]
         return tuple(sorted(hints, key=lambda hint: hint.order))
 
     def refresh(self) -> None:
-        """Read what was added to the file since the last look.
-
-        Raises:
-            ConfigError: The file cannot be read any more.
-            DataError: A line that is not one of a bank; names file and line.
-        """
+        """Read what was added to the file since it was last read; raises as `open`."""
         with self._explained("read"):
             self._refresh()
 
     def add(self, hints: Iterable[BankedHint]) -> list[BankedHint]:
-        """Append hints to the file, under its lock.
+        """Append hints to the file, under its lock, and return them as they were written.
 
-        Args:
-            hints: As `to_banked` makes them; `index` and `duplicate` are set here. Those of an empty answer are left
-                out, so that they are asked for again.
-
-        Returns:
-            The hints as they were written.
+        `index` and `duplicate` are set here. Empty answers are left out, so that they are asked for again.
 
         Raises:
             ConfigError: The file cannot be written.
@@ -129,20 +106,19 @@ class HintBank:
         """
         with self._explained("written"), self._lock():
             self._make_whole()
-            content = b"".join(map(to_line, _in_order(self.hints)))
+            ordered = HintBank(self.path)
+            content = b"".join(to_line(ordered._remember(ordered._placed(hint))) for hint in self.hints)
             if content != self.path.read_bytes():
                 with replacing(self.path) as partial:
                     partial.write_bytes(content)
         self.refresh()
-
-    # --- the file ---------------------------------------------------------------------------------------------------
 
     def _lock(self) -> FileLock:
         return FileLock(f"{self.path}.lock")
 
     @contextlib.contextmanager
     def _explained(self, done: str) -> Iterator[None]:
-        """An error of the file is a sentence; what is known is read anew then, since nobody knows how far it came."""
+        """Make an error of the file readable; the file is read anew after one, as it may be half written."""
         try:
             yield
         except OSError as error:
@@ -162,8 +138,15 @@ class HintBank:
         *lines, last = content.split(b"\n")
         for line in lines:
             self._lines += 1
-            if line.strip():
-                self._remember(self._parsed(line))
+            try:
+                hint = parse_line(line) if line.strip() else None
+            except ValueError as error:
+                raise DataError(
+                    f"{self.path}, line {self._lines}: this is no line of a hint bank: {error}. Remove the line, and "
+                    "`kepo hints` writes the hint again."
+                ) from error
+            if hint is not None:
+                self._remember(hint)
         self._read += len(content) - len(last)
         if not last:
             return
@@ -176,15 +159,6 @@ class HintBank:
         else:
             self._read += len(last)
 
-    def _parsed(self, line: bytes) -> BankedHint:
-        try:
-            return parse_line(line)
-        except ValueError as error:
-            raise DataError(
-                f"{self.path}, line {self._lines}: this is no line of a hint bank: {error}. Remove the line, and "
-                "`kepo hints` writes the hint again."
-            ) from error
-
     def _make_whole(self) -> None:
         """Take up what others wrote, and see to it that the file ends with a whole line."""
         self._refresh()
@@ -196,11 +170,10 @@ class HintBank:
                 self._read += 1
                 self._lines += 1
 
-    # --- what is known of it ----------------------------------------------------------------------------------------
-
     def _forget(self) -> None:
-        self._by_hash, self._by_question = {}, {}
-        self._read = self._lines = 0
+        self._by_hash: dict[str, list[BankedHint]] = {}
+        self._by_question: dict[str, list[BankedHint]] = {}
+        self._read = self._lines = 0  # bytes, lines
 
     def _remember(self, hint: BankedHint) -> BankedHint:
         hints = self._by_hash.setdefault(hint.content_hash, [])
@@ -210,21 +183,7 @@ class HintBank:
         return hint
 
     def _placed(self, draft: BankedHint) -> BankedHint:
-        """The hint with its number, and whether it says what another hint of its question says."""
+        """The hint with its number, and whether another hint of its question says the same."""
         taken = [hint.index for hint in self.find(draft.content_hash, draft.teacher)]
         others = [hint.text for hint in self._by_question.get(draft.question, ())]
         return replace(draft, index=max(taken, default=-1) + 1, duplicate=is_duplicate(draft.text, others))
-
-
-def _in_order(hints: Sequence[BankedHint]) -> list[BankedHint]:
-    """Sorted hints, numbered without gaps, a duplicate being one that follows a hint of its question like it."""
-    counts: dict[tuple[str, str], int] = {}
-    texts: dict[str, list[str]] = {}
-    ordered = []
-    for hint in hints:
-        key, said = (hint.content_hash, hint.teacher), texts.setdefault(hint.question, [])
-        index = counts.get(key, 0)
-        ordered.append(replace(hint, index=index, duplicate=is_duplicate(hint.text, said)))
-        counts[key] = index + 1
-        said.append(hint.text)
-    return ordered

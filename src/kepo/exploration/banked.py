@@ -33,45 +33,37 @@ def banked_hints(
     What the bank has counts as tried: the teacher is not asked again where all of it leaks. Its new answers are added
     to the bank, empty ones aside, so that a teacher that was away is asked another time.
 
-    The writer is called `settings.hint_calls_per_level` times, whatever the bank holds, and never when it is None.
-
     Args:
         bank: Read, and added to.
-        writer: Writes what is missing; None: it stays missing.
-        settings: Level and leak policy.
+        writer: Writes what is missing, in `settings.hint_calls_per_level` calls whatever the bank holds; None: it stays
+            missing.
+        settings: How often the writer is called, and the leak policy.
         read_from: Whose hints are read, before the writer's own: a teacher's name, or `ANY_TEACHER`. None: only the
             writer's, or anyone's where there is no writer.
         through: Makes the calls that read and write the bank's file, so that the processes of a training can fail
             together.
     """
-    teachers = _teachers(writer, read_from)
-    ask = None if writer is None else teacher_hints(writer, settings)
+    # Whose hints are read, in this order; None stands for anyone's.
+    teachers = [name for name in (read_from, None if writer is None else writer.name) if name is not None]
+    order: Sequence[str | None] = [None] if read_from == ANY_TEACHER or not teachers else teachers
 
-    def find(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
-        level = settings.hint_level if level is None else level
+    def find(groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
         hashes = [_content_hash(group, level) for group in groups]
         through(bank.refresh)
         banked = [
-            _from_bank(bank, key, teachers, group, settings.hint_leak_policy)
+            _from_bank(bank, key, order, group, settings.hint_leak_policy)
             for key, group in zip(hashes, groups, strict=True)
         ]
-        if ask is None or writer is None:
+        if writer is None:
             return banked
         # A question may have several groups; it is asked about once.
         missing = {key: group for key, group, hints in zip(hashes, groups, banked, strict=True) if key and not hints}
-        written = dict(zip(missing, ask(list(missing.values()), level), strict=True))
+        written = dict(zip(missing, teacher_hints(writer, settings)(list(missing.values()), level), strict=True))
         new = [to_banked(hint, missing[key].key, writer.name, key) for key, hints in written.items() for hint in hints]
         through(lambda: bank.add(new))
         return [hints or written.get(key, ()) for key, hints in zip(hashes, banked, strict=True)]
 
     return find
-
-
-def _teachers(writer: HintWriter | None, read_from: str | None) -> list[str | None]:
-    """Whose hints are looked for, in this order; None stands for anyone's."""
-    if read_from == ANY_TEACHER or (writer is None and read_from is None):
-        return [None]
-    return [name for name in (read_from, None if writer is None else writer.name) if name is not None]
 
 
 def _content_hash(group: Group, level: int) -> str:

@@ -22,27 +22,18 @@ from kepo.types import Conversation, Group
 
 @dataclass(frozen=True, slots=True)
 class FillSettings:
-    """How many hints a bank is to hold.
+    """How many hints a bank is to hold; a value that cannot work is a `ConfigError`.
 
-    Attributes:
-        levels: N, levels 0..N-1 of `kepo.prompts.HINT_LEVELS`.
-        per_question: M >= 1, hints per question and level.
-        hint_leak_policy: "ask_again" asks for another hint in place of one that leaks; with every other policy a hint
-            that leaks counts among the M, and it is the reader's policy that decides about it.
-        hint_retries: How often "ask_again" asks again, >= 0.
-        batch_size: Requests after which the answers are written to the file, >= 1.
-        seed: Of sampling.
-
-    Raises:
-        ConfigError: A value that cannot work.
+    The leak policy "ask_again" asks for another hint in place of one that leaks; with every other policy a hint that
+    leaks counts among the M, and it is the reader's policy that decides about it.
     """
 
-    levels: int = len(HINT_LEVELS)
-    per_question: int = 1
+    levels: int = len(HINT_LEVELS)  # N: levels 0..N-1 of `HINT_LEVELS`
+    per_question: int = 1  # M >= 1, hints per question and level
     hint_leak_policy: str = "reject"
-    hint_retries: int = 2
-    batch_size: int = 8
-    seed: int = 0
+    hint_retries: int = 2  # how often "ask_again" asks again, >= 0
+    batch_size: int = 8  # requests after which the answers are written to the file, >= 1
+    seed: int = 0  # of sampling
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= len(HINT_LEVELS):
@@ -53,7 +44,7 @@ class FillSettings:
 
     @property
     def rounds(self) -> int:
-        """How often a question is asked about at most, for each of its M hints."""
+        """Requests for each of the M hints of a question, at most."""
         return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
     def lacking(self, tried: Sequence[BankedHint]) -> int:
@@ -65,30 +56,16 @@ class FillSettings:
 
 @dataclass(frozen=True, slots=True)
 class HintQuota:
-    """The hints that a bank is to hold of one question at one level.
+    """How many hints of one question at one level a bank lacks."""
 
-    Attributes:
-        place: Index of the question.
-        level: Index into `kepo.prompts.HINT_LEVELS`.
-        content_hash: Of what the teacher is asked.
-        lacking: How many the bank lacks.
-    """
-
-    place: int
+    place: int  # index of the question
     level: int
-    content_hash: str
+    content_hash: str  # of what the teacher is asked
     lacking: int
 
 
 def hint_quotas(bank: HintBank, groups: Iterable[Group], teacher: str, settings: FillSettings) -> list[HintQuota]:
-    """What the bank is to hold for `groups`, level by level of each; questions that are asked alike count once.
-
-    Args:
-        bank: What is there.
-        groups: The questions, each with its prompt, images included; read one at a time.
-        teacher: Name of the teacher.
-        settings: How many hints.
-    """
+    """What the bank lacks for `groups`, read one at a time; questions that are asked alike count once."""
     found: dict[str, HintQuota] = {}
     for place, group in enumerate(groups):
         for level in range(settings.levels):
@@ -114,11 +91,11 @@ def fill(
     Args:
         bank: Added to; it is whole after every batch. An empty answer is not kept, so that the next run asks again.
         quotas: Of `hint_quotas`.
-        group_of: The question at a place, see `HintQuota.place`.
+        group_of: The question at a `HintQuota.place`.
         writer: The teacher.
         settings: How many hints.
-        seed: Called before each batch with a seed that names its first request and how far it is.
-        advance: Called after each batch with the number of hints that it was about.
+        seed: Called before each batch with a seed made of its first request and of the hints that this one has.
+        advance: Called after each batch with the number of hints it was to write.
 
     Raises:
         KepoError: The writer returned a list of the wrong length.
@@ -129,17 +106,17 @@ def fill(
         group_at = {place: group_of(place) for place in {quota.place for quota in batch}}
         groups = [group_at[quota.place] for quota in batch]
         for _ in range(settings.rounds):
-            asked = [
+            requests = [
                 (quota, group, request)
                 for quota, group in zip(batch, groups, strict=True)
                 for request in _requests(group, quota, bank.find(quota.content_hash, writer.name), settings)
             ]
-            if not asked:
+            if not requests:
                 break
-            answers = ask_writer(writer, [request for _, _, request in asked])
+            answers = ask_writer(writer, [request for _, _, request in requests])
             bank.add(
                 to_banked(read_hint(raw, group, quota.level), group.key, writer.name, quota.content_hash)
-                for (quota, group, _), raw in zip(asked, answers, strict=True)
+                for (quota, group, _), raw in zip(requests, answers, strict=True)
             )
         advance(sum(quota.lacking for quota in batch))
 
@@ -147,7 +124,7 @@ def fill(
 def _requests(
     group: Group, quota: HintQuota, tried: Sequence[BankedHint], settings: FillSettings
 ) -> list[Conversation]:
-    """One request for each hint that is lacking; those in place of a leak say what was wrong with it."""
+    """One request for each hint that is lacking; those in place of a leak say that it leaked."""
     lacking, plain = settings.lacking(tried), request_for(group, quota.level)
     if not lacking or plain is None:
         return []
@@ -169,5 +146,5 @@ def _batches(quotas: Sequence[HintQuota], size: int) -> Iterator[list[HintQuota]
 
 
 def _seed(seed: int, request_hash: str, done: int) -> int:
-    """0..2**63-1: another one for every request and for every hint of it, whatever else is asked."""
+    """0..2**63-1: another one for every request and for every hint of it, whatever the batch."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{request_hash}:{done}".encode()).digest()[:8], "big") >> 1

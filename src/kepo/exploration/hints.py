@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from kepo.errors import KepoError
 from kepo.exploration.leaks import audit, strip_leaks
@@ -13,14 +13,11 @@ from kepo.prompts import hint_request, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group, Hint
 
+HintSource: TypeAlias = Callable[[Sequence[Group], int], list[tuple[Hint, ...]]]
+"""(groups, level) -> for each group its hints of that level, in order; one without a text is not used.
 
-class HintSource(Protocol):
-    """Gives hints for groups. Called by every process equally often, with an empty list where it has no group."""
-
-    def __call__(self, groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
-        """For each group its hints of `level` (None: the settings' first), in order; one without a text is not used."""
-        ...
-
+Called by every process equally often, with an empty list where it has no group.
+"""
 
 _FLAGS = re.IGNORECASE | re.DOTALL
 _THINK = re.compile(r"<think\s*>.*?</think\s*>", _FLAGS)
@@ -36,7 +33,7 @@ def parse_hint(raw: str) -> str:
 
     The inside of the first `<hint>...</hint>` that is not empty, over any number of lines. Without a closing tag the
     rest is taken, without an opening tag the whole text. Reasoning (`<think>...</think>`) is never part of it.
-    Everything else, braces, backslashes, quotes and percent signs, stays as it is.
+    Everything else stays as it is.
     """
     text = _THINK_CLOSE.sub("", _THINK_OPEN.sub("", _THINK.sub("", raw)))
     blocks = [_TAG.sub("", block).strip() for block in _HINT.findall(text)]
@@ -46,14 +43,7 @@ def parse_hint(raw: str) -> str:
 
 
 def read_hint(raw: str, group: Group, level: int, leak_policy: str = "allow") -> Hint:
-    """The hint in a teacher's answer: parsed, audited against the group's answer and options, under a leak policy.
-
-    Args:
-        raw: The answer as it came.
-        group: The question.
-        level: Level of the hint.
-        leak_policy: See `ExplorationSettings.hint_leak_policy`.
-    """
+    """The hint in a teacher's answer, parsed and audited; `leak_policy` as `ExplorationSettings.hint_leak_policy`."""
     return audited_hint(parse_hint(raw), group, level, leak_policy, raw=raw)
 
 
@@ -78,25 +68,22 @@ def request_for(group: Group, level: int) -> Conversation | None:
 
 
 def ask_writer(writer: HintWriter, requests: Sequence[Conversation]) -> list[str]:
-    """One answer per request.
-
-    Raises:
-        KepoError: The writer returned a list of the wrong length.
-    """
+    """One answer per request; see `check_length`."""
     answers = writer.write_hints(requests)
     check_length("hint writer", answers, requests)
     return answers
 
 
-def check_length(who: str, results: Sequence[object], asked: Sequence[object]) -> None:
-    """Refuse results that cannot be told apart.
+def check_length(who: str, results: Sequence[object], requests: Sequence[object]) -> None:
+    """Refuse results that cannot be assigned to what was asked.
 
     Raises:
-        KepoError: There is not one result for each thing asked.
+        KepoError: There is not one result for each request.
     """
-    if len(results) != len(asked):
+    if len(results) != len(requests):
         raise KepoError(
-            f"the {who} returned {len(results)} results for {len(asked)} requests; it must return one each, in order."
+            f"the {who} returned {len(results)} results for {len(requests)} requests; it must return one each, in "
+            "order."
         )
 
 
@@ -107,8 +94,7 @@ def teacher_hints(writer: HintWriter, settings: ExplorationSettings) -> HintSour
     never asked about and gets no hint.
     """
 
-    def write(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
-        level = settings.hint_level if level is None else level
+    def write(groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
         requests = [request_for(group, level) for group in groups]
         tried: list[list[Hint]] = [[] for _ in groups]
         for _ in range(settings.hint_calls_per_level):

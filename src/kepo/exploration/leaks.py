@@ -76,12 +76,8 @@ def _truth(answer: str, options: Sequence[str]) -> tuple[str, str]:
         if not same:
             return "", answer
         letter = same[0]
-    return letter, _without_letter(options[letters.index(letter)], letter)
-
-
-def _without_letter(option: str, letter: str) -> str:
-    """The option's text without the letter that some data sets write in front of it: "B) Drusen", "(B) Drusen"."""
-    return re.sub(rf"^\s*\(?{letter}[).:]\s+", "", option)
+    # Some data sets write the letter in front of the text: "B) Drusen", "(B) Drusen".
+    return letter, re.sub(rf"^\s*\(?{letter}[).:]\s+", "", options[letters.index(letter)])
 
 
 def _contains(hint_text: str, text: str) -> bool:

@@ -100,33 +100,24 @@ _POSITION = re.compile(
 
 
 def names_letter(text: str, letter: str, letters: Sequence[str]) -> bool:
-    """Whether `text` names the option `letter` as an answer, or leaves it over by naming all others.
+    """Whether `text` names the option `letter` (upper case) as an answer, or leaves it over by naming all others.
 
-    Args:
-        text: The hint.
-        letter: The correct option's letter, upper case.
-        letters: The letters of all options; empty when they are not known.
+    `letters` are those of all options; empty when they are not known.
     """
-    named = named_letters(text, letters)
-    others = set(letters) - {letter}
-    return letter in named or (bool(others) and others <= named)
-
-
-def named_letters(text: str, letters: Sequence[str]) -> set[str]:
-    """The letters (upper case) that stand in `text` where an answer stands, or are named by position ("option 2")."""
     loosened = _loosened(unicodedata.normalize("NFKC", text))
-    named: set[str] = set()
+    named = _named_by_position(loosened, letters)
     for pattern in _PATTERNS:
         for match in pattern.finditer(loosened):
             named |= single_letters(match["letters"] if "letters" in pattern.groupindex else match[1])
-    return named | _named_by_position(loosened, letters)
+    others = set(letters) - {letter}
+    return letter in named or (bool(others) and others <= named)
 
 
 def _loosened(text: str) -> str:
     """The text as the patterns expect it.
 
     Blanks stand inside parentheses around more than a letter, so that "(vitamin B)" does not end in the mark "B)". Runs
-    of blanks or of one sign are shortened, which keeps matching fast on the text of a teacher that went astray.
+    of blanks or of one sign are shortened, which keeps matching fast on degenerate text.
     """
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     text = re.sub(r"([^\w\s])\1{3,}", r"\1\1\1", text)

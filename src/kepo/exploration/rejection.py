@@ -1,4 +1,4 @@
-"""Rejection sampling with one budget per group: what a group still needs, and which of its samples are kept.
+"""Rejection sampling with one budget per group: what a group still needs, which samples are kept, which slots they get.
 
 It knows nothing of other groups, so a group that fails cannot cost another one its samples.
 """
@@ -8,36 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kepo.exploration.injection import choose_slots
 from kepo.types import Group, Hint, KeptSample, Prompt, Rescue, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the exploration of one group is.
+    """How far the exploration of one group is."""
 
-    Attributes:
-        wanted: Samples after which the group stops asking: K, or less where fewer rollouts failed.
-        prompt: What it samples under in the next attempt; None when it cannot sample (no usable hint yet).
-        hint: The hint in `prompt`; None without one.
-        kept: Correct samples so far, all different, at most `wanted`.
-        repeats: Correct samples whose tokens equal those of a kept one.
-        attempts: Attempts it took part in.
-        sampled_tokens: Completion tokens sampled for it.
-    """
-
-    wanted: int
-    prompt: Prompt | None
-    hint: Hint | None = None
-    kept: tuple[KeptSample, ...] = ()
-    repeats: tuple[KeptSample, ...] = ()
-    attempts: int = 0
+    target: int  # samples after which the group stops: K, or less where fewer rollouts failed
+    prompt: Prompt | None  # what it samples under next; None when it cannot sample (no usable hint yet)
+    hint: Hint | None = None  # the hint in `prompt`
+    kept: tuple[KeptSample, ...] = ()  # correct samples, all different, at most `target`
+    repeats: tuple[KeptSample, ...] = ()  # correct samples whose tokens equal those of a kept one
+    attempts: int = 0  # those it took part in
     sampled_tokens: int = 0
 
     @property
     def pending(self) -> bool:
         """Whether the group still misses samples."""
-        return len(self.kept) < self.wanted
+        return len(self.kept) < self.target
 
     def under(self, prompt: Prompt, hint: Hint | None) -> Progress:
         """The same progress, sampling under `prompt` (which holds `hint`) from now on."""
@@ -45,27 +34,23 @@ class Progress:
 
     def next_samples(self, samples_per_attempt: int | None) -> int:
         """Completions to sample in the next attempt: 0 once the group has enough, or cannot sample."""
-        missing = self.wanted - len(self.kept)
+        missing = self.target - len(self.kept)
         if self.prompt is None or missing <= 0:
             return 0
         return missing if samples_per_attempt is None else samples_per_attempt
 
     def after(self, attempt: int, samples: Sequence[Sample], correct: Sequence[bool]) -> Progress:
-        """The progress after one attempt (1 for the first): correct samples are kept up to `wanted`.
+        """The progress after one attempt (counted from 1): correct samples are kept up to `target`.
 
-        A sample whose tokens were kept before is put aside, and the group goes on looking for a different one.
-
-        Args:
-            attempt: Number of the attempt, counted from 1.
-            samples: What was sampled for this group, none if it did not take part.
-            correct: One flag per sample.
+        A sample whose tokens were kept before is put aside, and the group goes on looking for a different one. A group
+        without `samples` did not take part.
         """
         if not samples or self.prompt is None:
             return self
         kept, repeats = list(self.kept), list(self.repeats)
         known = {k.sample.completion_ids for k in kept}
         for sample, flag in zip(samples, correct, strict=True):
-            if not flag or len(kept) >= self.wanted:
+            if not flag or len(kept) >= self.target:
                 continue
             found = KeptSample(sample=sample, hint=self.hint, attempt=attempt, prompt=self.prompt)
             (repeats if sample.completion_ids in known else kept).append(found)
@@ -79,14 +64,8 @@ class Progress:
         )
 
     def rescue(self, group: Group, hints: tuple[Hint, ...] = (), levels_asked: int = 0) -> Rescue:
-        """The record of what happened: repeats fill up what no different sample was found for.
-
-        Args:
-            group: The group this is the progress of.
-            hints: Every hint that was tried for it.
-            levels_asked: Levels at which hints were asked for.
-        """
-        kept = (*self.kept, *self.repeats)[: self.wanted]
+        """The record of what happened: repeats fill up what no different sample was found for."""
+        kept = (*self.kept, *self.repeats)[: self.target]
         return Rescue(
             key=group.key,
             kept=kept,
@@ -100,6 +79,20 @@ class Progress:
         )
 
     def _failure(self) -> str:
-        if self.wanted <= 0:
+        if self.target <= 0:
             return "no failed rollout"
         return "no hint" if self.prompt is None else "no correct sample"
+
+
+def choose_slots(correct: Sequence[bool], count: int) -> tuple[int, ...]:
+    """The slots of a group that `count` kept samples replace: failed rollouts only, lowest first, each at most once.
+
+    Args:
+        correct: One flag per rollout (length G).
+        count: Kept samples, >= 0.
+
+    Returns:
+        Distinct indices 0..G-1, fewer than `count` where fewer rollouts failed.
+    """
+    failed = [slot for slot, flag in enumerate(correct) if not flag]
+    return tuple(failed[: max(count, 0)])

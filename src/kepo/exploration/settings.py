@@ -17,20 +17,7 @@ LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
 class ExplorationSettings:
     """How groups are explored.
 
-    Attributes:
-        exploration: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
-        exploration_trigger: "all_failed" (no rollout correct, whatever its format earned), "mean_below" (mean reward
-            below `exploration_trigger_mean`) or "always" (any failed rollout).
-        exploration_trigger_mean: Bound of "mean_below", in units of reward.
-        num_injected: K >= 1, rollouts of a group replaced at most (paper: 2 of 8).
-        exploration_attempts: Attempts per group, >= 1 (paper: at most 5).
-        exploration_samples_per_attempt: Completions sampled per group and attempt, >= 1; None: as many as are still
-            missing.
-        hint_level: Index into `kepo.prompts.HINT_LEVELS` of the first hints.
-        hint_max_level: Level that attempts climb to, evenly and as whole levels; None: they stay at `hint_level`.
-        hint_leak_policy: What happens to a hint that gives the answer away: "allow" keeps it, "strip" takes out the
-            sentences that leak, "ask_again" asks the teacher for another one, "reject" drops it.
-        hint_retries: How often "ask_again" asks again, >= 0; a hint that still leaks after that is dropped.
+    The fields are those of `KEPOConfig` with the same names and defaults; docs/fields.md explains them.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -56,10 +43,8 @@ class ExplorationSettings:
         check_choice("exploration", self.exploration, EXPLORATION_MODES)
         check_choice("exploration_trigger", self.exploration_trigger, TRIGGERS)
         check_choice("hint_leak_policy", self.hint_leak_policy, LEAK_POLICIES)
-        for name in ("num_injected", "exploration_attempts"):
-            check_whole(name, getattr(self, name), at_least=1)
-        for name in ("hint_retries", "hint_level"):
-            check_whole(name, getattr(self, name), at_least=0)
+        for name, least in (("num_injected", 1), ("exploration_attempts", 1), ("hint_retries", 0), ("hint_level", 0)):
+            check_whole(name, getattr(self, name), at_least=least)
         for name, least in (("exploration_samples_per_attempt", 1), ("hint_max_level", 0)):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), at_least=least)
@@ -103,19 +88,11 @@ class ExplorationSettings:
             return 0
         return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
-    @property
-    def hint_calls(self) -> int:
-        """How often one exploration asks for hints, the same on every process."""
-        return self.hint_calls_per_level * len(self.levels)
-
     def check_group_size(self, num_generations: int) -> None:
-        """Refuse to replace more rollouts than a group has.
-
-        Args:
-            num_generations: G, rollouts per group.
+        """Refuse to replace more rollouts than the `num_generations` of a group.
 
         Raises:
-            ConfigError: `num_injected` is greater than G.
+            ConfigError: `num_injected` is greater.
         """
         if self.exploration != "none" and self.num_injected > num_generations:
             raise ConfigError(

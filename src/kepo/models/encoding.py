@@ -30,26 +30,22 @@ def load_processor(name: str, processor: Any = None, trust_remote_code: bool = F
     Raises:
         TeacherError: there is none at `name`.
     """
+    from transformers import AutoProcessor
+
+    if processor is None and not name:
+        raise TeacherError("The teacher was passed as a model that was not loaded from a folder; pass processor= too.")
     if processor is None:
-        processor = _load(name, trust_remote_code)
+        try:
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, padding_side="left")
+        except (OSError, ValueError, ImportError) as error:
+            raise TeacherError(
+                f"The teacher's processor could not be loaded from {name}: {error} Save its processor or tokenizer "
+                "there, or pass processor=."
+            ) from error
     tokenizer = tokenizer_of(processor)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so its token does not matter
     return processor
-
-
-def _load(name: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoProcessor
-
-    if not name:
-        raise TeacherError("The teacher was passed as a model that was not loaded from a folder; pass processor= too.")
-    try:
-        return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, padding_side="left")
-    except (OSError, ValueError, ImportError) as error:
-        raise TeacherError(
-            f"The teacher's processor could not be loaded from {name}: {error} Save its processor or tokenizer there, "
-            "or pass processor=."
-        ) from error
 
 
 def encode(
@@ -103,11 +99,6 @@ def sees_images(processor: Any) -> bool:
     return hasattr(processor, "image_processor")
 
 
-def has_images(prompt: Prompt) -> bool:
-    """Whether any message of `prompt` holds an image."""
-    return bool(prompt_images(prompt))
-
-
 def micro_batches(
     prompts: Sequence[Prompt], lengths: Sequence[int], batch_size: int, with_images: bool
 ) -> list[list[int]]:
@@ -119,7 +110,7 @@ def micro_batches(
         batch_size: Largest list, >= 1.
         with_images: Which rows to take; the two kinds never share a forward pass.
     """
-    rows = [row for row, prompt in enumerate(prompts) if has_images(prompt) is with_images]
+    rows = [row for row, prompt in enumerate(prompts) if bool(prompt_images(prompt)) is with_images]
     rows.sort(key=lambda row: lengths[row] + len(prompt_text(prompts[row])) // _CHARACTERS_PER_TOKEN)
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
@@ -135,11 +126,7 @@ def filler_prompt(with_images: bool) -> Prompt:
 
 
 def check_chat_template(processor: Any) -> None:
-    """Refuse a processor that cannot render a conversation.
-
-    Raises:
-        TeacherError: neither the processor nor its tokenizer has a chat template.
-    """
+    """Refuse, with a `TeacherError`, a processor without chat template, which cannot render a conversation."""
     if getattr(processor, "chat_template", None) or tokenizer_of(processor).chat_template:
         return
     raise TeacherError(
@@ -154,13 +141,13 @@ def _render(
 ) -> Mapping[str, Any]:
     check_chat_template(processor)
     multimodal = sees_images(processor)
-    as_needed = _as_parts if multimodal else _as_text
+    as_expected = _as_parts if multimodal else _as_text
     # Processors and tokenizers take the settings of their own call under different names.
     padding: dict[str, Any] = {"padding": True, "tokenizer_kwargs": {"padding_side": "left"}}
     if multimodal:
         padding = {"processor_kwargs": {"padding": True, "padding_side": "left"}}
     rendered: Mapping[str, Any] = processor.apply_chat_template(
-        [[as_needed(message) for message in conversation] for conversation in conversations],
+        [[as_expected(message) for message in conversation] for conversation in conversations],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,

@@ -1,10 +1,12 @@
 """The parts of a Hugging Face language model that scoring needs: its backbone and its output head.
 
-Both functions take a model as users pass it, a PEFT adapter around it included, and serve teacher and student alike.
+`backbone` and `output_head` take a model as users pass it, a PEFT adapter around it included, teacher or student.
 """
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -90,17 +92,14 @@ def whole_copy(head: OutputHead, device: torch.device | str) -> OutputHead:
     A weight that DeepSpeed ZeRO-3 has partitioned already is gathered; every process must call this together then.
     """
     parameters = [tensor for tensor in (head.weight, head.bias) if tensor is not None]
+    gathered: AbstractContextManager[Any] = nullcontext()
     if any(hasattr(tensor, "ds_id") for tensor in parameters):
         from deepspeed.zero import GatheredParameters
 
-        with GatheredParameters(parameters):
-            return _copy(head, device)
-    return _copy(head, device)
-
-
-def _copy(head: OutputHead, device: torch.device | str) -> OutputHead:
-    bias = None if head.bias is None else head.bias.detach().to(device, copy=True)
-    return OutputHead(head.weight.detach().to(device, copy=True), bias, head.scale, head.softcap)
+        gathered = GatheredParameters(parameters)
+    with gathered:
+        bias = None if head.bias is None else head.bias.detach().to(device, copy=True)
+        return OutputHead(head.weight.detach().to(device, copy=True), bias, head.scale, head.softcap)
 
 
 def _without_adapter(model: Any) -> Any:
@@ -108,9 +107,7 @@ def _without_adapter(model: Any) -> Any:
 
 
 def _scale(config: Any) -> float:
-    scale = 1.0
-    for name in _FACTORS:
-        scale *= _number(config, name)
+    scale = math.prod(_number(config, name) for name in _FACTORS)
     divisor = _number(config, "logits_scaling")
     return scale * divisor if config.model_type in _MULTIPLYING else scale / divisor
 

@@ -105,7 +105,7 @@ def gate_weights(
     teacher_logps: Tensor | None = None,
     min_probability: float = 0.1,
 ) -> Tensor:
-    """The weight of every token in the teacher term: 0 or 1.
+    """The weight of every token in the distillation loss: 0 or 1.
 
     Args:
         mode: One of `GATE_MODES`.

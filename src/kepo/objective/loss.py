@@ -1,4 +1,4 @@
-"""The teacher term as a mean over open tokens, right when a mask is closed and when a batch is cut into pieces.
+"""The distillation loss as a mean over open tokens, correct for a closed mask and for a batch in micro-batches.
 
 Legend: N flattened tokens.
 """
@@ -12,7 +12,7 @@ from kepo.errors import ConfigError
 
 
 def distillation_loss(divergence: Tensor, weights: Tensor, normalizer: Tensor | float) -> Tensor:
-    """The gated teacher term of one micro-batch: sum_n w_n D_n / normalizer.
+    """The gated distillation loss of one micro-batch: sum_n w_n D_n / normalizer.
 
     Args:
         divergence: (N,) divergence of each token, in nats. What stands where the weight is 0 does not matter.

@@ -1,4 +1,4 @@
-"""Settings that move during training: the gate's threshold tau and the teacher term's weight lambda."""
+"""Settings that move during training: the gate's threshold tau and the distillation loss's weight lambda."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from kepo.recipes.validation import load_validation
 from kepo.rewards import get_rewards
 from kepo.runs.folder import claim, older_run_set_aside
 from kepo.runs.manifest import describe, finish_manifest, write_manifest
-from kepo.servers.keys import read_api_key
+from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher

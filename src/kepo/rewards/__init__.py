@@ -1,8 +1,7 @@
 """Rewards: reading an answer out of a completion, and functions in TRL's form that score it."""
 
 from kepo.rewards.answers import extract_answer, predicted_letter
-from kepo.rewards.functions import answer_format, choice_accuracy, exact_match, think_format
-from kepo.rewards.registry import get_rewards
+from kepo.rewards.functions import answer_format, choice_accuracy, exact_match, get_rewards, think_format
 from kepo.rewards.verifiers import math_accuracy, reasoning_gym_score
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Reward functions in TRL's form: `f(completions, **columns) -> list`, one number per completion.
+"""Reward functions in TRL's form, and by name: `f(completions, **columns) -> list`, one number per completion.
 
 `completions` and the columns of the data set arrive as parallel lists. 1.0 is correct, 0.0 is incorrect, None means
 that the function has nothing to say about a row (TRL leaves it out of the sum).
@@ -6,11 +6,14 @@ that the function has nothing to say about a row (TRL leaves it out of the sum).
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 from kepo.rewards.answers import (
     Completion,
     after_reasoning,
@@ -19,7 +22,10 @@ from kepo.rewards.answers import (
     normalized,
     predicted_letter,
 )
+from kepo.rewards.verifiers import math_accuracy, reasoning_gym_score
 from kepo.types import option_letters
+
+RewardFunction: TypeAlias = Callable[..., Sequence[float | None]]
 
 _THINK_THEN_ANSWER = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _ANSWER_ALONE = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
@@ -93,3 +99,44 @@ def _is_formatted(pattern: re.Pattern[str], text: str, once: tuple[str, ...]) ->
         return 0.0
     match = pattern.fullmatch(text)
     return float(match is not None and all(part.strip() for part in match.groups()))
+
+
+_ALL = (choice_accuracy, exact_match, think_format, answer_format, math_accuracy, reasoning_gym_score)
+REWARDS: Mapping[str, RewardFunction] = MappingProxyType({function.__name__: function for function in _ALL})
+"""The functions of this package, by the name under which TRL logs them."""
+
+
+def get_rewards(names: Sequence[str]) -> list[RewardFunction]:
+    """The reward functions called `names`, in order.
+
+    A name is one of `REWARDS`, or `package.module:function` for any other function of TRL's form, for example
+    `trl.rewards:accuracy_reward`.
+
+    Raises:
+        ConfigError: a name is unknown, or cannot be imported.
+    """
+    return [_imported(name) if ":" in name else _built_in(name) for name in names]
+
+
+def _built_in(name: str) -> RewardFunction:
+    if name in REWARDS:
+        return REWARDS[name]
+    close = difflib.get_close_matches(name, REWARDS, n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ConfigError(
+        f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'package.module:function' for a "
+        "function of your own"
+    )
+
+
+def _imported(name: str) -> RewardFunction:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(f"reward {name!r}: the module {module_name!r} cannot be imported: {error}") from error
+    function: Any = getattr(module, attribute, None)
+    if not callable(function):
+        what = "is not a function" if function is not None else "does not exist"
+        raise ConfigError(f"reward {name!r}: {attribute!r} {what} in the module {module_name!r}")
+    return function

@@ -22,17 +22,11 @@ SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """One completion.
+    """One completion."""
 
-    Attributes:
-        text: Reasoning that the server parsed out is put back, in `<think>` tags.
-        tokens: Its length.
-        finished: Whether it ended by itself, before the limit.
-    """
-
-    text: str
+    text: str  # reasoning that the server parsed out is put back, in `<think>` tags
     tokens: int
-    finished: bool
+    finished: bool  # whether it ended by itself, before the limit
 
 
 def wire_messages(conversation: Conversation) -> list[dict[str, Any]]:
@@ -48,16 +42,9 @@ def data_uri(image: Image) -> str:
 
 
 async def ask_chat(pool: Pool, conversation: Conversation, seed: int, fields: Mapping[str, Any]) -> ChatAnswer:
-    """One completion.
+    """One completion of the pool's model, drawn with `seed` (0..`SEEDS`-1); raises as `Pool.ask`.
 
-    Args:
-        pool: The servers; they are asked for the pool's model.
-        conversation: The messages.
-        seed: Of sampling, 0..`SEEDS`-1.
-        fields: Others of the request, such as `max_tokens` and `temperature`.
-
-    Raises:
-        RefusedError, UnavailableError: as `Pool.ask`.
+    `fields` are the other fields of the request, such as `max_tokens` and `temperature`.
     """
 
     def body() -> dict[str, Any]:
@@ -67,11 +54,7 @@ async def ask_chat(pool: Pool, conversation: Conversation, seed: int, fields: Ma
 
 
 def read_chat(content: bytes) -> ChatAnswer:
-    """The one completion in an answer.
-
-    Raises:
-        Fault: it is in another form.
-    """
+    """The one completion in an answer; a `Fault` when it is in another form."""
     try:
         answer = json.loads(content)
         [choice] = answer["choices"]
@@ -90,9 +73,7 @@ def read_chat(content: bytes) -> ChatAnswer:
 
 
 def _content(content: Any) -> Any:
-    if isinstance(content, str):
-        return content
-    return [_part(part) for part in content]
+    return content if isinstance(content, str) else [_part(part) for part in content]
 
 
 def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:

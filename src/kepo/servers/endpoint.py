@@ -1,4 +1,4 @@
-"""One server's address: a request, and what came of it.
+"""One server: its key, a request, and what came of it.
 
 A request either gives the answer's bytes, or a `Fault` (which may be gone at the next attempt), or a `RefusedError` (it
 will be refused again). The key goes into the request's header and nowhere else.
@@ -7,7 +7,9 @@ will be refused again). The key goes into the request's header and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,29 +39,20 @@ OF_THE_SERVER = frozenset({FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.BU
 
 
 class Fault(Exception):  # noqa: N818 - it is caught by whoever tries again and never seen by a user
-    """A failure that may be gone at the next attempt.
-
-    Attributes:
-        kind: What it was.
-        after: Seconds that the server asks to wait; None where it names none.
-    """
+    """A failure that may be gone at the next attempt."""
 
     def __init__(self, kind: FaultKind, problem: str, after: float | None = None) -> None:
         super().__init__(problem)
         self.kind = kind
-        self.after = after
+        self.after = after  # seconds that the server asks to wait
 
 
 class RefusedError(ConfigError):
-    """The server refuses the request and would refuse it again.
-
-    Attributes:
-        status: HTTP status.
-    """
+    """The server refuses the request and would refuse it again."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = status  # of HTTP
 
 
 class Endpoint:
@@ -90,7 +83,7 @@ class Endpoint:
         self._client: httpx.AsyncClient | None = None
 
     def url(self, path: str) -> str:
-        """Where `path` lies; one that starts with a slash counts from the server's root, others from its version."""
+        """The URL of `path`: from the server's root if it starts with a slash, else from its version."""
         return f"{self._root}{path}" if path.startswith("/") else f"{self.base_url}/{path}"
 
     async def close(self) -> None:
@@ -100,12 +93,7 @@ class Endpoint:
             await client.aclose()
 
     async def request(self, path: str, body: Any = None) -> bytes:
-        """One attempt of a POST request with `body`, or of a GET request without.
-
-        Raises:
-            Fault: it may go well at the next attempt.
-            RefusedError: it will be refused again.
-        """
+        """One attempt of a POST request with `body`, or of a GET request without; raises `Fault` or `RefusedError`."""
         if self._client is None:
             headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
             # The number of connections is the business of whoever limits the requests.
@@ -138,14 +126,32 @@ class Endpoint:
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def decoded(decoder: msgspec.json.Decoder[T], content: bytes, what: str = "its answer") -> T:
-    """An answer as `decoder` reads it.
+def read_api_key(variable: str | None = None, file: str | Path | None = None) -> str | None:
+    """The key in the environment variable called `variable`, or in `file`; None when neither is named.
 
     Raises:
-        Fault: it is in another form. A bare NaN, a half-sent answer and an error page all are.
+        ConfigError: both are named, or the one named is missing or empty.
     """
+    if variable and file:
+        raise ConfigError("the key is asked from an environment variable and from a file; name one of them")
+    if variable:
+        key = os.environ.get(variable, "").strip()
+        where = f"the environment variable {variable}"
+    elif file:
+        path = Path(file)
+        key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        where = f"the file {file}"
+    else:
+        return None
+    if not key or not key.isascii() or any(character.isspace() for character in key):
+        raise ConfigError(f"{where} holds no key: it is missing, empty, or more than one word of ASCII")
+    return key
+
+
+def decoded(form: type[T], content: msgspec.Raw | bytes, what: str = "its answer") -> T:
+    """An answer as a `form`; a `Fault` for one in another form, as a bare NaN or an error page is."""
     try:
-        return decoder.decode(content)
+        return msgspec.json.decode(content, type=form)
     except msgspec.MsgspecError as error:
         raise Fault(FaultKind.MALFORMED, f"{what} is not in the form of the API ({error})") from None
 

@@ -25,17 +25,13 @@ Read: TypeAlias = Callable[[bytes], T]
 _LONGEST_WAIT = 60.0
 # Faults of the server in a row after which a user is told that it fails.
 _FAILING_AFTER = 3
-# Attempts of a request, and seconds between two sentences, when a user is told that it waits.
+# Attempts of a request, and seconds between two messages, when a user is told that it waits.
 _PATIENCE = 6
 _TOLD_EVERY = 60.0
 
 
 class UnavailableError(KepoError):
-    """All attempts of a request failed.
-
-    Attributes:
-        kind: The last fault's kind.
-    """
+    """All attempts of a request failed; `kind` is that of the last fault."""
 
     def __init__(self, message: str, kind: FaultKind) -> None:
         super().__init__(message)
@@ -44,26 +40,21 @@ class UnavailableError(KepoError):
 
 @dataclass
 class Replica:
-    """One server of a pool, and how it is.
-
-    Attributes:
-        endpoint: Its address.
-        in_flight: Requests it is working on.
-        failures: Faults of the server in a row.
-        backed_off_until: Monotonic time before which others are preferred, in seconds.
-        unchecked: It failed since it was last checked.
-    """
+    """One server of a pool, and its state."""
 
     endpoint: Endpoint
-    in_flight: int = 0
-    failures: int = 0
-    backed_off_until: float = 0.0
-    unchecked: bool = False
+    in_flight: int = 0  # requests it is working on
+    failures: int = 0  # faults of the server in a row
+    backed_off_until: float = 0.0  # monotonic seconds before which others are preferred
+    unchecked: bool = False  # it failed since it was last checked
 
     def preference(self, now: float) -> tuple[bool, float, int]:
         """Sorts replicas: healthy ones by how busy they are, then those backed off by when they are due."""
         backed_off = now < self.backed_off_until or (self.failures > 0 and self.in_flight > 0)
         return backed_off, self.backed_off_until if backed_off else 0.0, self.in_flight
+
+
+_ADVICE = "Check the address (it ends in /v1 as a rule), the model's name and the key."
 
 
 class Pool:
@@ -76,12 +67,11 @@ class Pool:
         attempts: How often a request is sent before it counts as failed, >= 1.
         patient: Send again for ever while a server is away or busy; answers that are incorrect still count.
         first_wait: Seconds before the second attempt; doubled each time, unless the server names a time.
-        say: Called with a sentence when a server fails repeatedly or is back, and when a request waits long.
+        say: Called with a message when a server fails repeatedly or is back, and when a request waits long.
         recheck: Called before a server that failed is used again; raises KepoError when it is another one now.
 
     Attributes:
         faults: Every fault so far, by kind.
-        model: As given.
 
     Raises:
         ConfigError: no endpoint, two of one address, or a number outside its range.
@@ -131,11 +121,7 @@ class Pool:
     async def ask(self, path: str, body: Callable[[], Any] | None, read: Read[T], replica: Replica | None = None) -> T:
         """What `read` makes of the answer to one request; a fault is another attempt, on another server if any.
 
-        Args:
-            path: Of the request, see `Endpoint.url`.
-            body: Makes the request's body; None for a GET request. Called when there is a place.
-            read: Reads the answer.
-            replica: Ask this one only.
+        `body` makes the request's body when there is a place (None: a GET request); `replica`: only this one is asked.
 
         Raises:
             RefusedError: the server refuses it (key, model name, length).
@@ -165,7 +151,7 @@ class Pool:
             raise UnavailableError(f"{named}: {fault}, {self._attempts} times.", fault.kind) from None
 
     def _gives_up(self) -> Callable[[tenacity.RetryCallState], bool]:
-        """Whether one request has been sent often enough; asked after each of its faults."""
+        """Whether one request has been sent often enough; called after each of its faults."""
         counted = 0
 
         def enough(state: tenacity.RetryCallState) -> bool:
@@ -176,7 +162,7 @@ class Pool:
         return enough
 
     async def _take_place(self, among: Sequence[Replica]) -> Replica:
-        """The replica of `among` that is to be asked, as soon as it has a place."""
+        """The replica of `among` that is next, as soon as it has a place."""
         async with self._free:
             while True:
                 now = time.monotonic()
@@ -226,8 +212,8 @@ class Pool:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         grow = tenacity.wait_exponential_jitter(self._first_wait, _LONGEST_WAIT, jitter=self._first_wait)
-        asked = _fault_of(state).after
-        return grow(state) if asked is None else min(asked, _LONGEST_WAIT)
+        retry_after = _fault_of(state).after
+        return grow(state) if retry_after is None else min(retry_after, _LONGEST_WAIT)
 
     def _report_wait(self, state: tenacity.RetryCallState) -> None:
         """Tell a user who waits for ever what for: from the sixth attempt on, once a minute for all requests."""
@@ -241,10 +227,7 @@ class Pool:
 
 
 def _fault_of(state: tenacity.RetryCallState) -> Fault:
-    """Why the last attempt failed; tenacity asks only after a `Fault`."""
+    """Why the last attempt failed; tenacity calls only after a `Fault`."""
     fault = state.outcome.exception() if state.outcome else None
     assert isinstance(fault, Fault)
     return fault
-
-
-_ADVICE = "Check the address (it ends in /v1 as a rule), the model's name and the key."

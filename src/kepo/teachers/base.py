@@ -22,15 +22,10 @@ MaxOverProcesses: TypeAlias = Callable[[int], int]
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One row to score: the teacher sees the ORIGINAL prompt, then the student's exact token ids.
+    """One row to score: the teacher sees the ORIGINAL prompt, images included, then the student's exact token ids."""
 
-    Attributes:
-        prompt: Original prompt, images included; the teacher renders it with its own processor.
-        completion_ids: The student's token ids (length T >= 1).
-    """
-
-    prompt: Prompt
-    completion_ids: tuple[int, ...]
+    prompt: Prompt  # the teacher renders it with its own processor
+    completion_ids: tuple[int, ...]  # length T >= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +33,19 @@ class DenseScores:
     """A teacher's full next-token distribution at the T completion positions, as hidden states.
 
     The vocabulary-sized product with the teacher's `head` is only ever made in chunks, inside the divergence.
-
-    Attributes:
-        hidden: (T, H) the states that predict completion tokens 0..T-1.
-        token_logps: (T,) log-probability the teacher gives to the student's own tokens, in nats.
     """
 
-    hidden: torch.Tensor
-    token_logps: torch.Tensor
+    hidden: torch.Tensor  # (T, H) the states that predict completion tokens 0..T-1
+    token_logps: torch.Tensor  # (T,) log-probability of the student's own tokens, in nats
 
 
 @dataclass(frozen=True, slots=True)
 class SparseScores:
-    """A teacher's K most likely next tokens at the T completion positions.
+    """A teacher's K most likely next tokens at the T completion positions."""
 
-    Attributes:
-        ids: (T, K) token ids; a row may repeat no id.
-        logps: (T, K) their log-probabilities, in nats; -inf marks an unused place.
-        token_logps: (T,) log-probability of the student's own tokens, in nats.
-    """
-
-    ids: torch.Tensor
-    logps: torch.Tensor
-    token_logps: torch.Tensor
+    ids: torch.Tensor  # (T, K) token ids; a row may repeat no id
+    logps: torch.Tensor  # (T, K) their log-probabilities, in nats; -inf marks an unused place
+    token_logps: torch.Tensor  # (T,) log-probability of the student's own tokens, in nats
 
 
 Scores: TypeAlias = DenseScores | SparseScores
@@ -87,8 +72,12 @@ class Teacher(HintWriter, Protocol):
     def check_student(self, tokenizer: Any, vocab_size: int) -> None:
         """Refuse a student whose token ids mean something else here.
 
+        Args:
+            tokenizer: The student's tokenizer, or its processor.
+            vocab_size: Rows of the student's output head, the padding included.
+
         Raises:
-            kepo.errors.TeacherError: with a sentence that says what to use instead.
+            TeacherError: says what to use instead.
         """
         ...
 
@@ -96,7 +85,7 @@ class Teacher(HintWriter, Protocol):
         """Refuse, before training starts, a kind of prompt that this teacher cannot render.
 
         Raises:
-            kepo.errors.TeacherError: e.g. a conversation, for a processor without chat template.
+            TeacherError: e.g. a conversation, for a processor without chat template.
         """
         ...
 
@@ -121,7 +110,7 @@ class PendingScores(Protocol):
     """Scores on their way."""
 
     def result(self) -> Sequence[Scores | None]:
-        """The scores, as `Teacher.score` returns them; waits for them."""
+        """Wait for the scores; they are as `Teacher.score` returns them."""
         ...
 
 
@@ -136,7 +125,7 @@ class AsynchronousTeacher(Teacher, Protocol):
 
 @runtime_checkable
 class CountingTeacher(Protocol):
-    """A teacher that has something to tell beside its answers."""
+    """A teacher with metrics of its own."""
 
     def take_metrics(self) -> dict[str, float]:
         """Counts of this process since the last call, by their names in the training log."""

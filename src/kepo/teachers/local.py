@@ -87,10 +87,9 @@ class LocalTeacher:
                 options["quantization_config"] = quantization_config
             if device is not None:
                 options.setdefault("device_map", {"": device})
-            loaded = _load_model(str(model), options, trust_remote_code)
+            self.name, loaded = str(model), _load_model(str(model), options, trust_remote_code)
         else:
-            loaded = model if device is None else model.to(device)
-        self.name = str(model) if isinstance(model, str | Path) else str(loaded.config._name_or_path)
+            self.name, loaded = str(model.config._name_or_path), model if device is None else model.to(device)
         self.model: Any = loaded.eval().requires_grad_(False)
         self.processor = load_processor(loaded.config._name_or_path, processor, trust_remote_code)
         self._pad_id: int = tokenizer_of(self.processor).pad_token_id
@@ -124,11 +123,7 @@ class LocalTeacher:
         return self._whole_head if self._whole_head is not None else output_head(self.model)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuse a conversation when there is no chat template to render it with.
-
-        Raises:
-            TeacherError: says what to use instead.
-        """
+        """Refuse a conversation when there is no chat template to render it with."""
         if not isinstance(prompt, str):
             check_chat_template(self.processor)
 
@@ -137,10 +132,6 @@ class LocalTeacher:
 
         Embeddings of different sizes are fine as long as they differ by padding: the divergence uses the common first
         entries.
-
-        Args:
-            tokenizer: The student's tokenizer, or its processor.
-            vocab_size: Rows of the student's output head, the padding included.
 
         Raises:
             TeacherError: a student's token has another id in the teacher's tokenizer, or none.
@@ -152,14 +143,11 @@ class LocalTeacher:
         moved = [token for token, index in used.items() if token in teacher and teacher[token] != index]
         if not unknown and not moved:
             return
-        examples = []
-        if moved:
-            token = moved[0]
-            examples.append(
-                f"{len(moved)} have another id ({token!r} is {used[token]} there and {teacher[token]} here)"
-            )
-        if unknown:
-            examples.append(f"{len(unknown)} are unknown here (for example {unknown[0]!r})")
+        examples = [
+            f"{len(moved)} have another id ({token!r} is {used[token]} there and {teacher[token]} here)"
+            for token in moved[:1]
+        ]
+        examples += [f"{len(unknown)} are unknown here (for example {token!r})" for token in unknown[:1]]
         raise TeacherError(
             f"The teacher cannot score this student's tokens: of the student's {len(used)} tokens, "
             f"{' and '.join(examples)}. Use a teacher of the student's tokenizer family, or distillation_weight: 0 "
@@ -172,14 +160,10 @@ class LocalTeacher:
         shard: Callable[[Any], Any] | None,
         max_over_processes: MaxOverProcesses,
     ) -> None:
-        """Move the teacher to `device`, or shard it; one that was given a device of its own stays as it is.
+        """Move the teacher to `device`, or shard it (FSDP, DeepSpeed); one with a device of its own stays as it is.
 
-        A sharded teacher keeps a whole copy of its output head on every process, and still scores and writes hints.
-
-        Args:
-            device: The device of this process.
-            shard: Wraps a model so that its weights are spread over the processes (FSDP, DeepSpeed); None: not.
-            max_over_processes: Only called by a sharded teacher, in `score` and `write_hints`.
+        A sharded teacher keeps a whole copy of its output head on every process, and still scores and writes hints; it
+        alone calls `max_over_processes`, in `score` and `write_hints`.
         """
         if self._stays or self._max_over_processes is not None:
             return
@@ -194,14 +178,19 @@ class LocalTeacher:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         """The hidden states behind the student's tokens, and their log-probabilities, one result per request.
 
-        Rows of similar length share a micro-batch; the results come in the order of the requests and do not depend on
-        what a row was batched with. A sharded teacher must be called by all processes together, with an empty list
-        where there is no row.
+        Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be called
+        by all processes together, with an empty list where there is no row.
 
         Raises:
             TeacherError: a token id that this teacher does not have.
         """
-        self._check_ids(requests)
+        vocabulary = self.head.weight.shape[0]
+        for index, request in enumerate(requests):
+            if (largest := max(request.completion_ids)) >= vocabulary:
+                raise TeacherError(
+                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {vocabulary} entries. Use "
+                    "a teacher of the student's tokenizer family."
+                )
         results: dict[int, Scores] = {}
         prompts = [request.prompt for request in requests]
         lengths = [len(request.completion_ids) for request in requests]
@@ -281,16 +270,6 @@ class LocalTeacher:
             self._head_checked = True
         return caught[-1]
 
-    def _check_ids(self, requests: Sequence[ScoreRequest]) -> None:
-        rows = self.head.weight.shape[0]
-        for index, request in enumerate(requests):
-            largest = max(request.completion_ids)
-            if largest >= rows:
-                raise TeacherError(
-                    f"Row {index} holds token id {largest}, but the teacher's vocabulary has {rows} entries. Use a "
-                    "teacher of the student's tokenizer family."
-                )
-
     def _generate(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Prompt and new token ids (B, P + new)."""
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -322,17 +301,13 @@ def _root_parameters(model: Any) -> AbstractContextManager[Any]:
 
 
 def _load_model(name: str, options: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
-        raise _not_loaded(name, "there is no config.json in it")
     try:
+        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+            raise FileNotFoundError("there is no config.json in it")
         return load_model(name, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, str(error)) from error
-
-
-def _not_loaded(name: str, reason: str) -> TeacherError:
-    return TeacherError(
-        f"The teacher could not be loaded from {name}: {reason} Expected is a folder with config.json, weights in "
-        "safetensors format and a processor or tokenizer, or the name of such a model on the hub that this machine can "
-        "reach (or has in its cache). Check the path, or download the model first."
-    )
+        raise TeacherError(
+            f"The teacher could not be loaded from {name}: {error} Expected is a folder with config.json, weights in "
+            "safetensors format and a processor or tokenizer, or the name of such a model on the hub that this machine "
+            "can reach (or has in its cache). Check the path, or download the model first."
+        ) from error

@@ -1,6 +1,6 @@
 """A teacher that follows a script: for tests, and for dry runs without a second model.
 
-It stands behind the real `Teacher` protocol and records what it was asked. torch is imported only where scores are
+It stands behind the real `Teacher` protocol and records its requests. torch is imported only where scores are
 made.
 
 T completion tokens, V vocabulary.
@@ -37,11 +37,8 @@ class ScriptedTeacher:
         head: The output head of scores that are `DenseScores`.
 
     Attributes:
-        name: "scripted".
-        hint_conversations: Every request for a hint, in order.
-        hint_calls: How many requests each call of `write_hints` held.
-        score_requests: Every row that was scored, in order.
-        score_calls: How many rows each call of `score` held.
+        hint_conversations, score_requests: Every request, in order.
+        hint_calls, score_calls: How many requests each call of `write_hints` or `score` held.
     """
 
     def __init__(
@@ -54,33 +51,30 @@ class ScriptedTeacher:
         self.score_calls: list[int] = []
         self._hints = hints
         self._scores = scores
-        self._head = head
+        self.head = head
 
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """The scripted answers, one per conversation."""
         self.hint_calls.append(len(conversations))
-        answers = []
-        for conversation in conversations:
-            answers.append(self._hint(conversation))
-            self.hint_conversations.append(conversation)
-        return answers
+        return [self._hint(conversation) for conversation in conversations]
 
     def _hint(self, conversation: Conversation) -> str:
-        script = self._hints
+        script, place = self._hints, len(self.hint_conversations)
+        self.hint_conversations.append(conversation)
         if isinstance(script, str):
             return script
         if isinstance(script, Mapping):
             text = prompt_text(conversation)
             return next((answer for key, answer in script.items() if key in text), "")
         if isinstance(script, Sequence):
-            return script[len(self.hint_conversations) % len(script)] if script else ""
+            return script[place % len(script)] if script else ""
         return script(conversation)
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Accept any prompt: none is rendered."""
 
     def check_student(self, tokenizer: Any, vocab_size: int) -> None:
-        """Accepts every student: whoever writes the scores knows what their token ids mean."""
+        """Accept every student: whoever writes the scores knows what their token ids mean."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         """The scripted scores, one per request.
@@ -99,13 +93,8 @@ class ScriptedTeacher:
             )
         return [self._scores(request) for request in requests]
 
-    @property
-    def head(self) -> OutputHead | None:
-        """The head that belongs to dense scores; None without them."""
-        return self._head
-
     def place(self, device: Any, shard: Callable[[Any], Any] | None, max_over_processes: MaxOverProcesses) -> None:
-        """Does nothing: there is no model to place."""
+        """Do nothing: there is no model to place."""
 
 
 def favourite_token_scores(vocab_size: int, token_id: int, probability: float) -> ScoreScript:
@@ -139,21 +128,12 @@ def favourite_token_scores(vocab_size: int, token_id: int, probability: float) -
             )
         row = torch.full((vocab_size,), math.log1p(-probability) - math.log(vocab_size - 1))  # (V,)
         row[token_id] = math.log(probability)
-        tokens = len(completion)
-        return SparseScores(
-            ids=torch.arange(vocab_size).repeat(tokens, 1), logps=row.repeat(tokens, 1), token_logps=row[completion]
-        )
+        repeat = (len(completion), 1)
+        return SparseScores(torch.arange(vocab_size).repeat(repeat), row.repeat(repeat), row[completion])
 
     return scores
 
 
 def uniform_scores(vocab_size: int) -> ScoreScript:
-    """A teacher to which all V tokens are equally likely: log-probability -log V everywhere.
-
-    Args:
-        vocab_size: V >= 2.
-
-    Raises:
-        TeacherError: As `favourite_token_scores`.
-    """
+    """A teacher to which all V >= 2 tokens are equally likely: log-probability -log V everywhere."""
     return favourite_token_scores(vocab_size, token_id=0, probability=1.0 / max(vocab_size, 2))

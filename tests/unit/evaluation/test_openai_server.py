@@ -20,7 +20,7 @@ from kepo.evaluation.backend import Completion, Sampling
 from kepo.evaluation.openai_server import OpenAIBackend
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.servers.keys import read_api_key
+from kepo.servers.endpoint import read_api_key
 from tests.http_server import Reply, Server, completion, serving
 from tests.tiny_models import tiny_image
 from tests.unit.evaluation.fakes import questions

@@ -285,12 +285,12 @@ def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
     bank.add([draft("<hint>Look.</hint>", teacher="scripted")])
     teacher = ScriptedTeacher("<hint>Think.</hint>")
     source = banked_hints(bank, teacher, _settings())
-    assert source([group("q1"), group("q2")]) == [
+    assert source([group("q1"), group("q2")], 1) == [
         (Hint("Look.", level=1, written="Look.", raw="<hint>Look.</hint>", banked=True),),
         (Hint("Think.", level=1, written="Think.", raw="<hint>Think.</hint>"),),
     ]
     assert teacher.hint_calls == [1]
-    (hints,) = source([group("q2")])
+    (hints,) = source([group("q2")], 1)
     assert [(hint.text, hint.banked) for hint in hints] == [("Think.", True)]
     assert teacher.hint_calls == [1, 0], "called all the same, because other processes may have to ask"
     assert [hint.teacher for hint in HintBank.open(bank.path).hints] == ["scripted", "scripted"]
@@ -298,7 +298,7 @@ def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
 
 def test_two_groups_of_one_question_are_asked_about_once(bank: HintBank, group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    first, second = banked_hints(bank, teacher, _settings())([group(), group()])
+    first, second = banked_hints(bank, teacher, _settings())([group(), group()], 1)
     assert first == second
     assert teacher.hint_calls == [1]
     assert len(bank) == 1
@@ -322,7 +322,7 @@ def test_the_leak_policy_of_the_reader_is_applied(
     leak_policy: str, texts: list[str] | None, bank: HintBank, draft: Callable[..., BankedHint], group: Any
 ) -> None:
     bank.add([draft("Look. It is B."), draft("Think.")])
-    (hints,) = banked_hints(bank, None, _settings(hint_leak_policy=leak_policy))([group()])
+    (hints,) = banked_hints(bank, None, _settings(hint_leak_policy=leak_policy))([group()], 1)
     assert [hint.text for hint in hints] == (texts or ["Look. It is B.", "Think."])
     assert [hint.leaks for hint in hints] == [("letter",), ()]
 
@@ -334,7 +334,7 @@ def test_hints_that_all_leak_count_as_tried(
     bank.add([draft("It is B.", teacher="scripted")])
     settings = _settings(hint_leak_policy=leak_policy, hint_retries=2)
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    (hints,) = banked_hints(bank, teacher, settings)([group()])
+    (hints,) = banked_hints(bank, teacher, settings)([group()], 1)
     assert [hint.text for hint in hints] == [""]
     assert teacher.hint_calls == [0] * settings.hint_calls_per_level
 
@@ -343,14 +343,14 @@ def test_all_answers_of_asking_again_are_kept_and_empty_ones_are_not(
     bank: HintBank, group: Callable[..., Group]
 ) -> None:
     teacher = ScriptedTeacher(["", "<hint>It is B.</hint>", "<hint>Think.</hint>"])
-    (hints,) = banked_hints(bank, teacher, _settings(hint_leak_policy="ask_again"))([group()])
+    (hints,) = banked_hints(bank, teacher, _settings(hint_leak_policy="ask_again"))([group()], 1)
     assert [hint.text for hint in hints] == ["", "", "Think."]
     assert [(hint.text, hint.leaks) for hint in bank.hints] == [("It is B.", ("letter",)), ("Think.", ())]
 
 
 def test_equal_texts_are_used_once(bank: HintBank, draft: Callable[..., BankedHint], group: Any) -> None:
     bank.add([draft("Look."), draft("<hint>Look.</hint>"), draft("Think.")])
-    (hints,) = banked_hints(bank, None, _settings())([group()])
+    (hints,) = banked_hints(bank, None, _settings())([group()], 1)
     assert [hint.text for hint in hints] == ["Look.", "Think."]
 
 
@@ -363,7 +363,7 @@ def test_whose_hints_are_read(
 ) -> None:
     bank.add([draft("Own.", teacher="scripted"), draft("Big.", teacher="big")])
     teacher = ScriptedTeacher("<hint>New.</hint>")
-    (hints,) = banked_hints(bank, teacher, _settings(), read_from)([group()])
+    (hints,) = banked_hints(bank, teacher, _settings(), read_from)([group()], 1)
     assert [hint.text for hint in hints] == texts
     assert teacher.hint_calls == [asked]
 
@@ -371,7 +371,7 @@ def test_whose_hints_are_read(
 def test_hints_of_others_do_not_count_for_a_run_with_a_teacher(bank: HintBank, draft: Any, group: Any) -> None:
     bank.add([draft("Big.", teacher="big")])
     teacher = ScriptedTeacher("<hint>New.</hint>")
-    (hints,) = banked_hints(bank, teacher, _settings())([group()])
+    (hints,) = banked_hints(bank, teacher, _settings())([group()], 1)
     assert [hint.text for hint in hints] == ["New."]
 
 
@@ -388,12 +388,12 @@ def test_each_level_is_looked_up_by_itself(bank: HintBank, draft: Callable[..., 
 @pytest.mark.parametrize("answer", [None, " "])
 def test_a_group_without_ground_truth_has_no_hints(answer: str | None, bank: HintBank, group: Any) -> None:
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    assert banked_hints(bank, teacher, _settings())([group(answer=answer)]) == [()]
+    assert banked_hints(bank, teacher, _settings())([group(answer=answer)], 1) == [()]
     assert teacher.hint_calls == [0]
 
 
 def test_a_hint_fixed_by_hand_is_used_as_it_stands_and_audited_again(bank: HintBank, draft: Any, group: Any) -> None:
     (kept,) = bank.add([draft("It is B.")])
     bank.path.write_bytes(to_line(replace(kept, text="Look at the rim.")))
-    (hints,) = banked_hints(HintBank.open(bank.path), None, _settings())([group()])
+    (hints,) = banked_hints(HintBank.open(bank.path), None, _settings())([group()], 1)
     assert [(hint.text, hint.leaks) for hint in hints] == [("Look at the rim.", ())]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kepo.exploration.duplicates import count_words, is_duplicate
+from kepo.exploration.bank_lines import count_words, is_duplicate
 
 
 @pytest.mark.parametrize(

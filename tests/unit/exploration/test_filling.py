@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from kepo.cli.hints_tables import summarize
 from kepo.errors import ConfigError, KepoError
 from kepo.exploration.bank import HintBank
-from kepo.exploration.bank_summary import summarize
 from kepo.exploration.filling import FillSettings, fill, hint_quotas
 from kepo.prompts import HINT_LEVELS, prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
@@ -26,9 +26,9 @@ def bank(tmp_path: Path) -> HintBank:
 
 def _fill(bank: HintBank, groups: list[Group], teacher: Any, settings: FillSettings, **calls: Any) -> int:
     """Fill the bank; how many hints it lacked before."""
-    wanted = hint_quotas(bank, groups, "scripted", settings)
-    fill(bank, wanted, groups.__getitem__, teacher, settings, **calls)
-    return sum(one.lacking for one in wanted)
+    quotas = hint_quotas(bank, groups, "scripted", settings)
+    fill(bank, quotas, groups.__getitem__, teacher, settings, **calls)
+    return sum(one.lacking for one in quotas)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_hints_of_another_teacher_do_not_count(bank: HintBank, group: Callable[.
 
 def test_questions_that_are_asked_alike_and_those_without_answer(bank: HintBank, group: Callable[..., Group]) -> None:
     alike = group("q2", prompt=group("q1").prompt)
-    wanted = hint_quotas(bank, [group("q1"), alike, group("q3", answer=" ")], "scripted", FillSettings(levels=2))
-    assert [(one.place, one.level) for one in wanted] == [(0, 0), (0, 1)]
+    quotas = hint_quotas(bank, [group("q1"), alike, group("q3", answer=" ")], "scripted", FillSettings(levels=2))
+    assert [(one.place, one.level) for one in quotas] == [(0, 0), (0, 1)]
 
 
 def test_a_stopped_run_keeps_whole_batches_and_goes_on(bank: HintBank, group: Callable[..., Group]) -> None:
@@ -98,7 +98,7 @@ def test_a_stopped_run_keeps_whole_batches_and_goes_on(bank: HintBank, group: Ca
 
 
 def test_asking_again_replaces_leaks_up_to_its_retries(bank: HintBank, group: Callable[..., Group]) -> None:
-    # Two hints wanted. Round 1: a leak and a clean one. Round 2: a leak. Round 3: a clean one.
+    # Two hints requested. Round 1: a leak and a clean one. Round 2: a leak. Round 3: a clean one.
     teacher = ScriptedTeacher([LEAK, "<hint>One way.</hint>", "<hint>The answer is B.</hint>", "<hint>Two.</hint>"])
     settings = FillSettings(levels=1, per_question=2, hint_leak_policy="ask_again", hint_retries=2)
     _fill(bank, [group()], teacher, settings)

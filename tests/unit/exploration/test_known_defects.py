@@ -12,7 +12,7 @@ import pytest
 
 from kepo.exploration import ExplorationSettings, Explorer, needs_exploration
 from kepo.exploration.hints import parse_hint
-from kepo.exploration.injection import choose_slots
+from kepo.exploration.rejection import choose_slots
 from kepo.prompts import prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group

@@ -17,7 +17,7 @@ def _texts(progress: Progress) -> list[str]:
 
 
 def test_only_correct_samples_are_kept_and_all_are_counted(sample_of: Callable[[str], Sample]) -> None:
-    start = Progress(wanted=2, prompt="p", hint=HINT)
+    start = Progress(target=2, prompt="p", hint=HINT)
     assert start.next_samples(None) == 2
     first = start.after(1, [sample_of("wrong"), sample_of("right")], [False, True])
     assert _texts(first) == ["right"]
@@ -31,8 +31,8 @@ def test_only_correct_samples_are_kept_and_all_are_counted(sample_of: Callable[[
     assert [(kept.attempt, kept.hint, kept.prompt) for kept in second.kept] == [(1, HINT, "p"), (2, HINT, "p")]
 
 
-def test_never_more_than_wanted(sample_of: Callable[[str], Sample]) -> None:
-    progress = Progress(wanted=1, prompt="p").after(1, [sample_of("right 1"), sample_of("right 2")], [True, True])
+def test_never_more_than_the_target(sample_of: Callable[[str], Sample]) -> None:
+    progress = Progress(target=1, prompt="p").after(1, [sample_of("right 1"), sample_of("right 2")], [True, True])
     assert _texts(progress) == ["right 1"]
     assert progress.sampled_tokens == 14
 
@@ -41,25 +41,25 @@ def test_never_more_than_wanted(sample_of: Callable[[str], Sample]) -> None:
 def test_samples_of_the_next_attempt(
     samples_per_attempt: int | None, expected: int, sample_of: Callable[[str], Sample]
 ) -> None:
-    progress = Progress(wanted=2, prompt="p").after(1, [sample_of("right")], [True])
+    progress = Progress(target=2, prompt="p").after(1, [sample_of("right")], [True])
     assert progress.next_samples(samples_per_attempt) == expected
 
 
 @pytest.mark.parametrize("samples_per_attempt", [None, 4])
 def test_nothing_is_sampled_without_a_prompt_or_without_a_need(samples_per_attempt: int | None) -> None:
-    assert Progress(wanted=2, prompt=None).next_samples(samples_per_attempt) == 0
-    assert Progress(wanted=0, prompt="p").next_samples(samples_per_attempt) == 0
+    assert Progress(target=2, prompt=None).next_samples(samples_per_attempt) == 0
+    assert Progress(target=0, prompt="p").next_samples(samples_per_attempt) == 0
 
 
 def test_an_attempt_without_samples_is_not_counted() -> None:
-    progress = Progress(wanted=2, prompt="p")
+    progress = Progress(target=2, prompt="p")
     assert progress.after(1, [], []) == progress
 
 
 def test_a_repeated_sample_is_put_aside_while_a_different_one_may_come(
     group: Callable[..., Group], sample_of: Callable[[str], Sample]
 ) -> None:
-    progress = Progress(wanted=2, prompt="p").after(1, [sample_of("right"), sample_of("right")], [True, True])
+    progress = Progress(target=2, prompt="p").after(1, [sample_of("right"), sample_of("right")], [True, True])
     assert _texts(progress) == ["right"]
     assert progress.next_samples(None) == 1
     found = progress.after(2, [sample_of("right again")], [True])
@@ -69,14 +69,14 @@ def test_a_repeated_sample_is_put_aside_while_a_different_one_may_come(
 def test_a_repeated_sample_fills_up_when_no_different_one_came(
     group: Callable[..., Group], sample_of: Callable[[str], Sample]
 ) -> None:
-    progress = Progress(wanted=2, prompt="p").after(1, [sample_of("right")] * 3, [True] * 3)
+    progress = Progress(target=2, prompt="p").after(1, [sample_of("right")] * 3, [True] * 3)
     rescue = progress.after(2, [sample_of("wrong")], [False]).rescue(group())
     assert [kept.sample.text for kept in rescue.kept] == ["right", "right"]
     assert rescue.slots == (0, 1)
 
 
 def test_rescue_tells_what_happened(group: Callable[..., Group], sample_of: Callable[[str], Sample]) -> None:
-    progress = Progress(wanted=2, prompt="p", hint=HINT).after(1, [sample_of("right"), sample_of("no")], [True, False])
+    progress = Progress(target=2, prompt="p", hint=HINT).after(1, [sample_of("right"), sample_of("no")], [True, False])
     leaked = Hint(text="", leaks=("letter",), raw="it is B")
     rescue = progress.rescue(group(correct=(True, False, False, False)), (leaked, HINT))
     assert (rescue.key, rescue.slots, rescue.attempts, rescue.sampled_tokens) == ("q1", (1,), 1, 7)
@@ -88,9 +88,9 @@ def test_rescue_tells_what_happened(group: Callable[..., Group], sample_of: Call
 @pytest.mark.parametrize(
     ("progress", "failure"),
     [
-        (Progress(wanted=2, prompt=None), "no hint"),
-        (Progress(wanted=2, prompt="p"), "no correct sample"),
-        (Progress(wanted=0, prompt="p"), "no failed rollout"),
+        (Progress(target=2, prompt=None), "no hint"),
+        (Progress(target=2, prompt="p"), "no correct sample"),
+        (Progress(target=0, prompt="p"), "no failed rollout"),
     ],
 )
 def test_why_nothing_was_kept(progress: Progress, failure: str, group: Callable[..., Group]) -> None:

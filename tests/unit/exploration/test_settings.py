@@ -56,4 +56,5 @@ def test_the_group_size_does_not_matter_without_exploration() -> None:
     ],
 )
 def test_number_of_hint_calls(fields: dict[str, Any], calls: int) -> None:
-    assert ExplorationSettings(**fields).hint_calls == calls
+    settings = ExplorationSettings(**fields)
+    assert settings.hint_calls_per_level * len(settings.levels) == calls

@@ -6,7 +6,7 @@ import pytest
 
 from kepo.errors import ConfigError, DataError
 from kepo.rewards import answer_format, choice_accuracy, exact_match, get_rewards, think_format
-from kepo.rewards.registry import REWARDS
+from kepo.rewards.functions import REWARDS
 
 OPTIONS = ["Cyst", "Tumour", "Stone", "Normal"]
 

@@ -11,8 +11,9 @@ import msgspec
 from kepo.errors import TeacherError
 from kepo.servers.endpoint import decoded
 
-# Tokens decoded in one request.
+# Tokens decoded in one request, and in the check of a server that is back.
 _CHUNK = 4096
+_SAMPLE = 64
 
 
 class _Model(msgspec.Struct):
@@ -27,40 +28,28 @@ class _Text(msgspec.Struct):
     prompt: str
 
 
-_models = msgspec.json.Decoder(_Models)
-_text = msgspec.json.Decoder(_Text)
-
-
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Some of the student's tokens, and what they read as.
-
-    Attributes:
-        ids: Token ids.
-        text: As the student's tokenizer decodes them.
-    """
+    """Some of the student's tokens, and how the student's tokenizer decodes them."""
 
     ids: tuple[int, ...]
     text: str
 
 
 def passages(tokenizer: Any, vocab_size: int) -> list[Passage]:
-    """The student's whole vocabulary, in pieces that a server can be asked to decode.
-
-    Args:
-        tokenizer: The student's tokenizer.
-        vocab_size: Rows of the student's output head, the padding included.
-    """
+    """The student's whole vocabulary (ids below `vocab_size`), in pieces that a server can be asked to decode."""
     ids = sorted(index for index in tokenizer.get_vocab().values() if index < vocab_size)
-    pieces = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
-    return [Passage(tuple(piece), tokenizer.decode(piece, clean_up_tokenization_spaces=False)) for piece in pieces]
+    return [_passage(ids[start : start + _CHUNK], tokenizer) for start in range(0, len(ids), _CHUNK)]
 
 
-def sample(found: Sequence[Passage], tokenizer: Any, count: int = 64) -> Passage:
-    """A few tokens from all over the vocabulary, to know a server again by."""
+def sample(found: Sequence[Passage], tokenizer: Any) -> Passage:
+    """A few tokens from all over the vocabulary, to recognize a server by."""
     ids = [token for passage in found for token in passage.ids]
-    chosen = ids[:: max(len(ids) // count, 1)]
-    return Passage(tuple(chosen), tokenizer.decode(chosen, clean_up_tokenization_spaces=False))
+    return _passage(ids[:: max(len(ids) // _SAMPLE, 1)], tokenizer)
+
+
+def _passage(ids: Sequence[int], tokenizer: Any) -> Passage:
+    return Passage(tuple(ids), tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def detokenize_body(model: str, passage: Passage) -> dict[str, Any]:
@@ -69,13 +58,8 @@ def detokenize_body(model: str, passage: Passage) -> dict[str, Any]:
 
 
 def read_models(content: bytes, model: str, url: str) -> None:
-    """Look for `model` in a server's list of models.
-
-    Raises:
-        TeacherError: it serves other models.
-        Fault: the answer is in another form.
-    """
-    found = decoded(_models, content, "its list of models").data
+    """Refuse, with a `TeacherError`, a server whose list of models lacks `model`."""
+    found = decoded(_Models, content, "its list of models").data
     if any(one.id == model for one in found):
         return
     served = ", ".join(repr(one.id) for one in found) or "none"
@@ -86,13 +70,8 @@ def read_models(content: bytes, model: str, url: str) -> None:
 
 
 def read_text(content: bytes, passage: Passage, url: str) -> None:
-    """Compare what the server makes of a passage with the student's reading.
-
-    Raises:
-        TeacherError: they differ.
-        Fault: the answer is in another form.
-    """
-    text = decoded(_text, content).prompt
+    """Refuse, with a `TeacherError`, a server that decodes a passage otherwise than the student."""
+    text = decoded(_Text, content).prompt
     if text == passage.text:
         return
     first, last = passage.ids[0], passage.ids[-1]

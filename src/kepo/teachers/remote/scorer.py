@@ -14,20 +14,12 @@ from typing import Any, TypeVar
 
 from kepo.errors import TeacherError
 from kepo.prompts import prompt_images
-from kepo.servers.chat import data_uri, wire_messages
+from kepo.servers.chat import data_uri
 from kepo.servers.endpoint import Fault, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import ScoreRequest, SparseScores
-from kepo.teachers.remote.prompts import (
-    Rendered,
-    image_key,
-    prompt_key,
-    read_render,
-    read_tokens,
-    render_body,
-    tokenize_body,
-)
-from kepo.teachers.remote.scoring import completions_body, generate_body, read_completions, read_generate
+from kepo.teachers.remote import wire
+from kepo.teachers.remote.wire import Rendered
 from kepo.types import Prompt
 
 V = TypeVar("V")
@@ -40,13 +32,7 @@ _REMEMBERED_IMAGES = 64
 
 
 class Scorer:
-    """Asks for scores of rows; lives in the event loop of its pool.
-
-    Args:
-        pool: The servers of one model.
-        top_k: K >= 1.
-        template: Variables of the chat template.
-    """
+    """Asks a pool for scores of rows; lives in its event loop. `template`: variables of the chat template."""
 
     def __init__(self, pool: Pool, top_k: int, template: Mapping[str, Any]) -> None:
         self._pool = pool
@@ -62,8 +48,7 @@ class Scorer:
         """The scores of one row; `key` names its prompt, see `prompt_key`.
 
         Raises:
-            UnavailableError, RefusedError: as `Pool.ask`.
-            TeacherError: the servers cannot score such a prompt.
+            TeacherError: the servers cannot score such a prompt; besides, what `Pool.ask` raises.
         """
         rendered = await self._rendering(key, request.prompt)
         await self._find_out(request.prompt, rendered)
@@ -72,22 +57,18 @@ class Scorer:
         if self._takes_images:
             return await self._pool.ask(
                 _GENERATE,
-                lambda: generate_body(self._pool.model, ids, self._image_uris(images), self._top_k),
-                lambda content: read_generate(content, rendered.shown, completion, self._top_k),
+                lambda: wire.generate_body(self._pool.model, ids, self._image_uris(images), self._top_k),
+                lambda content: wire.read_generate(content, rendered.shown, completion, self._top_k),
             )
         return await self._pool.ask(
             "completions",
-            lambda: completions_body(self._pool.model, ids, self._top_k),
-            lambda content: read_completions(content, rendered.shown, completion, self._top_k),
+            lambda: wire.completions_body(self._pool.model, ids, self._top_k),
+            lambda content: wire.read_completions(content, rendered.shown, completion, self._top_k),
         )
 
     async def try_out(self, prompt: Prompt) -> None:
-        """Score one token after `prompt`.
-
-        Raises:
-            TeacherError: says what the server lacks, and how to start it.
-        """
-        key = prompt_key(prompt)
+        """Score one token after `prompt`; an error says what the server lacks, and how to start it."""
+        key = wire.prompt_key(prompt)
         try:
             rendered = await self._rendering(key, prompt)
             await self.score(key, ScoreRequest(prompt, rendered.shown[-1:]))
@@ -96,8 +77,6 @@ class Scorer:
                 f"{error} The teacher's scores need a vLLM server, started with `--max-logprobs {self._top_k}` (or set "
                 "teacher_top_k to what it allows)."
             ) from None
-
-    # --- prompts ----------------------------------------------------------------------------------------------------
 
     async def _rendering(self, key: str, prompt: Prompt) -> Rendered:
         """The rendered prompt; the rows of a group, and later epochs, share one."""
@@ -110,27 +89,18 @@ class Scorer:
 
     async def _render(self, prompt: Prompt) -> Rendered:
         if isinstance(prompt, str) or not prompt_images(prompt):
-            messages = [] if isinstance(prompt, str) else wire_messages(prompt)
-            body = tokenize_body(self._pool.model, prompt, messages, self._template)
-            return await self._pool.ask("/tokenize", lambda: body, read_tokens)
+            body = partial(wire.tokenize_body, self._pool.model, prompt, self._template)
+            return await self._pool.ask("/tokenize", body, wire.read_tokens)
+        body = partial(wire.render_body, self._pool.model, prompt, self._template)
         try:
-            return await self._pool.ask(
-                "chat/completions/render",
-                lambda: render_body(self._pool.model, wire_messages(prompt), self._template),
-                read_render,
-            )
+            return await self._pool.ask("chat/completions/render", body, wire.read_render)
         except RefusedError as error:
-            raise self._without_images(error) from None
-
-    def _without_images(self, error: RefusedError) -> TeacherError | RefusedError:
-        if error.status not in _NOT_OFFERED:
-            return error
-        return TeacherError(
-            f"{error} Scores of prompts with images need vLLM's token-level API: start the server with "
-            f"`--enable-scale-out --max-logprobs {self._top_k}`."
-        )
-
-    # --- what the servers offer -------------------------------------------------------------------------------------
+            if error.status not in _NOT_OFFERED:
+                raise
+            raise TeacherError(
+                f"{error} Scores of prompts with images need vLLM's token-level API: start the server with "
+                f"`--enable-scale-out --max-logprobs {self._top_k}`."
+            ) from None
 
     async def _find_out(self, prompt: Prompt, rendered: Rendered) -> None:
         """Which API to use, and which token stands for an image: once for all rows."""
@@ -141,9 +111,9 @@ class Scorer:
                 self._image_token = await self._image_token_of(prompt, rendered)
 
     async def _offers_generate(self, token: int) -> bool:
-        body = generate_body(self._pool.model, [token, token], [], self._top_k)
+        body = partial(wire.generate_body, self._pool.model, [token, token], [], self._top_k)
         try:
-            await self._pool.ask(_GENERATE, lambda: body, lambda _: None)
+            await self._pool.ask(_GENERATE, body, lambda _: None)
         except RefusedError as error:
             if error.status in _NOT_OFFERED:
                 return False
@@ -151,24 +121,20 @@ class Scorer:
         return True
 
     async def _image_token_of(self, prompt: Prompt, rendered: Rendered) -> int:
-        """The token that the server replaces by an image: the one with which it sees what it rendered itself.
-
-        Raises:
-            TeacherError: there is none.
-        """
+        """The token that the server replaces by an image: the one with which it sees what it rendered itself."""
         probe, uris = rendered.shown[-1:], self._image_uris(prompt_images(prompt))
 
         def fits(content: bytes) -> bool:
             try:
-                read_generate(content, rendered.shown, probe, self._top_k)
+                wire.read_generate(content, rendered.shown, probe, self._top_k)
             except Fault:
                 return False
             return True
 
         for token in rendered.image_token_candidates():
-            body = generate_body(self._pool.model, [*rendered.sent(token), *probe], uris, self._top_k)
+            body = partial(wire.generate_body, self._pool.model, [*rendered.sent(token), *probe], uris, self._top_k)
             try:
-                if await self._pool.ask(_GENERATE, partial(dict, body), fits):
+                if await self._pool.ask(_GENERATE, body, fits):
                     return token
             except RefusedError:
                 continue  # it knows no image under this token
@@ -180,7 +146,7 @@ class Scorer:
     def _image_uris(self, images: Sequence[Any]) -> list[str]:
         uris = []
         for image in images:
-            key = image_key(image)
+            key = wire.image_key(image)
             if key not in self._uris:
                 _remember(self._uris, key, data_uri(image), _REMEMBERED_IMAGES)
             uris.append(self._uris[key])

@@ -13,41 +13,46 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from kepo.errors import ConfigError, TeacherError, check_choice, check_whole
+from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError, check_choice, check_whole
 from kepo.models.encoding import tokenizer_of
 from kepo.servers.background import Background, all_of, result_of
 from kepo.servers.chat import SEEDS, ask_chat
-from kepo.servers.endpoint import Endpoint, RefusedError
-from kepo.servers.pool import Pool
+from kepo.servers.endpoint import Endpoint, FaultKind, RefusedError
+from kepo.servers.pool import Pool, UnavailableError
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
-from kepo.teachers.remote.failures import FAILURE_POLICIES, STOP, WAIT, or_lost
-from kepo.teachers.remote.prompts import prompt_key
 from kepo.teachers.remote.scorer import Scorer
+from kepo.teachers.remote.wire import prompt_key
 from kepo.types import Conversation, Prompt
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _Row: TypeAlias = "tuple[str, tuple[int, ...]]"
 """(prompt, completion): what makes two rows the same question to the teacher."""
 
+STOP, WAIT, SKIP = "stop", "wait", "skip"
+# Statuses of a request that is invalid in itself, such as one that is too long, while the next one may be valid.
+_OF_ONE_REQUEST = frozenset({400, 413, 422})
 
+
+@dataclass(frozen=True)
 class _Pending:
     """Scores on their way; implements `kepo.teachers.base.PendingScores`."""
 
-    def __init__(self, future: Future[list[Scores | None]]) -> None:
-        self._future = future
+    future: Future[list[Scores | None]]
 
     def result(self) -> list[Scores | None]:
         """Wait for the scores; what interrupts the wait ends the requests."""
-        return result_of(self._future)
+        return result_of(self.future)
 
 
 class RemoteTeacher:
@@ -58,7 +63,7 @@ class RemoteTeacher:
         model: The name under which they serve it.
         top_k: K, the tokens whose probability is asked at each position, >= 1; the rest of the vocabulary is one tail.
             vLLM must be started with `--max-logprobs` of at least K.
-        api_key: Sent as bearer token; see `kepo.servers.keys.read_api_key`.
+        api_key: Sent as bearer token; see `kepo.servers.endpoint.read_api_key`.
         concurrency: Most requests at once to each server, >= 1.
         timeout: Longest wait for one answer, in seconds.
         attempts: How often a request is sent before it counts as failed, >= 1.
@@ -94,7 +99,7 @@ class RemoteTeacher:
         hint_temperature: float = 1.0,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        check_choice("on_failure", on_failure, FAILURE_POLICIES)
+        check_choice("on_failure", on_failure, (STOP, WAIT, SKIP))
         check_whole("top_k", top_k, at_least=1)
         check_whole("hint_max_new_tokens", hint_max_new_tokens, at_least=1)
         if hint_temperature < 0:
@@ -121,10 +126,8 @@ class RemoteTeacher:
         self._known_by: Passage | None = None
         self._scores = False
 
-    # --- before training --------------------------------------------------------------------------------------------
-
     def place(self, device: Any, shard: Callable[[Any], Any] | None, max_over_processes: MaxOverProcesses) -> None:
-        """Does nothing: the model lies elsewhere."""
+        """Do nothing: the model lies elsewhere."""
 
     def check_student(self, tokenizer: Any, vocab_size: int) -> None:
         """Refuse a student whose token ids mean something else to any of the servers.
@@ -158,16 +161,15 @@ class RemoteTeacher:
             ask = partial(self._pool.ask, replica=replica)
             await ask("models", None, partial(read_models, model=self.name, url=url))
             for passage in known:
-                body = detokenize_body(self.name, passage)
-                await ask("/detokenize", partial(dict, body), partial(read_text, passage=passage, url=url))
+                body = partial(detokenize_body, self.name, passage)
+                await ask("/detokenize", body, partial(read_text, passage=passage, url=url))
 
     async def _recheck(self, endpoint: Endpoint) -> None:
         """A server that was away may be back with another model."""
         read_models(await endpoint.request("models"), self.name, endpoint.base_url)
-        passage = self._known_by
-        if passage is not None:
-            answer = await endpoint.request("/detokenize", detokenize_body(self.name, passage))
-            read_text(answer, passage, endpoint.base_url)
+        if self._known_by is not None:
+            answer = await endpoint.request("/detokenize", detokenize_body(self.name, self._known_by))
+            read_text(answer, self._known_by, endpoint.base_url)
 
     async def _check_prompt(self, prompt: Prompt) -> None:
         if not isinstance(prompt, str):
@@ -175,14 +177,10 @@ class RemoteTeacher:
         if self._scores:
             await self._scorer.try_out(prompt)
 
-    # --- hints ------------------------------------------------------------------------------------------------------
-
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """One answer per conversation; unless greedy, drawn with seeds from torch's global generator.
 
-        Raises:
-            TeacherUnavailableError: the servers failed, and that is to stop the run.
-            TeacherError: they refuse the request.
+        Raises as `score`.
         """
         count, greedy = len(conversations), self._chat_fields["temperature"] == 0
         # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
@@ -191,16 +189,14 @@ class RemoteTeacher:
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
-            or_lost(ask_chat(self._pool, conversation, seed, self._chat_fields), "hints", self._on_failure)
+            self._or_lost(ask_chat(self._pool, conversation, seed, self._chat_fields), "hints")
             for conversation, seed in zip(conversations, seeds, strict=True)
         )
         self._counts["hints_lost"] += sum(answer is None for answer in answers)
         return ["" if answer is None else answer.text for answer in answers]
 
-    # --- scores -----------------------------------------------------------------------------------------------------
-
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | None]:
-        """Sparse scores of every row, K + 1 candidates a token; None for rows that are gone without.
+        """Sparse scores of every row, K + 1 candidates a token; None for a lost row ("skip").
 
         Raises:
             TeacherUnavailableError: the servers failed, and that is to stop the run.
@@ -212,6 +208,25 @@ class RemoteTeacher:
         """Begin to score rows; the requests run while the caller does something else."""
         return _Pending(self._background.start(self._score, list(requests)))
 
+    async def _or_lost(self, answer: Awaitable[T], what: str) -> T | None:
+        """The answer; None when it failed and the run is to go on without this `what` ("scores", "hints").
+
+        An answer about other tokens than those sent is always an error: it is a defect somewhere, not a failure.
+        """
+        try:
+            return await answer
+        except UnavailableError as error:
+            if error.kind is FaultKind.MISALIGNED:
+                raise TeacherError(f"{error} The teacher's scores would not belong to the student's tokens.") from None
+            problem: Exception = error
+        except RefusedError as error:
+            if error.status not in _OF_ONE_REQUEST:
+                raise TeacherError(str(error)) from None
+            problem = error
+        if self._on_failure == SKIP:
+            return None
+        raise TeacherUnavailableError(f"The teacher gave no {what}. {problem}") from None
+
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Scores | None]:
         rows: OrderedDict[_Row, ScoreRequest] = OrderedDict()
         keys = [(prompt_key(request.prompt), request.completion_ids) for request in requests]
@@ -219,26 +234,19 @@ class RemoteTeacher:
             rows.setdefault(key, request)
         self._counts["rows_sent"] += len(rows)
         answers = await all_of(
-            or_lost(self._scorer.score(key, request), "scores", self._on_failure) for (key, _), request in rows.items()
+            self._or_lost(self._scorer.score(key, request), "scores") for (key, _), request in rows.items()
         )
         found = dict(zip(rows, answers, strict=True))
         self._counts["rows_lost"] += sum(found[key] is None for key in keys)
         return [found[key] for key in keys]
 
-    # --- what is told -----------------------------------------------------------------------------------------------
-
     def take_metrics(self) -> dict[str, float]:
         """Counts since the last call: rows sent and lost, hints lost, and attempts that failed, by kind."""
         counts, self._counts = self._counts, Counter()
         faults, self._pool.faults = self._pool.faults, Counter()
-        told = {
-            "teacher/rows_sent": counts["rows_sent"],
-            "teacher/rows_lost": counts["rows_lost"],
-            "teacher/hints_lost": counts["hints_lost"],
-            "teacher/faults": sum(faults.values()),
-            **{f"teacher/faults/{kind}": count for kind, count in faults.items()},
-        }
-        return {name: float(count) for name, count in told.items()}
+        metrics = {f"teacher/{name}": float(counts[name]) for name in ("rows_sent", "rows_lost", "hints_lost")}
+        metrics["teacher/faults"] = float(faults.total())
+        return metrics | {f"teacher/faults/{kind}": float(count) for kind, count in faults.items()}
 
     def close(self) -> None:
         """Close the connections; the teacher can be used again all the same."""

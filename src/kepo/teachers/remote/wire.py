@@ -1,4 +1,8 @@
-"""The wire of scoring: a request for the teacher's K likeliest tokens at every token of a completion, and its answer.
+"""The wire of scoring: prompts as token ids, requests for the K likeliest tokens of a completion, and their answers.
+
+The server's own chat template and processor render a prompt, so the teacher reads it as it would answer it. An image
+takes many tokens there ("shown"); a request with token ids holds one token in their place ("sent"), which the server
+replaces. Which token that is depends on the model and is found out by trying.
 
 vLLM returns "prompt log-probabilities": at each position of what was sent, the K likeliest tokens and the token that
 stands there. Token ids go in and token ids come back, no text: nothing can be tokenized in another way on the way, and
@@ -10,18 +14,67 @@ Legend: P prompt tokens, T completion tokens, K candidates.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import torch
 
+from kepo.files import content_hash, image_hash
+from kepo.servers.chat import wire_messages
 from kepo.servers.endpoint import Fault, FaultKind, decoded
 from kepo.teachers.base import SparseScores
+from kepo.types import Conversation, Prompt
 
 # What JSON has instead of -inf.
 _LEAST = -9999.0
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The tokens of one image: `length` of them from `offset` on."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as token ids."""
+
+    shown: tuple[int, ...]  # (P) what the model sees
+    spans: tuple[Span, ...] = ()  # where the images lie in it, in their order
+
+    def sent(self, image_token: int | None) -> list[int]:
+        """The ids to send: every image is one `image_token`."""
+        ids: list[int] = []
+        place = 0
+        for span in self.spans:
+            assert image_token is not None
+            ids += [*self.shown[place : span.offset], image_token]
+            place = span.offset + span.length
+        return [*ids, *self.shown[place:]]
+
+    def image_token_candidates(self) -> list[int]:
+        """Tokens that an image may be sent as: those it consists of, the most frequent first."""
+        counts = Counter(token for span in self.spans for token in self.shown[span.offset : span.offset + span.length])
+        return [token for token, _ in counts.most_common()]
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Features(msgspec.Struct):
+    mm_placeholders: dict[str, list[Span]]
+
+
+class _Render(msgspec.Struct):
+    token_ids: list[int]
+    features: _Features | None = None
 
 
 class _Candidate(msgspec.Struct, gc=False):
@@ -31,7 +84,7 @@ class _Candidate(msgspec.Struct, gc=False):
 class _Scored(msgspec.Struct):
     """`/inference/v1/generate`'s answer, and a choice of `/v1/completions`'."""
 
-    # Left undecoded: the positions of the prompt, an image's hundreds among them, are not looked at.
+    # Left undecoded: the positions of the prompt, an image's hundreds among them, are not read.
     prompt_logprobs: list[msgspec.Raw] | None = None
     prompt_token_ids: list[int] | None = None
 
@@ -40,19 +93,52 @@ class _Completions(msgspec.Struct):
     choices: list[_Scored]
 
 
-_position = msgspec.json.Decoder(dict[int, _Candidate])
-_scored = msgspec.json.Decoder(_Scored)
-_completions = msgspec.json.Decoder(_Completions)
+def tokenize_body(model: str, prompt: Prompt, template: Mapping[str, Any]) -> dict[str, Any]:
+    """A request to `/tokenize`: a plain text as it is, a conversation through the chat template."""
+    if isinstance(prompt, str):
+        return {"model": model, "prompt": prompt, "add_special_tokens": True}
+    return _chat_body(model, prompt, template, add_generation_prompt=True)
+
+
+def render_body(model: str, prompt: Prompt, template: Mapping[str, Any]) -> dict[str, Any]:
+    """A request to `/v1/chat/completions/render`: as for a chat, but only what the model would see is returned."""
+    assert not isinstance(prompt, str)
+    return _chat_body(model, prompt, template, max_tokens=1)
+
+
+def _chat_body(model: str, prompt: Conversation, template: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    body = {"model": model, "messages": wire_messages(prompt), **fields}
+    return {**body, "chat_template_kwargs": dict(template)} if template else body
+
+
+def read_tokens(content: bytes) -> Rendered:
+    """The prompt in an answer of `/tokenize`."""
+    return Rendered(tuple(decoded(_Tokens, content).tokens))
+
+
+def read_render(content: bytes) -> Rendered:
+    """The prompt in an answer of `/v1/chat/completions/render`."""
+    answer = decoded(_Render, content)
+    spans = answer.features.mm_placeholders.get("image", []) if answer.features else []
+    return Rendered(tuple(answer.token_ids), tuple(sorted(spans, key=lambda span: span.offset)))
+
+
+def image_key(image: Any) -> str:
+    """Names an image by its mode and pixels."""
+    return f"{image.mode} {image_hash(image)}"
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """Names a prompt by its content, images by their pixels."""
+    if isinstance(prompt, str):
+        return f"text {hashlib.sha256(prompt.encode()).hexdigest()}"
+    return content_hash(prompt)
 
 
 def generate_body(model: str, ids: Sequence[int], image_uris: Sequence[str], top_k: int) -> dict[str, Any]:
     """A request to `/inference/v1/generate`, which takes token ids and images, and can leave candidates undecoded.
 
-    Args:
-        model: Name of the model.
-        ids: Prompt and completion; every image is one token, which the server replaces by the image's own.
-        image_uris: The images in their order.
-        top_k: K.
+    `ids` are prompt and completion, with one token for every image; `image_uris` are the images in their order.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -68,37 +154,25 @@ def generate_body(model: str, ids: Sequence[int], image_uris: Sequence[str], top
 
 def completions_body(model: str, ids: Sequence[int], top_k: int) -> dict[str, Any]:
     """A request to `/v1/completions`, for servers without `/inference/v1/generate`; it takes no images."""
-    return {
-        "model": model,
-        "prompt": list(ids),
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "prompt_logprobs": top_k,
-        "return_token_ids": True,
-    }
+    sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": top_k}
+    return {"model": model, "prompt": list(ids), **sampling, "return_token_ids": True}
 
 
 def read_generate(content: bytes, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
     """The scores in an answer of `/inference/v1/generate`.
 
-    Args:
-        content: The answer.
-        shown: (P) the prompt as the model sees it, images expanded.
-        completion: (T) the student's tokens.
-        top_k: K.
-
-    Returns:
-        `ids` and `logps` are (T, K + 1): the candidates and, where it is not among them, the student's own token.
+    `shown` (P) is the prompt as the model sees it, images expanded; `completion` (T) the student's tokens. `ids` and
+    `logps` are (T, K + 1): the candidates and, where it is not among them, the student's own token.
 
     Raises:
-        Fault: the answer is no such answer, or incomplete ("malformed"), or is not about these tokens ("misaligned").
+        Fault: the answer is in another form or incomplete ("malformed"), or not about these tokens ("misaligned").
     """
-    return _scores(decoded(_scored, content), shown, completion, top_k)
+    return _scores(decoded(_Scored, content), shown, completion, top_k)
 
 
 def read_completions(content: bytes, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
     """As `read_generate`, from an answer of `/v1/completions`."""
-    choices = decoded(_completions, content).choices
+    choices = decoded(_Completions, content).choices
     if len(choices) != 1:
         raise Fault(FaultKind.MALFORMED, f"it returned {len(choices)} choices where one was asked for")
     return _scores(choices[0], shown, completion, top_k)
@@ -116,7 +190,7 @@ def _scores(answer: _Scored, shown: Sequence[int], completion: Sequence[int], to
     if len(positions) != len(expected):
         problem = f"its answer has log-probabilities for {len(positions)} tokens, but {len(expected)} were sent"
         raise Fault(FaultKind.MISALIGNED, problem)
-    rows = [decoded(_position, raw) for raw in positions[len(shown) :]]
+    rows = [decoded(dict[int, _Candidate], raw) for raw in positions[len(shown) :]]
     ids, logps, own = [], [], []
     for place, (row, token) in enumerate(zip(rows, completion, strict=True)):
         if token not in row:
