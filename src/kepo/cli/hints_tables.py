@@ -13,7 +13,7 @@ from rich.text import Text
 from kepo.exploration.bank_lines import BankedHint
 from kepo.exploration.bank_summary import COUNTS, summarize
 from kepo.prompts import HINT_LEVELS
-from kepo.reports.terminal import visible
+from kepo.reports.document import visible
 
 
 def summary_table(hints: Sequence[BankedHint], title: str) -> Table:
