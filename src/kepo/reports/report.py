@@ -25,19 +25,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report and what it was made from.
+    """A report and what it was made from."""
 
-    Attributes:
-        document: Its words, tables and figures.
-        study: The study, without evaluations of other questions.
-        claims: Accuracies and comparisons; None where nothing was evaluated.
-        rollouts: The rollouts to show.
-    """
-
-    document: Document
-    study: Study
-    claims: Claims | None
-    rollouts: RolloutData
+    document: Document  # its words, tables and figures
+    study: Study  # the study, without evaluations of other questions
+    claims: Claims | None  # accuracies and comparisons; None where nothing was evaluated
+    rollouts: RolloutData  # the rollouts to show
 
     @property
     def figures(self) -> list[Figure]:
