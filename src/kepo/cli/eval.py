@@ -221,8 +221,8 @@ def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
 
 
 def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str] | None) -> None:
-    from kepo.reports.console import as_rich
     from kepo.reports.evaluation import accuracy_table, compare, comparison_table, in_one_line, measures_table
+    from kepo.reports.markup import as_rich
     from kepo.runs import read_evaluation
 
     evaluation = read_evaluation(task.file)

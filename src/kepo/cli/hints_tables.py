@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kepo.exploration.bank_lines import BankedHint
 from kepo.prompts import HINT_LEVELS
-from kepo.reports.terminal import visible
+from kepo.reports.document import visible
 
 COUNTS: Mapping[str, Callable[[Sequence[BankedHint]], float]] = MappingProxyType(
     {

@@ -41,7 +41,7 @@ def report(
 
     console = Console(stderr=True)
     if file_format == "paper":
-        from kepo.reports.paper_files import write_paper
+        from kepo.reports.paper import write_paper
 
         with console.status("reading runs") as status:
             output = write_paper(

@@ -1,11 +1,12 @@
-"""The comparisons that a report rests on: the main arm against each other arm, and the contrasts that a study names.
+"""The comparisons that a report rests on, and the result in sentences that follow from them.
 
+The main arm is compared with each other arm, and a study's own file names more contrasts.
 Legend: R pairs of replicates, Q questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from kepo.evaluation.accuracy import (
     question_scores,
     split_domains,
 )
+from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Arm, RunData, Study
 from kepo.statistics.accuracy import chance_level, mean_accuracy
 from kepo.statistics.intervals import Interval
@@ -31,29 +33,20 @@ FEW_REPLICATES = 6
 """From so many replicates on, the sign-flip test can reach .05."""
 FEW_CLUSTERS = 4
 """From so many base students on, resampling them whole gives intervals of about the right width."""
+_MOST_SENTENCES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One arm against another, on the questions of one domain.
-
-    Attributes:
-        first: An arm, such as the main arm.
-        second: The arm it is compared with.
-        domain: "in-domain", "out-of-domain" or "all questions".
-        difference: First minus second, with its interval and p-value.
-        sign_flip_p: Of the randomization test over replicates; None with one replicate.
-        clusters: Base students among the pairs.
-        adjusted_p: Holm's adjusted p-value within the comparisons of one claim; None outside of any.
-    """
+    """One arm against another, on the questions of one domain."""
 
     first: str
     second: str
-    domain: str
-    difference: Difference
-    sign_flip_p: float | None
-    clusters: int
-    adjusted_p: float | None = None
+    domain: str  # IN_DOMAIN, OUT_OF_DOMAIN or ALL
+    difference: Difference  # first minus second
+    sign_flip_p: float | None  # of the randomization test over replicates; None with one replicate
+    clusters: int  # base students among the pairs
+    adjusted_p: float | None = None  # Holm's, within the comparisons of one claim; None outside of any
 
     @property
     def p_value(self) -> float:
@@ -79,29 +72,17 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """All accuracies and comparisons of a study.
+    """All accuracies and comparisons of a study."""
 
-    Attributes:
-        domains: Names of those that have questions, in order.
-        questions: Number of questions of each domain.
-        accuracy: (arm, domain) -> mean accuracy over replicates with its interval.
-        comparisons: (arm, domain) -> main arm against that arm.
-        family: The arms whose p-values are adjusted together.
-        contrasts: Those of the study's own file.
-        chance: Domain -> accuracy of guessing.
-        letter: Domain -> accuracy of always answering the most frequent letter.
-        skipped: Arm -> why it is not compared.
-    """
-
-    domains: tuple[str, ...]
-    questions: Mapping[str, int]
-    accuracy: Mapping[tuple[str, str], Interval]
-    comparisons: Mapping[tuple[str, str], Comparison]
-    family: tuple[str, ...]
-    contrasts: tuple[Contrast, ...]
-    chance: Mapping[str, float]
-    letter: Mapping[str, float]
-    skipped: Mapping[str, str]
+    domains: tuple[str, ...]  # those that have questions, in order
+    questions: Mapping[str, int]  # of each domain
+    accuracy: Mapping[tuple[str, str], Interval]  # (arm, domain) -> mean over replicates
+    comparisons: Mapping[tuple[str, str], Comparison]  # (arm, domain) -> main arm against that arm
+    family: tuple[str, ...]  # the arms whose p-values are adjusted together
+    contrasts: tuple[Contrast, ...]  # those of the study's own file
+    chance: Mapping[str, float]  # domain -> accuracy of guessing
+    letter: Mapping[str, float]  # domain -> accuracy of always answering the most frequent letter
+    skipped: Mapping[str, str]  # arm -> why it is not compared
 
 
 def make_claims(study: Study) -> Claims | None:
@@ -110,35 +91,37 @@ def make_claims(study: Study) -> Claims | None:
     Returns:
         None when no run has an evaluation.
     """
-    evaluated = [run for run in study.runs if run.evaluation]
-    if not evaluated:
+    if not study.evaluated:
         return None
     arms = {arm.name for arm in study.arms}
     contrasts = [
         (one.title, [pair for pair in one.pairs if arms.issuperset(pair)]) for one in study.described.contrasts
     ]
-    in_domain = _in_domain(evaluated) or study.described.in_domain
-    tables = {run.name: _by_domain(run, in_domain) for run in evaluated}
-    first = tables[evaluated[0].name]
+    # All runs are compared by the same modalities, those of the first evaluation that names some.
+    in_domain = next((run.in_domain for run in study.evaluated if run.in_domain), study.described.in_domain)
+    tables = {run.name: {**split_domains(run.table, in_domain), ALL: run.table} for run in study.evaluated}
+    first = tables[study.evaluated[0].name]
     domains = tuple(name for name in (IN_DOMAIN, OUT_OF_DOMAIN) if len(first[name])) or (ALL,)
     main_pairs = [(study.main, arm.name) for arm in study.arms if study.main not in (None, arm.name)]
-    wanted = dict.fromkeys(pair for pairs in (main_pairs, *(pairs for _, pairs in contrasts)) for pair in pairs)
+    asked = dict.fromkeys(pair for pairs in (main_pairs, *(pairs for _, pairs in contrasts)) for pair in pairs)
     found = {
         (first, second, domain): comparison
-        for first, second in wanted
+        for first, second in asked
         for domain in domains
         if (comparison := _compare(study.arm(first), study.arm(second), domain, tables))
     }
-    family = _family(study, [second for first, second in main_pairs if (first, second, domains[0]) in found])
+    compared = [second for first, second in main_pairs if (first, second, domains[0]) in found]
+    # Adjusted together: the comparisons with the baselines; with all other arms where none is named.
+    family = tuple(arm for arm in compared if study.arm(arm).baseline) or tuple(compared)
     of_main = {(second, domain): one for (first, second, domain), one in found.items() if (first, second) in main_pairs}
     of_family = adjusted([one for (arm, _), one in of_main.items() if arm in family])
     return Claims(
         domains=domains,
         questions={name: len(question_scores(first[name])) for name in domains},
         accuracy={
-            (arm.name, domain): _mean_accuracy(runs, domain, tables)
+            (arm.name, domain): _mean_accuracy(arm.evaluated, domain, tables)
             for arm in study.arms
-            if (runs := [run for run in arm.runs if run.evaluation])
+            if arm.evaluated
             for domain in domains
         },
         comparisons=of_main | {(one.second, one.domain): one for one in of_family},
@@ -151,9 +134,9 @@ def make_claims(study: Study) -> Claims | None:
         chance={name: _chance(first[name]) for name in domains},
         letter={name: majority_letter_accuracy(first[name]) for name in domains},
         skipped={
-            second: "no replicate in common with the main arm" if _evaluated(study.arm(second)) else "no evaluation"
-            for first, second in main_pairs
-            if (first, second, domains[0]) not in found
+            second: "no replicate in common with the main arm" if study.arm(second).evaluated else "no evaluation"
+            for _, second in main_pairs
+            if second not in compared
         },
     )
 
@@ -173,9 +156,9 @@ def pair_runs(first: Arm, second: Arm) -> list[tuple[RunData, RunData]]:
     Where the second arm has no such replicate but a single run of the same base student, such as a model that was not
     trained and so has no seed, that run stands for it.
     """
-    theirs = {run.replicate: run for run in _evaluated(second)}
+    theirs = {run.replicate: run for run in second.evaluated}
     pairs = []
-    for run in _evaluated(first):
+    for run in first.evaluated:
         partner = theirs.get(run.replicate)
         if partner is None and not second.trained:
             same = [candidate for candidate in theirs.values() if candidate.cluster == run.cluster]
@@ -185,24 +168,10 @@ def pair_runs(first: Arm, second: Arm) -> list[tuple[RunData, RunData]]:
     return pairs
 
 
-def _evaluated(arm: Arm) -> list[RunData]:
-    return [run for run in arm.runs if run.evaluation]
-
-
 def _chance(table: pa.Table) -> float:
     """Accuracy of guessing on the questions of an evaluation; NaN when there are none."""
     rows = table.select(["permutation", "sample", "options"]).to_pylist()
     return chance_level([len(row["options"]) for row in rows if row["permutation"] == row["sample"] == 0])
-
-
-def _in_domain(evaluated: Sequence[RunData]) -> tuple[str, ...]:
-    """The modalities trained on, as the evaluations say; all runs are compared by the same."""
-    return next((run.evaluation.in_domain for run in evaluated if run.evaluation and run.evaluation.in_domain), ())
-
-
-def _by_domain(run: RunData, in_domain: Sequence[str]) -> dict[str, pa.Table]:
-    assert run.evaluation is not None
-    return {**split_domains(run.evaluation.table, in_domain), ALL: run.evaluation.table}
 
 
 def _mean_accuracy(runs: Sequence[RunData], domain: str, tables: Mapping[str, Mapping[str, pa.Table]]) -> Interval:
@@ -227,6 +196,60 @@ def _compare(first: Arm, second: Arm, domain: str, tables: Mapping[str, Mapping[
     )
 
 
-def _family(study: Study, compared: Sequence[str]) -> tuple[str, ...]:
-    """The comparisons that are adjusted together: with the baselines; with all other arms where none is named."""
-    return tuple(arm for arm in compared if study.arm(arm).baseline) or tuple(compared)
+def headline(study: Study, claims: Claims | None) -> tuple[str, ...]:
+    """The result in sentences that follow from the numbers."""
+    if claims is None:
+        return (f"No run has an evaluation named '{study.evaluation}'; what follows is about training.",)
+    if not claims.comparisons:
+        return (_only_accuracy(study, claims),)
+    domain = OUT_OF_DOMAIN if OUT_OF_DOMAIN in claims.domains else claims.domains[-1]
+    others = [name for name in claims.domains if name != domain]
+    sentences = [
+        f"{_sentence(study, claims, arm, domain)} {' '.join(_sentence(study, claims, arm, other) for other in others)}"
+        for arm in claims.family[:_MOST_SENTENCES]
+    ]
+    return (*(sentence.strip() for sentence in sentences), *_overview(study, claims, domain))
+
+
+def _only_accuracy(study: Study, claims: Claims) -> str:
+    arm = next(arm for arm in study.arms if arm.evaluated)
+    found = {domain: claims.accuracy[arm.name, domain] for domain in claims.domains}
+    parts = [
+        f"{percent(one.estimate)} %{_place(domain)} (95 % CI {span(one.low, one.high)})"
+        for domain, one in found.items()
+    ]
+    return f"{arm.label} answers {' and '.join(parts)} correctly."
+
+
+def _sentence(study: Study, claims: Claims, arm: str, domain: str) -> str:
+    assert study.main is not None
+    comparison = claims.comparisons[arm, domain]
+    found, main, other = comparison.difference, study.arm(study.main).label, study.arm(arm).label
+    p = p_value(comparison.p_value)
+    note = " after Holm's adjustment" if comparison.adjusted_p is not None and len(claims.family) > 1 else ""
+    numbers = f"95 % CI {span(found.low, found.high, signed=True)}, p {p if p.startswith('<') else f'= {p}'}{note}"
+    if comparison.verdict == 0:
+        where = (_place(domain).strip() or "on all questions").capitalize()
+        gap = f"({points(found.estimate)} points, {numbers})"
+        return f"{where}, no difference between {main} and {other} could be shown {gap}."
+    word = "above" if comparison.verdict > 0 else "below"
+    return f"{main} is {word} {other}{_place(domain)} by {points(found.estimate)} points ({numbers})."
+
+
+def _overview(study: Study, claims: Claims, domain: str) -> Iterator[str]:
+    """How the main arm does against all others together, where there are more than the sentences name."""
+    assert study.main is not None
+    compared = [claims.comparisons[arm.name, domain] for arm in study.arms if (arm.name, domain) in claims.comparisons]
+    if len(compared) <= len(claims.family[:_MOST_SENTENCES]):
+        return
+    # So many comparisons at once: whatever the claim is, here all of them are adjusted together.
+    verdicts = [one.verdict for one in adjusted(compared)]
+    yield (
+        f"Of {len(compared)} other arms,{_place(domain)}, {study.arm(study.main).label} is above {verdicts.count(1)} "
+        f"and below {verdicts.count(-1)}; for {verdicts.count(0)} no difference could be shown (after Holm's "
+        "adjustment over all of them)."
+    )
+
+
+def _place(domain: str) -> str:
+    return {IN_DOMAIN: " in domain", OUT_OF_DOMAIN: " out of domain"}.get(domain, "")

@@ -18,21 +18,13 @@ _MOST_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A metric of one arm; all arrays have the length of `steps`.
+    """A metric of one arm; all arrays have the length of `steps`."""
 
-    Attributes:
-        steps: Steps at which at least half of the replicates logged it.
-        mean: Mean over these replicates.
-        low: Least of them.
-        high: Greatest of them.
-        replicates: How many runs logged it at all.
-    """
-
-    steps: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    replicates: int
+    steps: np.ndarray  # steps at which at least half of the replicates logged it
+    mean: np.ndarray  # mean over these replicates
+    low: np.ndarray  # least of them
+    high: np.ndarray  # greatest of them
+    replicates: int  # how many runs logged it at all
 
 
 def validation_key(runs: Sequence[RunData]) -> str | None:

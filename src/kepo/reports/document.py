@@ -5,96 +5,68 @@ Every text here is plain: whatever writes it out escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, TypeAlias
 
-from kepo.reports.study import Arm, Study
-from kepo.reports.terminal import visible
-from kepo.statistics.intervals import Interval
+from kepo.reports.study import Arm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
+
+    from kepo.statistics.intervals import Interval
 
 NONE = "–"
 """Shown where there is no value."""
 
 _MINUS = "−"
+# Joiners shape letters and emoji; every other invisible character could hide or turn text.
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table.
-
-    Attributes:
-        text: What stands in it.
-        below: A second, smaller line, such as the interval.
-        shade: 0..1, how strongly a heat map colours it; None: not at all.
-        mark: "main" for the main arm, "note" for what needs attention, else "".
-    """
+    """One cell of a table."""
 
     text: str
-    below: str = ""
-    shade: float | None = None
-    mark: str = ""
+    below: str = ""  # a second, smaller line, such as the interval
+    shade: float | None = None  # 0..1, how strongly a heat map colours it; None: not at all
+    mark: str = ""  # "note" for what needs attention
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table.
-
-    Attributes:
-        label: Its header.
-        cells: One per column after the first.
-        arm: Name of the arm whose colour is shown beside the label; None: none.
-        mark: "main" or "reference" set it apart, else "".
-    """
+    """One row of a table: its header, and a cell per column after the first."""
 
     label: str
     cells: tuple[Cell, ...]
-    arm: str | None = None
-    mark: str = ""
+    arm: str | None = None  # whose colour is shown beside the label
+    mark: str = ""  # "main" or "reference" set it apart
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
-
-    Attributes:
-        caption: What it shows.
-        columns: The heading of the row labels, then one per cell.
-        rows: In order.
-        notes: What a reader has to know, below it.
-        text_columns: Those of `columns` that hold words, not numbers.
-        kind: "heat" colours the cells by their shade, "folded" is shown on demand, else "".
-    """
+    """A table."""
 
     caption: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # the heading of the row labels, then one per cell
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    text_columns: tuple[str, ...] = ()
-    kind: str = ""
+    text_columns: tuple[str, ...] = ()  # those that hold words, not numbers
+    kind: str = ""  # "heat" colours the cells by their shade, "folded" is shown on demand
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure.
+    """A figure."""
 
-    Attributes:
-        name: Name of its file, unique in a report.
-        caption: What is shown.
-        alt: What a person who cannot see it is told.
-        draw: Draws it.
-        in_page: False for one that is only written as a file, because the page has a table in its place.
-    """
-
-    name: str
+    name: str  # of its file, unique in a report
     caption: str
-    alt: str
+    alt: str  # what a person who cannot see it is told
     draw: Callable[[], Drawing]
-    in_page: bool = True
+    in_page: bool = True  # False: only written as a file, because the page has a table in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +98,69 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole report.
-
-    Attributes:
-        title: Its title.
-        subtitle: What it covers, in a line.
-        headline: The result, a sentence or a few.
-        warnings: What a reader has to know before the numbers.
-        sections: In order.
-        arms: (arm, label) in order, which fixes their colours.
-    """
+    """A whole report."""
 
     title: str
-    subtitle: str
-    headline: tuple[str, ...]
-    warnings: tuple[str, ...]
-    sections: tuple[Section, ...]
-    arms: tuple[tuple[str, str], ...]
+    subtitle: str = ""
+    headline: tuple[str, ...] = ()  # the result in sentences
+    warnings: tuple[str, ...] = ()  # what a reader has to know before the numbers
+    sections: tuple[Section, ...] = ()
 
 
-def arm_row(study: Study, arm: Arm, cells: Sequence[str | Cell]) -> Row:
-    """The row of an arm, that of the main arm set apart."""
-    made = tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells)
-    return Row(arm.label, made, arm.name, "main" if arm.name == study.main else "")
+def tabulate(
+    caption: str,
+    first: str,
+    rows: Iterable[tuple[Arm | str, Mapping[str, str | Cell]]],
+    notes: Sequence[str] = (),
+    text_columns: Sequence[str] = (),
+    *,
+    kind: str = "",
+    main: str | None = None,
+) -> Table:
+    """A table from records.
+
+    Args:
+        caption: What it shows.
+        first: Heading of the row labels.
+        rows: (arm or label, heading -> cell); all with the same headings.
+        notes: What a reader has to know, below it.
+        text_columns: The columns that hold words.
+        kind: As in `Table`.
+        main: Name of the arm to set apart.
+    """
+    made, columns = [], [first]
+    for subject, values in rows:
+        columns = [first, *values]
+        cells = tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in values.values())
+        if isinstance(subject, str):
+            made.append(Row(subject, cells))
+        else:
+            made.append(Row(subject.label, cells, subject.name, "main" if subject.name == main else ""))
+    return Table(caption, tuple(columns), tuple(made), tuple(notes), tuple(text_columns), kind)
+
+
+def without_empty(table: Table) -> Table:
+    """The table without the columns in which no row has a value."""
+    places = range(len(table.columns) - 1)
+    kept = [place for place in places if any(row.cells[place].text != NONE for row in table.rows)]
+    columns = (table.columns[0], *(table.columns[place + 1] for place in kept))
+    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in kept)) for row in table.rows)
+    return replace(table, columns=columns, rows=rows)
+
+
+def visible(text: object, *, one_line: bool = False) -> str:
+    """`text` with every character that a terminal would act on written as an escape: `\\x1b`, `\\u202e`.
+
+    Line breaks and tabs stay, unless `one_line`. So do the two joiners that letters of some scripts need.
+    """
+    kept = _JOINERS if one_line else _JOINERS + "\n\t"
+    return "".join(
+        # ascii(), not unicode_escape: the latter cannot write a lone surrogate.
+        ascii(character)[1:-1]
+        if character not in kept and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else character
+        for character in str(text)
+    )
 
 
 def line(text: object, limit: int = 200) -> str:
@@ -157,9 +169,9 @@ def line(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """A share (0..1) as a number of percent, without the sign; the column says what it is."""
-    return NONE if value is None or not isfinite(value) else f"{100 * value:.{digits}f}"
+    return NONE if value is None or not isfinite(value) else f"{100 * value:.1f}"
 
 
 def points(value: float | None) -> str:
@@ -178,11 +190,11 @@ def span(low: float, high: float, *, signed: bool = False) -> str:
     return f"{ends[0]} to {ends[1]}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None) -> str:
     """Three significant digits; whole from 1,000 on."""
     if value is None or not isfinite(value):
         return NONE
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return text.replace("-", _MINUS)
 
 
@@ -206,13 +218,3 @@ def mean(values: Sequence[float | None]) -> float | None:
     """The mean of the values that are known and finite; None when there is none."""
     known = [value for value in values if value is not None and isfinite(value)]
     return sum(known) / len(known) if known else None
-
-
-def without_empty(table: Table) -> Table:
-    """The table without the columns in which no row has a value."""
-    kept = [
-        place for place in range(len(table.columns) - 1) if any(row.cells[place].text != NONE for row in table.rows)
-    ]
-    columns = (table.columns[0], *(table.columns[place + 1] for place in kept))
-    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in kept)) for row in table.rows)
-    return replace(table, columns=columns, rows=rows)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import accuracy_by, domains, majority_letter_accuracy, paired_scores, split_domains
 from kepo.evaluation.reasoning import summarize_reasoning
-from kepo.reports.document import NONE, Cell, Row, Table, p_value, percent, points, span
-from kepo.reports.reasoning import MEASURES, measured
+from kepo.reports.document import NONE, Table, p_value, percent, points, span, tabulate
+from kepo.reports.reasoning import measured
 from kepo.runs import Evaluation
 from kepo.statistics.accuracy import chance_level, pass_at_k
 from kepo.statistics.intervals import Interval
@@ -22,34 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TwoEvaluations:
-    """Two evaluations on the same questions, first minus second.
+    """Two evaluations on the same questions, first minus second."""
 
-    Attributes:
-        questions: Which of them: "all", "in-domain" or "out-of-domain".
-        difference: Of their accuracies, with the interval over questions.
-        mcnemar: The exact test; None where questions were sampled several times.
-    """
-
-    questions: str
-    difference: Difference
-    mcnemar: McNemar | None
+    questions: str  # which of them: "all", "in-domain" or "out-of-domain"
+    difference: Difference  # of their accuracies, with the interval over questions
+    mcnemar: McNemar | None  # the exact test; None where questions were sampled several times
 
 
 def accuracy_table(evaluation: Evaluation, title: str) -> Table:
     """Accuracy over all questions, in and out of domain, by modality, task and level, each with its 95 % interval."""
-    rows = [
-        _row(label, percent(one.estimate), span(one.low, one.high), str(one.n))
-        for label, one in _accuracies(evaluation)
+    found = [
+        (label, percent(one.estimate), span(one.low, one.high), str(one.n)) for label, one in _accuracies(evaluation)
     ]
-    rows += [_row(label, percent(value), "", "") for label, value in _references(evaluation.table)]
-    return Table(title, ("questions", "accuracy, %", "95 % interval", "number"), tuple(rows))
+    found += [(label, percent(value), "", "") for label, value in _references(evaluation.table)]
+    rows = [
+        (label, {"accuracy, %": value, "95 % interval": interval, "number": number})
+        for label, value, interval, number in found
+    ]
+    return tabulate(title, "questions", rows)
 
 
 def measures_table(evaluation: Evaluation) -> Table:
     """The reasoning measures that the records have."""
     values = measured([summarize_reasoning(evaluation.table)])
-    rows = [_row(heading, value) for heading, value in zip(MEASURES, values, strict=True) if value != NONE]
-    return Table("Reasoning", ("measure", "value"), tuple(rows))
+    return tabulate("Reasoning", "measure", [(name, {"value": text}) for name, text in values.items() if text != NONE])
 
 
 def in_one_line(evaluation: Evaluation) -> str:
@@ -75,21 +71,22 @@ def compare(first: Evaluation, second: Evaluation) -> list[TwoEvaluations]:
 
 def comparison_table(compared: Sequence[TwoEvaluations], first: str, second: str) -> Table:
     """What `compare` found."""
-    rows = []
-    for one in compared:
-        gap, test = one.difference, one.mcnemar
-        exact = (f"{test.only_first} : {test.only_second}", p_value(test.p_value)) if test else ("", "")
-        interval = span(gap.low, gap.high, signed=True)
-        rows.append(
-            _row(one.questions, points(gap.estimate), interval, p_value(gap.p_value), *exact, str(gap.questions))
+    rows = [
+        (
+            one.questions,
+            {
+                "points": points(one.difference.estimate),
+                "95 % interval": span(one.difference.low, one.difference.high, signed=True),
+                "p": p_value(one.difference.p_value),
+                "correct alone": f"{one.mcnemar.only_first} : {one.mcnemar.only_second}" if one.mcnemar else "",
+                "McNemar p": p_value(one.mcnemar.p_value) if one.mcnemar else "",
+                "number": str(one.difference.questions),
+            },
         )
-    columns = ("questions", "points", "95 % interval", "p", "correct alone", "McNemar p", "number")
+        for one in compared
+    ]
     note = "Intervals over questions: they say nothing about another training seed."
-    return Table(f"{first} minus {second}", columns, tuple(rows), (note,))
-
-
-def _row(label: str, *cells: str) -> Row:
-    return Row(label, tuple(map(Cell, cells)))
+    return tabulate(f"{first} minus {second}", "questions", rows, (note,))
 
 
 def _accuracies(evaluation: Evaluation) -> Iterator[tuple[str, Interval]]:

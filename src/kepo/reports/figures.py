@@ -10,13 +10,14 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.reports.curves import Curve
 from kepo.reports.document import line
-from kepo.reports.palette import GRID, INK, LIGHT, PAPER, SOFT, ArmStyle
+from kepo.reports.study import Study
 from kepo.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INK = "#1d232b"
+SOFT = "#5a6470"
+GRID = "#dde1e6"
+PAPER = "#fffffe"
+
+# First the main arm's. Each has a contrast of at least 4.5 to its page, light or dark.
+LIGHT = ("#b8400e", "#1f5fa8", "#0b7563", "#7d4a9c", "#7d6207", "#b02e74", "#3f6b8c", "#5f6b33")
+DARK = ("#ff9660", "#7cb7f5", "#56cbb2", "#c79ae6", "#dcbc55", "#f28fc0", "#9cc2dc", "#b9c97f")
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+MOST_LINES = 8
+"""Lines in one figure; with more nobody can tell them apart."""
 _WIDTH, _HEIGHT = 4.5, 2.9  # inches
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -58,6 +71,34 @@ _VARIABLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ArmStyle:
+    """How an arm is drawn: place of its colour in `LIGHT` and `DARK`, dashes, marker, line width in points."""
+
+    color: int
+    dashes: str
+    marker: str
+    width: float
+
+
+def arm_styles(study: Study) -> dict[str, ArmStyle]:
+    """The style of every arm: the main arm (or the only one) has the first colour to itself."""
+    main = study.main or study.arms[0].name
+    styles = {main: ArmStyle(0, "-", "o", 2.2)}
+    for place, arm in enumerate(arm for arm in study.arms if arm.name != main):
+        color, cycle = 1 + place % (len(LIGHT) - 1), place // (len(LIGHT) - 1)
+        styles[arm.name] = ArmStyle(color, _DASHES[(place + cycle) % 4], _MARKERS[(1 + place) % 8], 1.5)
+    return styles
+
+
+def drawn_arms(study: Study) -> list[str]:
+    """The arms that fit into one figure, in order: the main arm, the baselines, then the others as they come."""
+    trained = [arm for arm in study.arms if arm.trained]
+    ranked = sorted(trained, key=lambda arm: (arm.name != study.main, not arm.baseline))
+    kept = {arm.name for arm in ranked[:MOST_LINES]}
+    return [arm.name for arm in trained if arm.name in kept]
+
+
 def curves_figure(
     title: str,
     curves: Mapping[str, Curve],
@@ -67,16 +108,7 @@ def curves_figure(
     from_zero: bool = False,
     reference: float | None = None,
 ) -> Figure:
-    """A line per arm with the range of its replicates.
-
-    Args:
-        title: What is drawn, with its unit.
-        curves: Arm -> its curve; the last one is drawn on top.
-        styles: Arm -> its style.
-        percent: The values are shares (0..1).
-        from_zero: The axis begins at 0.
-        reference: A dashed line at this value, such as chance.
-    """
+    """A line per arm with the range of its replicates; shares in `percent`, a dashed line at a `reference`."""
     figure, axes = _new(title, _HEIGHT)
     scale = 100 if percent else 1
     _draw_curves(axes, curves, styles, scale)
@@ -91,13 +123,7 @@ def curves_figure(
 def panels_figure(
     panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, ArmStyle], labels: Mapping[str, str]
 ) -> Figure:
-    """Panels side by side with a line per arm, and one legend: shares over checkpoints, for a paper.
-
-    Args:
-        panels: Title -> arm -> its curve; at least one panel.
-        styles: Arm -> its style.
-        labels: Arm -> what the legend calls it.
-    """
+    """Panels (title -> arm -> curve) side by side with one legend: shares over checkpoints, for a paper."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT + 0.6), layout="constrained")
@@ -122,20 +148,12 @@ def _draw_curves(
 
     drawn = {}
     for arm, curve in sorted(curves.items(), key=lambda item: -styles[item[0]].color):
-        style = styles[arm]
-        color = LIGHT[style.color]
+        style, color = styles[arm], LIGHT[styles[arm].color]
         if curve.replicates > 1:
             axes.fill_between(curve.steps, scale * curve.low, scale * curve.high, color=color, alpha=0.13, linewidth=0)
         marker = style.marker if len(curve.steps) <= 12 else ""
-        [drawn[arm]] = axes.plot(
-            curve.steps,
-            scale * curve.mean,
-            style.dashes,
-            color=color,
-            linewidth=style.width,
-            marker=marker,
-            markersize=3.5,
-        )
+        line_of: Any = {"color": color, "linewidth": style.width, "marker": marker, "markersize": 3.5}
+        [drawn[arm]] = axes.plot(curve.steps, scale * curve.mean, style.dashes, **line_of)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel("step")
@@ -152,14 +170,14 @@ def intervals_figure(
     limits: tuple[float, float] | None = None,
     main: str | None = None,
 ) -> Figure:
-    """A point with its interval per row; shares are shown in percent.
+    """A point with its interval per row, in percent.
 
     Args:
         title: What is drawn.
         rows: (arm, label, interval), from top to bottom.
         styles: Arm -> its style.
         references: Name -> a dashed vertical line at this share.
-        limits: Ends of the axis, so that several figures have the same.
+        limits: Ends of the axis as shares, so that several figures have the same.
         main: The arm whose label is bold.
     """
     figure, axes = _new(title, 0.85 + 0.25 * len(rows))
@@ -187,15 +205,8 @@ def _mark_references(axes: Axes, references: Mapping[str, float]) -> None:
     for name, value in references.items():
         if isfinite(value):
             axes.axvline(100 * value, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)))
-            axes.annotate(
-                name,
-                (100 * value, 0),
-                (3, 1),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                color=SOFT,
-                fontsize=8,
-            )
+            place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(name, (100 * value, 0), (3, 1), color=SOFT, fontsize=8, **place)
 
 
 def heat_figure(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray) -> Figure:
@@ -220,10 +231,7 @@ def heat_figure(title: str, rows: Sequence[str], columns: Sequence[str], values:
 def as_svg(draw: Callable[[], Figure], name: str, alt: str) -> str:
     """The figure as an `<svg>` element for a page: no ids that clash, colours as variables, text as text.
 
-    Args:
-        draw: Draws it.
-        name: Makes its ids unique.
-        alt: Said to whom cannot see it; made safe here.
+    `name` makes its ids unique; `alt` is made safe here.
     """
     from markupsafe import escape
 

@@ -14,8 +14,7 @@ from itertools import groupby
 
 from kepo import __version__
 from kepo.reports.document import Block, Document, Figure
-from kepo.reports.figures import as_svg
-from kepo.reports.palette import DARK, LIGHT, ArmStyle
+from kepo.reports.figures import DARK, LIGHT, ArmStyle, as_svg
 
 _DASH_ARRAYS = {"-": "none", "--": "6 3", ":": "2 3", "-.": "7 3 2 3"}
 _HEAT_LEVELS = 10

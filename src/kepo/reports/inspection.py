@@ -25,18 +25,12 @@ STEP_COLUMNS: dict[str, tuple[str, bool, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """The rollouts of one question in one step.
+    """The rollouts of one question in one step."""
 
-    Attributes:
-        step: Optimizer step.
-        number: Place in the step, from 1.
-        of: Groups in the step.
-        records: The rows of the rollout log, with `correct` (bool, None where unknown) and `rollout` (place, from 1).
-    """
-
-    step: int
-    number: int
-    of: int
+    step: int  # optimizer step
+    number: int  # place in the step, from 1
+    of: int  # groups in the step
+    # The rows of the rollout log, with `correct` (bool, None where unknown) and `rollout` (place, from 1).
     records: tuple[Mapping[str, Any], ...]
 
     @property

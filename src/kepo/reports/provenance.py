@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kepo.reports.document import NONE, Cell, Row, Section, Table, line
+from kepo.reports.document import NONE, Cell, Section, Table, line, tabulate
 from kepo.reports.study import RunData, Study
 
 # What names a run rather than says how it was made.
@@ -15,28 +15,25 @@ _NAMES = ("arm", "replicate", "output_dir", "logging_dir", "run_name", "seed", "
 
 
 def provenance_section(study: Study, aside: Sequence[RunData]) -> Section:
-    """Runs, settings that differ between arms, versions and commands.
-
-    Args:
-        study: The study.
-        aside: Runs whose evaluation asked other questions.
-    """
-    tables = (_settings_table(study), _runs_table(study, aside), _software_table(study), _commands_table(study))
-    return Section("provenance", "Provenance", tuple(table for table in tables if table))
+    """Runs (those `aside` answered other questions), settings that differ between arms, versions and commands."""
+    settings = _settings_table(study)
+    tables = (_runs_table(study, aside), _software_table(study), _commands_table(study))
+    return Section("provenance", "Provenance", (settings, *tables) if settings.rows else tables)
 
 
-def _settings_table(study: Study) -> Table | None:
-    """The settings in which the arms differ; None where they do not."""
+def _settings_table(study: Study) -> Table:
+    """The settings in which the arms differ."""
     trained = [arm for arm in study.arms if arm.trained]
+    labels = [arm.label for arm in trained]
     flat = {arm.name: [_flat(run) for run in arm.runs if run.trained] for arm in trained}
     names = sorted({name for found in flat.values() for one in found for name in one})
     rows = []
     for name in names:
         values = [sorted({one.get(name, NONE) for one in flat[arm.name]}) for arm in trained]
         if len({tuple(value) for value in values}) > 1:
-            rows.append(Row(name, tuple(Cell(line(", ".join(value), 80)) for value in values)))
-    columns = ("setting", *(arm.label for arm in trained))
-    return Table("Settings in which the arms differ", columns, tuple(rows), (), columns) if rows else None
+            texts = [line(", ".join(value), 80) for value in values]
+            rows.append((name, dict(zip(labels, texts, strict=True))))
+    return tabulate("Settings in which the arms differ", "setting", rows, (), ("setting", *labels))
 
 
 def _flat(run: RunData) -> dict[str, str]:
@@ -57,25 +54,23 @@ def _walk(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 def _runs_table(study: Study, aside: Sequence[RunData]) -> Table:
     others = {run.name for run in aside}
-    rows = []
-    for arm in study.arms:
-        for run in arm.runs:
-            manifest = run.run.manifest
-            unfinished = run.run.status != "finished"
-            evaluation = "other questions, not compared" if run.name in others else "yes" if run.evaluation else "none"
-            cells = (
-                Cell(line(run.replicate)),
-                Cell(line(run.run.status), mark="note" if unfinished else ""),
-                Cell(line(manifest.get("seed", NONE))),
-                Cell(_last_step(run)),
-                Cell(evaluation, mark="note" if run.name in others else ""),
-                Cell(line(manifest.get("started", NONE)), line(manifest.get("ended") or "")),
-                Cell(line(manifest.get("device", NONE))),
-                Cell(line(run.name)),
-            )
-            rows.append(Row(arm.label, cells, arm.name))
-    columns = ("arm", "replicate", "status", "seed", "steps", "evaluation", "started, ended", "device", "folder")
-    return Table("Runs", columns, tuple(rows), (), columns, kind="folded")
+    rows = [(arm, _facts(run, run.name in others)) for arm in study.arms for run in arm.runs]
+    return tabulate("Runs", "arm", rows, (), ("arm", *rows[0][1]), kind="folded")
+
+
+def _facts(run: RunData, aside: bool) -> dict[str, str | Cell]:
+    manifest, status = run.run.manifest, run.run.status
+    evaluation = "other questions, not compared" if aside else "yes" if run.evaluation else "none"
+    return {
+        "replicate": line(run.replicate),
+        "status": Cell(line(status), mark="" if status == "finished" else "note"),
+        "seed": line(manifest.get("seed", NONE)),
+        "steps": _last_step(run),
+        "evaluation": Cell(evaluation, mark="note" if aside else ""),
+        "started, ended": Cell(line(manifest.get("started", NONE)), line(manifest.get("ended") or "")),
+        "device": line(manifest.get("device", NONE)),
+        "folder": line(run.name),
+    }
 
 
 def _last_step(run: RunData) -> str:
@@ -98,10 +93,10 @@ def _software_table(study: Study) -> Table:
     for name, counts in found.items():
         several = len(counts) > 1
         versions = (f"{version} ({count} runs)" if several else version for version, count in counts.items())
-        rows.append(Row(name, (Cell("; ".join(versions)),)))
-    return Table("Software", ("program", "version"), tuple(rows), (), ("version",), kind="folded")
+        rows.append((name, {"version": "; ".join(versions)}))
+    return tabulate("Software", "program", rows, (), ("version",), kind="folded")
 
 
 def _commands_table(study: Study) -> Table:
-    rows = [Row(line(run.name), (Cell(line(run.run.manifest.get("command") or NONE, 2000)),)) for run in study.runs]
-    return Table("Commands", ("folder", "command"), tuple(rows), (), ("command",), kind="folded")
+    rows = [(line(run.name), {"command": line(run.run.manifest.get("command") or NONE, 2000)}) for run in study.runs]
+    return tabulate("Commands", "folder", rows, (), ("command",), kind="folded")

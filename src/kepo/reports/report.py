@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from kepo.files import write_text
 from kepo.reports import reasoning, results, training
-from kepo.reports.claims import Claims, make_claims
+from kepo.reports.claims import Claims, headline, make_claims
 from kepo.reports.document import Document, Figure, Section, line
-from kepo.reports.headline import headline
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.provenance import provenance_section
 from kepo.reports.results import accuracy_table
@@ -26,19 +25,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report and what it was made from.
+    """A report and what it was made from."""
 
-    Attributes:
-        document: Its words, tables and figures.
-        study: The study, without evaluations of other questions.
-        claims: Accuracies and comparisons; None where nothing was evaluated.
-        rollouts: The rollouts to show.
-    """
-
-    document: Document
-    study: Study
-    claims: Claims | None
-    rollouts: RolloutData
+    document: Document  # its words, tables and figures
+    study: Study  # the study, without evaluations of other questions
+    claims: Claims | None  # accuracies and comparisons; None where nothing was evaluated
+    rollouts: RolloutData  # the rollouts to show
 
     @property
     def figures(self) -> list[Figure]:
@@ -80,7 +72,6 @@ def make_report(
         headline=headline(study, claims),
         warnings=(*study.warnings, *_aside(aside), *rollouts.problems),
         sections=tuple(section for section in _sections(study, claims, rollouts, aside) if section),
-        arms=tuple((arm.name, arm.label) for arm in study.arms),
     )
     return Report(document, study, claims, rollouts)
 
@@ -129,7 +120,7 @@ def report_study(folder: Path, out: Path, console: Console, results: Path | None
     Raises:
         DataError, ConfigError: as `make_report`.
     """
-    from kepo.reports.console import as_rich
+    from kepo.reports.markup import as_rich
 
     report = make_report([folder])
     if report.claims:
@@ -144,9 +135,9 @@ def report_study(folder: Path, out: Path, console: Console, results: Path | None
 def html(report: Report) -> str:
     """The report as HTML."""
     from kepo.reports.browser import as_json, browser_data
+    from kepo.reports.figures import arm_styles
     from kepo.reports.html import as_html
     from kepo.reports.images import Thumbnails
-    from kepo.reports.palette import arm_styles
 
     styles = arm_styles(report.study)
     shown, total = report.rollouts.shown, report.rollouts.total
@@ -164,7 +155,7 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The report as Markdown."""
-    from kepo.reports.markdown import as_markdown
+    from kepo.reports.markup import as_markdown
 
     return as_markdown(report.document)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from kepo.reports.document import (
     Row,
     Section,
     Table,
-    arm_row,
     interval_cell,
     line,
     mean,
@@ -25,12 +24,11 @@ from kepo.reports.document import (
     percent,
     points,
     span,
+    tabulate,
     without_empty,
 )
-from kepo.reports.figures import heat_figure, intervals_figure
-from kepo.reports.palette import ArmStyle, arm_styles
-from kepo.reports.study import Arm, RunData, Study
-from kepo.statistics.intervals import Interval
+from kepo.reports.figures import ArmStyle, arm_styles, heat_figure, intervals_figure
+from kepo.reports.study import RunData, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,36 +41,32 @@ _RECOGNITION = "Modality Recognition"
 
 def setup_section(study: Study, claims: Claims | None) -> Section:
     """What was run and tested, and how settings were chosen."""
-    blocks: list[Block] = [_setup_table(study, claims)]
-    tuning = _tuning_table(study)
-    return Section("setup", "Setup", (*blocks, tuning) if tuning else tuple(blocks))
+    return Section("setup", "Setup", tuple(filter(None, (_setup_table(study, claims), _tuning_table(study)))))
 
 
 def _setup_table(study: Study, claims: Claims | None) -> Table:
-    trained = [run for run in study.runs if run.trained]
-    evaluated = [run.evaluation for run in study.runs if run.evaluation]
+    trained = [run.run for run in study.runs if run.trained]
+    generation = [run.evaluation.description.get("generation", {}) for run in study.evaluated if run.evaluation]
     questions = [f"{claims.questions[name]} {name}" for name in claims.domains] if claims else []
     best = "weights with the best in-domain validation accuracy of the run, its start among them"
+    machines = [filter(None, (run.manifest.get("platform"), run.manifest.get("device"))) for run in trained]
     facts = {
         "replicates": _distinct(run.replicate for run in study.runs),
-        "trained on": _distinct(name for one in evaluated for name in one.in_domain),
+        "trained on": _distinct(name for run in study.evaluated for name in run.in_domain),
         "optimizer steps": _distinct(run.setting("training", "max_steps", "") for run in trained),
         "rollouts a step and device": _distinct(
             run.setting("training", "per_device_train_batch_size", "") for run in trained
         ),
         "test questions": ", ".join(questions),
         "tested": best if any(run.series("validation/best_step") for run in study.runs) else "",
-        "temperature": _distinct(one.description.get("generation", {}).get("temperature", "") for one in evaluated),
-        "machine": _distinct(
-            ", ".join(filter(None, (run.run.manifest.get("platform"), run.run.manifest.get("device"))))
-            for run in trained
-        ),
+        "temperature": _distinct(settings.get("temperature", "") for settings in generation),
+        "machine": _distinct(map(", ".join, machines)),
     }
-    rows = [Row(name, (Cell(line(text, 500)),)) for name, text in facts.items() if text]
-    return Table("What was run and tested", ("what", "value"), tuple(rows), (), ("value",))
+    rows = [(name, {"value": line(text, 500)}) for name, text in facts.items() if text]
+    return tabulate("What was run and tested", "what", rows, (), ("value",))
 
 
-def _distinct(values: Iterator[object]) -> str:
+def _distinct(values: Iterable[object]) -> str:
     return ", ".join(sorted({str(value) for value in values if value not in ("", None)}))
 
 
@@ -84,30 +78,23 @@ def _tuning_table(study: Study) -> Table | None:
     labels = {arm.name: arm.label for arm in study.arms}
     values = list(dict.fromkeys(value for scores in tuning.scores.values() for value in scores))
     rows = [
-        Row(
+        (
             line(labels.get(arm, arm)),
-            (*(Cell(percent(scores.get(v))) for v in values), Cell(line(tuning.chosen[arm]))),
+            {**{line(v): percent(scores.get(v)) for v in values}, "chosen": line(tuning.chosen[arm])},
         )
         for arm, scores in tuning.scores.items()
     ]
-    field = line(tuning.field, 40)
-    notes = ("In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study.",)
-    return Table(f"Choice of {field}", ("arm", *map(line, values), "chosen"), tuple(rows), notes)
+    note = "In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study."
+    return tabulate(f"Choice of {line(tuning.field, 40)}", "arm", rows, (note,))
 
 
 def accuracy_table(study: Study, claims: Claims) -> Table:
     """Accuracy of every arm with its interval, and nothing else."""
-    rows = [
-        arm_row(
-            study, arm, (_evaluated(arm), *(interval_cell(claims.accuracy.get((arm.name, d))) for d in claims.domains))
-        )
-        for arm in study.arms
-    ]
-    return Table(study.title, ("arm", "runs", *claims.domains), tuple(rows))
-
-
-def _evaluated(arm: Arm) -> str:
-    return str(sum(run.evaluation is not None for run in arm.runs))
+    rows = []
+    for arm in study.arms:
+        cells = {name: interval_cell(claims.accuracy.get((arm.name, name))) for name in claims.domains}
+        rows.append((arm, {"runs": Cell(str(len(arm.evaluated))), **cells}))
+    return tabulate(study.title, "arm", rows, main=study.main)
 
 
 def main_section(study: Study, claims: Claims) -> Section:
@@ -116,23 +103,16 @@ def main_section(study: Study, claims: Claims) -> Section:
     ends = [end for found in claims.accuracy.values() for end in (found.estimate, found.low, found.high)]
     limits = span_of([*ends, *claims.chance.values()])
     figures = [_accuracy_figure(study, claims, domain, styles, limits) for domain in claims.domains]
-    blocks: list[Block] = [_main_table(study, claims), *figures]
     parts = _parts_table(study, claims)
-    if parts:
-        blocks.append(parts)
-    if claims.comparisons:
-        blocks.append(_comparisons_table(study, "Every comparison", list(claims.comparisons.values()), kind="folded"))
-    return Section("result", "Result", tuple(blocks))
+    every = _comparisons_table(study, "Every comparison", list(claims.comparisons.values()), kind="folded")
+    tables = [parts] * (len(parts.columns) > 1) + [every] * bool(every.rows)
+    return Section("result", "Result", (_main_table(study, claims), *figures, *tables))
 
 
 def _accuracy_figure(
     study: Study, claims: Claims, domain: str, styles: Mapping[str, ArmStyle], limits: tuple[float, float]
 ) -> Figure:
-    rows: list[tuple[str, str, Interval]] = [
-        (arm.name, arm.label, claims.accuracy[arm.name, domain])
-        for arm in study.arms
-        if (arm.name, domain) in claims.accuracy
-    ]
+    rows = [(arm.name, arm.label, claims.accuracy[arm.name, domain]) for arm in study.arms if arm.evaluated]
     title = f"Accuracy, {domain}"
     alt = f"{title}: " + "; ".join(f"{label} {percent(found.estimate)} %" for _, label, found in rows)
     chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
@@ -153,7 +133,7 @@ def _main_table(study: Study, claims: Claims) -> Table:
             columns += [f"{line(main, 20)} minus this", "p"]
     rows = []
     for arm in study.arms:
-        cells = [Cell(_evaluated(arm))]
+        cells = [Cell(str(len(arm.evaluated)))]
         for domain in claims.domains:
             cells.append(interval_cell(claims.accuracy.get((arm.name, domain))))
             if claims.comparisons:
@@ -161,9 +141,8 @@ def _main_table(study: Study, claims: Claims) -> Table:
         mark = "main" if arm.name == study.main else "" if arm.trained else "reference"
         rows.append(Row(arm.label, tuple(cells), arm.name, mark))
     rows += _reference_rows(claims)
-    return Table(
-        "Accuracy in percent with 95 % intervals", tuple(columns), tuple(rows), tuple(_main_notes(study, claims))
-    )
+    caption = "Accuracy in percent with 95 % intervals"
+    return Table(caption, tuple(columns), tuple(rows), tuple(_main_notes(study, claims)))
 
 
 def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -> list[Cell]:
@@ -195,13 +174,12 @@ def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
         "Intervals and p-values: paired bootstrap over replicates (whole base students where there are several) and "
         "questions, 10,000 draws."
     )
+    names = ", ".join(study.arm(arm).label for arm in claims.family)
     if claims.comparisons:
         yield "Not shown: the interval holds 0 or p is .05 or more, so no difference could be shown."
     if claims.comparisons and len(claims.family) > 1:
-        names = ", ".join(study.arm(arm).label for arm in claims.family)
         yield f"p is adjusted by Holm over the {len(claims.family)} comparisons of a column with: {names}."
-    if claims.comparisons and any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
-        names = ", ".join(study.arm(arm).label for arm in claims.family)
+    if any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
         yield f"The claim is about {names}; p of the other rows is not adjusted for the number of comparisons."
     yield from _caution(claims)
     for arm, why in claims.skipped.items():
@@ -221,43 +199,39 @@ def _caution(claims: Claims) -> Iterator[str]:
 
 
 def _comparisons_table(study: Study, title: str, comparisons: Sequence[Comparison], kind: str = "") -> Table:
-    rows, columns = [], dict[str, str]()
-    for one in comparisons:
-        found, first = one.difference, study.arm(one.first)
-        columns = {
-            "second": study.arm(one.second).label,
-            "questions": one.domain,
-            "difference": points(found.estimate),
-            "95 % interval": span(found.low, found.high, signed=True),
-            "p": p_value(found.p_value),
-            "p (Holm)": p_value(one.adjusted_p),
-            "p (sign flips)": p_value(one.sign_flip_p),
-            "pairs": str(found.replicates),
-            "base students": str(one.clusters),
-        }
-        rows.append(Row(first.label, tuple(map(Cell, columns.values())), first.name))
+    rows = [
+        (
+            study.arm(one.first),
+            {
+                "second": study.arm(one.second).label,
+                "questions": one.domain,
+                "difference": points(one.difference.estimate),
+                "95 % interval": span(one.difference.low, one.difference.high, signed=True),
+                "p": p_value(one.difference.p_value),
+                "p (Holm)": p_value(one.adjusted_p),
+                "p (sign flips)": p_value(one.sign_flip_p),
+                "pairs": str(one.difference.replicates),
+                "base students": str(one.clusters),
+            },
+        )
+        for one in comparisons
+    ]
     note = (
         "Differences are first minus second, in percentage points. p (sign flips) is the randomization test over pairs "
         "of runs; with fewer than six pairs it cannot fall below .05."
     )
-    return Table(title, ("first", *columns), tuple(rows), (note,), ("second", "questions"), kind)
+    return tabulate(title, "first", rows, (note,), ("second", "questions"), kind=kind)
 
 
 def contrasts_sections(study: Study, claims: Claims) -> list[Section]:
     """A section for each question that the study's own file asks, with its answer in words and in numbers."""
-    return [
-        Section(
-            f"contrast-{place}",
-            line(contrast.title),
-            (
-                Points(tuple(_in_words(study, contrast.comparisons))),
-                _comparisons_table(
-                    study, "Differences; p (Holm) is adjusted within this table and domain", contrast.comparisons
-                ),
-            ),
-        )
-        for place, contrast in enumerate(claims.contrasts, start=1)
-    ]
+    caption = "Differences; p (Holm) is adjusted within this table and domain"
+    sections = []
+    for place, contrast in enumerate(claims.contrasts, start=1):
+        words = Points(tuple(_in_words(study, contrast.comparisons)))
+        table = _comparisons_table(study, caption, contrast.comparisons)
+        sections.append(Section(f"contrast-{place}", line(contrast.title), (words, table)))
+    return sections
 
 
 def _in_words(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -271,31 +245,25 @@ def _in_words(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"{study.arm(first).label} against {study.arm(second).label}: {'; '.join(found_there)}."
 
 
-def _parts_table(study: Study, claims: Claims) -> Table | None:
-    """Accuracy on parts of the questions that say more than the whole; None where the questions have no such parts."""
+def _parts_table(study: Study, claims: Claims) -> Table:
+    """Accuracy on parts of the questions that say more than the whole; no column where the questions have no such."""
     rows = []
     for arm in study.arms:
-        parts = [_parts(run, study.described.in_domain, claims.domains) for run in arm.runs if run.evaluation]
+        parts = [_parts(run, study.described.in_domain, claims.domains) for run in arm.evaluated]
         if parts:
-            values = [mean([part[name] for part in parts]) for name in parts[0]]
-            rows.append(arm_row(study, arm, list(map(percent, values))))
-            columns = ("arm", *parts[0])
-    table = without_empty(Table("Accuracy on parts of the questions, in percent", columns, tuple(rows)))
-    if len(table.columns) == 1:
-        return None
+            rows.append((arm, {name: percent(mean([part[name] for part in parts])) for name in parts[0]}))
     note = (
         f"Means over modalities. Who trains on one modality learns to name it, so one column leaves out {_RECOGNITION}."
     )
-    return Table(table.caption, table.columns, table.rows, (note,))
+    caption = "Accuracy on parts of the questions, in percent"
+    return without_empty(tabulate(caption, "arm", rows, (note,), main=study.main))
 
 
 def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> dict[str, float | None]:
     """Heading -> accuracy, the mean over modalities; None where the part is empty or everything."""
     import pyarrow.compute as pc
 
-    assert run.evaluation is not None
-    table = run.evaluation.table
-    whole = {**split_domains(table, run.evaluation.in_domain or in_domain), ALL: table}
+    whole = {**split_domains(run.table, run.in_domain or in_domain), ALL: run.table}
     found: dict[str, float | None] = {}
     for domain in domains:
         table = whole[domain]
@@ -313,7 +281,7 @@ def _macro(part: pa.Table, whole: pa.Table) -> float | None:
 def breakdown_section(study: Study) -> Section | None:
     """Accuracy by modality, task and level."""
     blocks: list[Block] = []
-    trained_on = {name for run in study.runs if run.evaluation for name in run.evaluation.in_domain}
+    trained_on = {name for run in study.evaluated for name in run.in_domain}
     for column in BREAKDOWNS:
         found = _accuracy_by_arm(study, column)
         if len(found.columns) > 1:
@@ -330,9 +298,8 @@ def _accuracy_by_arm(study: Study, column: str) -> pd.DataFrame:
     rows = [
         (arm.name, group, found.estimate)
         for arm in study.arms
-        for run in arm.runs
-        if run.evaluation
-        for group, found in accuracy_by(run.evaluation.table, column).items()
+        for run in arm.evaluated
+        for group, found in accuracy_by(run.table, column).items()
         if group is not None
     ]
     made = pd.DataFrame(rows, columns=["arm", "group", "accuracy"])
@@ -353,17 +320,16 @@ def _heat_figure(study: Study, column: str, found: pd.DataFrame) -> Figure:
 
 def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
     low, high = found.min(axis=None), found.max(axis=None)
+
+    def cell(value: float) -> Cell:
+        shade = (value - low) / (high - low) if high > low else 0.5
+        return Cell(percent(value), shade=shade if isfinite(value) else None)
+
     rows = [
-        arm_row(study, study.arm(arm), [_heat_cell(value, low, high) for value in values])
-        for arm, values in zip(found.index, found.to_numpy().tolist(), strict=True)
+        (study.arm(str(arm)), {str(group): cell(v) for group, v in values.items()}) for arm, values in found.iterrows()
     ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return Table(caption, ("arm", *found.columns), tuple(rows), kind="heat")
-
-
-def _heat_cell(value: float, low: float, high: float) -> Cell:
-    shade = (value - low) / (high - low) if high > low else 0.5
-    return Cell(percent(value), shade=shade if isfinite(value) else None)
+    return tabulate(caption, "arm", rows, kind="heat", main=study.main)
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:

@@ -55,19 +55,12 @@ class Shown:
 
 @dataclass(slots=True)
 class RolloutData:
-    """What was read from the rollout logs of a study.
+    """What was read from the rollout logs of a study."""
 
-    Attributes:
-        truth: (arm, kind) -> counts of stated facts.
-        shown: The rollouts to show.
-        total: How many rollouts there are.
-        problems: What could not be read.
-    """
-
-    truth: dict[tuple[str, str], Truth] = field(default_factory=dict)
-    shown: list[Shown] = field(default_factory=list)
-    total: int = 0
-    problems: list[str] = field(default_factory=list)
+    truth: dict[tuple[str, str], Truth] = field(default_factory=dict)  # (arm, kind) -> counts of stated facts
+    shown: list[Shown] = field(default_factory=list)  # the rollouts to show
+    total: int = 0  # how many rollouts there are
+    problems: list[str] = field(default_factory=list)  # what could not be read
 
 
 def read_rollout_data(study: Study, most: int, progress: Callable[[str], None] = lambda _: None) -> RolloutData:

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kepo.runs import Evaluation, Run
 from kepo.runs.study import StudyFile
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """One run.
-
-    Attributes:
-        run: The run folder.
-        name: Its folder, relative to what was given.
-        arm: Name of its arm.
-        replicate: Which repetition, unique within the arm.
-        metrics: Its logged records, in order.
-        evaluation: Its evaluation of the name asked for; None if it has none.
-    """
+    """One run."""
 
     run: Run
-    name: str
+    name: str  # its folder, relative to what was given
     arm: str
-    replicate: str
-    metrics: tuple[Mapping[str, Any], ...]
-    evaluation: Evaluation | None
+    replicate: str  # unique within the arm
+    metrics: tuple[Mapping[str, Any], ...]  # its logged records, in order
+    evaluation: Evaluation | None  # that of the name asked for
 
     @property
     def cluster(self) -> str:
@@ -40,9 +34,16 @@ class RunData:
         """Whether it trained anything; an untrained model is there for comparison."""
         return bool(self.metrics) or "training" in self.run.manifest.get("config", {})
 
-    def setting(self, part: str, name: str, default: Any = None) -> Any:
-        """A field of the run's config; the default where it is missing or null."""
-        return self.run.setting(part, name, default)
+    @property
+    def table(self) -> pa.Table:
+        """The records of its evaluation, which it must have."""
+        assert self.evaluation is not None
+        return self.evaluation.table
+
+    @property
+    def in_domain(self) -> tuple[str, ...]:
+        """The modalities trained on, as its evaluation says; empty where it does not."""
+        return self.evaluation.in_domain if self.evaluation else ()
 
     def series(self, key: str) -> dict[int, float]:
         """Step -> value of a metric; of several records of one step the last counts."""
@@ -55,52 +56,45 @@ class RunData:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One method and its runs.
-
-    Attributes:
-        name: As in the runs.
-        label: For people.
-        runs: Its replicates, in the order of their names.
-        baseline: Whether the claim is about a comparison with it.
-    """
+    """One method and its runs."""
 
     name: str
     label: str
-    runs: tuple[RunData, ...]
-    baseline: bool = False
+    runs: tuple[RunData, ...]  # in the order of replicates
+    baseline: bool = False  # whether the claim is about a comparison with it
 
     @property
     def trained(self) -> bool:
         """Whether any of its runs trained."""
         return any(run.trained for run in self.runs)
 
+    @property
+    def evaluated(self) -> list[RunData]:
+        """Its runs with an evaluation."""
+        return [run for run in self.runs if run.evaluation]
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """All that a report covers.
-
-    Attributes:
-        title: Its title.
-        question: What it asks; empty where nobody said.
-        arms: In order.
-        main: Name of the arm that the others are compared with; None when there is a single one.
-        evaluation: Name of the evaluation.
-        warnings: What was found strange while reading.
-        described: The content of its `study.json`.
-    """
+    """All that a report covers."""
 
     title: str
-    question: str
+    question: str  # empty where nobody said
     arms: tuple[Arm, ...]
-    main: str | None
+    main: str | None  # the arm that the others are compared with; None when there is a single one
     evaluation: str
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what was found strange while reading
     described: StudyFile = field(default_factory=StudyFile)
 
     @property
     def runs(self) -> list[RunData]:
         """All runs, arm by arm."""
         return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def evaluated(self) -> list[RunData]:
+        """All runs with an evaluation, arm by arm."""
+        return [run for run in self.runs if run.evaluation]
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""

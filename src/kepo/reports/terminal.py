@@ -7,7 +7,6 @@ Colours only repeat what a symbol or a word says.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -19,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kepo.reports.document import mean, visible
 from kepo.reports.inspection import STEP_COLUMNS, RolloutGroup
 from kepo.runs import Run
 
@@ -26,48 +26,27 @@ _UNICODE = {"correct": "✓", "incorrect": "✗", "unknown": "?", "injected": "�
 _ASCII = {"correct": "+", "incorrect": "-", "unknown": "?", "injected": "*", "bars": "_.:-=+#@"}
 _STYLES = {"correct": "green", "incorrect": "red", "unknown": "yellow", "injected": "magenta"}
 _STATUS = {"finished": "green", "running": "yellow", "interrupted": "yellow", "failed": "red"}
-# Joiners shape letters and emoji; every other invisible character could hide or turn text.
-_JOINERS = "\u200c\u200d"
-
-
-def visible(text: object, *, one_line: bool = False) -> str:
-    """`text` with every character that a terminal would act on written as an escape: `\\x1b`, `\\u202e`.
-
-    Line breaks and tabs stay, unless `one_line`. So do the two joiners that letters of some scripts need.
-    """
-    kept = "" if one_line else "\n\t"
-    return "".join(
-        _escape(character)
-        if character not in kept
-        and character not in _JOINERS
-        and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else character
-        for character in str(text)
-    )
-
-
-def _escape(character: str) -> str:
-    # ascii(), not unicode_escape: the latter cannot write a lone surrogate.
-    return ascii(character)[1:-1]
 
 
 def sparkline(
-    values: Sequence[float | None], width: int, low: float | None = None, high: float | None = None, bars: str = ""
+    values: Sequence[float | None],
+    width: int,
+    low: float | None = None,
+    high: float | None = None,
+    bars: str = _UNICODE["bars"],
 ) -> str:
     """The course of `values` in at most `width` characters, a blank where there is none.
 
     Args:
         values: In order; each character is the mean of its share of them.
-        width: >= 1.
-        low: Value of the lowest bar; None: the least.
-        high: Value of the highest bar; None: the greatest.
+        width: 1 or more.
+        low, high: Values of the lowest and the highest bar; None: the least, the greatest.
         bars: Characters from low to high.
     """
-    bars = bars or _UNICODE["bars"]
     width = min(width, len(values))
     cuts = [round(place * len(values) / width) for place in range(width + 1)] if width else []
-    means = [_mean(values[start:end]) for start, end in pairwise(cuts)]
-    known = [mean for mean in means if mean is not None]
+    means = [mean(values[start:end]) for start, end in pairwise(cuts)]
+    known = [value for value in means if value is not None]
     if not known:
         return ""
     low = min(known) if low is None else low
@@ -247,11 +226,6 @@ def _share(value: float | None) -> str:
 
 def _score(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.3g}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(known) / len(known) if known else None
 
 
 def _when(started: str | None, ended: str | None) -> str | None:

@@ -18,19 +18,12 @@ _DRAWS_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its confidence interval.
+    """An estimate with its confidence interval."""
 
-    Attributes:
-        estimate: The point estimate; NaN when there is no data.
-        low: Lower end; NaN where no interval can be given.
-        high: Upper end; NaN where no interval can be given.
-        n: How many units (questions or replicates) the estimate rests on.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    n: int
+    estimate: float  # the point estimate; NaN when there is no data
+    low: float  # lower end; NaN where no interval can be given
+    high: float  # upper end; NaN where no interval can be given
+    n: int  # how many units (questions or replicates) the estimate rests on
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:

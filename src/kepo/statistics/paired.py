@@ -26,38 +26,23 @@ _ZERO = 10.0**-_DIGITS
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """McNemar's test of two models on the same questions.
+    """McNemar's test of two models on the same questions."""
 
-    Attributes:
-        only_first: Questions that only the first one answers correctly.
-        only_second: Questions that only the second one answers correctly.
-        p_value: Exact, two-sided.
-    """
-
-    only_first: int
-    only_second: int
-    p_value: float
+    only_first: int  # questions that only the first one answers correctly
+    only_second: int  # questions that only the second one answers correctly
+    p_value: float  # exact, two-sided
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference of mean scores, first minus second, with its bootstrap interval.
+    """A difference of mean scores, first minus second, with its bootstrap interval."""
 
-    Attributes:
-        estimate: Mean difference over replicates and questions.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        p_value: Two-sided bootstrap p-value of "no difference"; at least 2 / (B + 1).
-        replicates: R.
-        questions: Q.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    p_value: float
-    replicates: int
-    questions: int
+    estimate: float  # mean difference over replicates and questions
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    p_value: float  # two-sided bootstrap p-value of "no difference"; at least 2 / (B + 1)
+    replicates: int  # R
+    questions: int  # Q
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:

@@ -64,9 +64,9 @@ def measure(metrics: Sequence[Mapping[str, Any]]) -> Stability:
         worst_drop=worst_drop(validation) if validation else None,
         best_validation=max(validation, default=None),
         last_validation=validation[-1] if validation else None,
-        all_failed_first=_mean_of_fifth(all_failed, last=False),
-        all_failed_last=_mean_of_fifth(all_failed, last=True),
-        kl_last=_mean_of_fifth(kl, last=True),
+        all_failed_first=mean_of_fifth(all_failed, last=False),
+        all_failed_last=mean_of_fifth(all_failed, last=True),
+        kl_last=mean_of_fifth(kl, last=True),
         reward_std_between_steps=stdev(changes) if len(changes) > 1 else None,
     )
 
@@ -136,7 +136,7 @@ def _finite_series(metrics: Sequence[Mapping[str, Any]], key: str) -> list[float
     return [value for value in _series(metrics, key) if isfinite(value)]
 
 
-def _mean_of_fifth(values: Sequence[float], last: bool) -> float | None:
+def mean_of_fifth(values: Sequence[float], last: bool) -> float | None:
     if not values:
         return None
     size = max(1, len(values) // 5)

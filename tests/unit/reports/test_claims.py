@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kepo.reports.claims import Claims, make_claims, pair_runs
-from kepo.reports.headline import headline
+from kepo.reports.claims import Claims, headline, make_claims, pair_runs
 from kepo.reports.load import load_study
 from kepo.reports.study import Study
 from tests.unit.reports.study import answer_record, write_answers, write_records, write_run

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kepo.reports.curves import Curve
-from kepo.reports.figures import as_svg, curves_figure, heat_figure, intervals_figure, write_files
-from kepo.reports.palette import ArmStyle
+from kepo.reports.figures import ArmStyle, as_svg, curves_figure, heat_figure, intervals_figure, write_files
 from kepo.statistics.intervals import Interval
 from tests.unit.reports.study import HOSTILE
 

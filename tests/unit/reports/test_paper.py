@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from kepo.errors import DataError
-from kepo.reports.latex import escape_latex
 from kepo.reports.load import load_study
-from kepo.reports.paper import MEAN, MEAN_OUT, paper_tables
-from kepo.reports.paper_files import write_paper
+from kepo.reports.markup import escape_latex
+from kepo.reports.paper import MEAN, MEAN_OUT, paper_tables, write_paper
 from kepo.runs.evaluations import to_table
 from tests.unit.reports.study import answer_record, write_run
 
@@ -94,7 +93,7 @@ def test_every_training_modality_has_its_table_and_every_model_its_row(tmp_path:
     _run(tmp_path, "zero-shot", "small", {"MRI": 1}, trained=False)
     tables = paper_tables(load_study([tmp_path]))
     assert [table.source for table in tables] == ["MRI", "CT"]
-    assert [(row.arm, row.model) for row in tables[0].rows] == [
+    assert [(row.arm.name, row.model) for row in tables[0].rows] == [
         ("kepo", "large"),
         ("kepo", "small"),
         ("zero-shot", "small"),

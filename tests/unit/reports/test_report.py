@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from kepo.cli.report import report as command
-from kepo.reports.markdown import as_markdown, escape
+from kepo.reports.markup import as_markdown, escape
 from kepo.reports.report import Report, html, make_report, markdown, write_figures, write_html_report
 from tests.unit.reports.study import ARMS, write_metrics, write_run, write_study
 
