@@ -42,8 +42,7 @@ def _print(fields: Any) -> None:
 
 
 def _list() -> None:
-    from kepo.recipes.accelerate_files import config_names
-    from kepo.recipes.files import ARMS, STUDIES, first_comment, shipped_files, suites, variants
+    from kepo.recipes.files import ARMS, STUDIES, accelerate_configs, first_comment, shipped_files, suites, variants
 
     typer.echo("Suites: data, models and schedule. SUITE/ARM is `SUITE/_base arms/ARM`; SUITE/ARM-VARIANT goes on with")
     typer.echo("SUITE/_VARIANT. Any recipes, shipped or your own, can be joined: later ones go over earlier ones.")
@@ -57,4 +56,4 @@ def _list() -> None:
         for name in written:
             if folder == (name.split("/")[0] if name.startswith((ARMS, STUDIES)) else ""):
                 typer.echo(f"  {name:<24}{first_comment(name)}")
-    typer.echo(f"Accelerate configs, for `--accelerate-config`:\n  {', '.join(config_names())}")
+    typer.echo(f"Accelerate configs, for `--accelerate-config`:\n  {', '.join(accelerate_configs())}")

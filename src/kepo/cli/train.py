@@ -95,9 +95,9 @@ def _launch(config: str, names: Sequence[str], overrides: Sequence[str]) -> None
     """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
-    from kepo.recipes.accelerate_files import config_file
+    from kepo.recipes.files import find_accelerate_config
 
-    arguments = ["--config_file", config_file(config), "-m", "kepo", "train", *names, *overrides]
+    arguments = ["--config_file", find_accelerate_config(config), "-m", "kepo", "train", *names, *overrides]
     launch_command(launch_command_parser().parse_args(arguments))
 
 

@@ -23,19 +23,12 @@ DIVERGENCE_TENSORS = 9.6
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Bytes per value in a forward pass.
+    """Bytes per value in a forward pass."""
 
-    Attributes:
-        compute: Inputs of matrix products.
-        residual: The residual stream.
-        casts: Whether every product casts its own input (autocast over float32 weights); then the weights are cast too.
-        cached: Cached keys and values.
-    """
-
-    compute: int
-    residual: int
-    casts: bool = False
-    cached: int = 2
+    compute: int  # inputs of matrix products
+    residual: int  # the residual stream
+    casts: bool = False  # every product casts its own input and weight (autocast over float32 weights)
+    cached: int = 2  # cached keys and values
 
 
 FLOAT32 = Precision(compute=4, residual=4, cached=4)

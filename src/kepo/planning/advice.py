@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from kepo.planning.launch import Launch
 from kepo.planning.memory import MemoryPlan, plan_memory
@@ -12,14 +13,8 @@ from kepo.planning.settings import Adapter, PlanSettings, TeacherSettings
 _RANK = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """A change of settings.
-
-    Attributes:
-        change: In the words of a recipe or of the command line.
-        plan: The memory with this change, and with those before it in a combination.
-    """
+class Advice(NamedTuple):
+    """A change of settings, in the words of a recipe or of the command line, and the memory with it."""
 
     change: str
     plan: MemoryPlan
@@ -34,20 +29,18 @@ def single_changes(settings: PlanSettings) -> list[Advice]:
 def combined_changes(settings: PlanSettings) -> list[Advice]:
     """Changes that make the run fit together: always the one that saves most next; empty if nothing does.
 
-    The last one's plan is the plan with all of them.
+    Each plan is that of its change and of those before it.
     """
     steps: list[Advice] = []
-    peak = plan_memory(settings).peak
-    while True:
+    plan = plan_memory(settings)
+    while not plan.fits:
         options = [(words, changed, plan_memory(changed)) for words, changed in _changes(settings)]
-        options = [option for option in options if option[2].peak < peak]
-        if not options:
+        words, settings, best = min(options, key=lambda option: option[2].peak, default=("", settings, plan))
+        if best.peak >= plan.peak:
             return []
-        words, settings, plan = min(options, key=lambda option: option[2].peak)
+        plan = best
         steps.append(Advice(words, plan))
-        if plan.fits:
-            return steps
-        peak = plan.peak
+    return steps
 
 
 def _changes(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:

@@ -8,26 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from kepo.errors import ConfigError
-from kepo.recipes.accelerate_files import config_file
+from kepo.recipes.files import find_accelerate_config
 
 STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp")
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """GPUs and what is sharded over them.
+    """GPUs and what is sharded over them."""
 
-    Attributes:
-        strategy: One of `STRATEGIES`.
-        gpus: Processes, one per GPU.
-        offload_optimizer: Optimizer states lie in the memory of the machine.
-        offload_parameters: So do the weights.
-    """
-
-    strategy: str
-    gpus: int
-    offload_optimizer: bool = False
-    offload_parameters: bool = False
+    strategy: str  # one of STRATEGIES
+    gpus: int  # processes, one per GPU
+    offload_optimizer: bool = False  # optimizer states lie in the memory of the machine
+    offload_parameters: bool = False  # so do the weights
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -63,7 +56,7 @@ def read_launch(name: str | None, gpus: int | None = None) -> Launch:
     """What an accelerate config asks for.
 
     Args:
-        name: The config, as `kepo.recipes.accelerate_files.config_file` finds it; None: one GPU alone, or several with
+        name: The config, as `kepo.recipes.files.find_accelerate_config` finds it; None: one GPU alone, or several with
             the paper's ZeRO-3.
         gpus: Instead of its `num_processes`.
 
@@ -74,7 +67,7 @@ def read_launch(name: str | None, gpus: int | None = None) -> Launch:
         return Launch("zero3", gpus) if gpus and gpus > 1 else Launch("single", 1)
     from accelerate.commands.config.config_args import load_config_from_file
 
-    file = config_file(name)
+    file = find_accelerate_config(name)
     try:
         config: Any = load_config_from_file(file)
     except (OSError, ValueError, TypeError, AttributeError) as error:

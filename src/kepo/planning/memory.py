@@ -31,32 +31,20 @@ _QUANTIZED = {4: 0.5 + 4 / 64, 8: 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the memory of one GPU.
-
-    Attributes:
-        name: What it is.
-        bytes: How much.
-        phase: `ALWAYS`, or the phase in which it is there.
-        note: How it comes about, in a few words.
-    """
+    """A part of the memory of one GPU."""
 
     name: str
     bytes: int
-    phase: str
-    note: str = ""
+    phase: str  # ALWAYS, or the phase in which it is there
+    note: str = ""  # how it comes about, in a few words
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The memory of one GPU of a run.
+    """The memory of one GPU of a run."""
 
-    Attributes:
-        parts: All parts above 0 bytes.
-        gpu_bytes: What the GPU has.
-    """
-
-    parts: tuple[Part, ...]
-    gpu_bytes: int
+    parts: tuple[Part, ...]  # all above 0 bytes
+    gpu_bytes: int  # what the GPU has
 
     def total(self, phase: str) -> int:
         """Bytes in a phase, with what is there always; for `ALWAYS` that alone."""
@@ -64,7 +52,7 @@ class MemoryPlan:
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The phases that the run has."""
+        """The phases that the run has, in their order."""
         return tuple(phase for phase in PHASES if any(part.phase == phase for part in self.parts))
 
     @property

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture, load_architecture, load_meta_model
 from kepo.planning.launch import Launch
+from kepo.recipes.files import override_values, read_recipes
+
+if TYPE_CHECKING:
+    from kepo.recipes.recipe import Recipe
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
@@ -18,93 +23,52 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA weights.
-
-    Attributes:
-        parameters: All of them.
-        tower: Whether the vision encoder has any, so that it is differentiated.
-    """
+    """LoRA weights."""
 
     parameters: int
-    tower: bool
+    tower: bool  # the vision encoder has some, so that it is differentiated
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSettings:
-    """The teacher of a run.
-
-    Attributes:
-        model: Its sizes.
-        weight_bytes: Of an unquantized weight.
-        bits: 4 when quantized, else None.
-        own_device: It has a GPU of its own, which is not planned here.
-        scores: Its distributions are needed.
-        hints: It writes hints.
-        batch: Rows of a forward pass.
-        hint_tokens: Longest hint.
-    """
+    """The teacher of a run."""
 
     model: Architecture
-    weight_bytes: int
-    bits: int | None
-    own_device: bool
-    scores: bool
-    hints: bool
-    batch: int
-    hint_tokens: int
+    weight_bytes: int  # of an unquantized weight
+    bits: int | None  # 4 when quantized
+    own_device: bool  # it has a GPU of its own, which is not planned here
+    scores: bool  # its distributions are needed
+    hints: bool  # it writes hints
+    batch: int  # rows of a forward pass
+    hint_tokens: int  # longest hint
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """Everything that the memory of one GPU depends on.
-
-    Attributes:
-        student: Sizes of the student.
-        teacher: The teacher, where the run has one.
-        adapter: LoRA; None: all weights are trained.
-        launch: GPUs and sharding.
-        gpu_memory: Of one GPU, in GiB.
-        weight_bytes: Of a student's weight as loaded.
-        bits: 4 or 8 when the student is quantized, else None.
-        mixed: bfloat16 (or float16) arithmetic.
-        micro_batch: Rows of a training forward pass.
-        accumulation: Micro-batches of an optimizer step.
-        rollouts: Sequences generated at once; 0 without rollouts.
-        group: G; 1 without rollouts.
-        prompt_text: Tokens of a prompt beside its image.
-        completion: Longest completion in tokens.
-        image_size: Side of the image in pixels; None without images.
-        share_images: The vision encoder runs once per distinct image.
-        checkpointing: Gradient checkpointing.
-        reference: The reference model is loaded.
-        divergence_chunk: Tokens per chunk of the divergence; 0 without distillation loss.
-        gather: Whole weights on every GPU during rollouts under ZeRO-3.
-        vllm: Share of GPU memory that vLLM takes here, 0 where it is a server elsewhere; None without one.
-        vllm_sleeps: It gives its memory back between rollouts.
-    """
+    """Everything that the memory of one GPU depends on."""
 
     student: Architecture
-    adapter: Adapter | None
+    adapter: Adapter | None  # None: all weights are trained
     launch: Launch
-    gpu_memory: float
-    weight_bytes: int
-    bits: int | None
-    mixed: bool
-    micro_batch: int
-    accumulation: int
-    prompt_text: int
-    completion: int
-    image_size: int | None
-    checkpointing: bool
+    gpu_memory: float  # of one GPU, in GiB
+    weight_bytes: int  # of a student's weight as loaded
+    bits: int | None  # 4 or 8 when the student is quantized
+    mixed: bool  # bfloat16 (or float16) arithmetic
+    micro_batch: int  # rows of a training forward pass
+    accumulation: int  # micro-batches of an optimizer step
+    prompt_text: int  # tokens of a prompt beside its image
+    completion: int  # longest completion in tokens
+    image_size: int | None  # pixels per side; None without images
+    checkpointing: bool  # gradient checkpointing
     teacher: TeacherSettings | None = None
-    rollouts: int = 0
-    group: int = 1
-    share_images: bool = False
-    reference: bool = False
-    divergence_chunk: int = 0
-    gather: bool = False
-    vllm: float | None = None
-    vllm_sleeps: bool = False
+    rollouts: int = 0  # sequences generated at once; 0 without rollouts
+    group: int = 1  # G
+    share_images: bool = False  # the vision encoder runs once per distinct image
+    reference: bool = False  # the reference model is loaded
+    divergence_chunk: int = 0  # tokens per chunk of the divergence; 0 without distillation loss
+    gather: bool = False  # whole weights on every GPU during rollouts under ZeRO-3
+    vllm: float | None = None  # share of GPU memory that vLLM takes here, 0 for a server elsewhere; None without one
+    vllm_sleeps: bool = False  # it gives its memory back between rollouts
 
     @property
     def precision(self) -> Precision:
@@ -137,23 +101,33 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The arithmetic of a run.
+    """The arithmetic of a run."""
 
-    Attributes:
-        prompts_per_step: Questions of one optimizer step, over all GPUs.
-        steps_per_epoch: Optimizer steps in one pass over the questions.
-        steps: Of the whole run.
-        left_out: Questions that a pass does not reach, because only whole batches are generated; others in every pass.
-    """
-
-    prompts_per_step: float
+    prompts_per_step: float  # questions of one optimizer step, over all GPUs
     steps_per_epoch: int
-    steps: int
-    left_out: int
+    steps: int  # of the whole run
+    left_out: int  # questions that a pass does not reach, because only whole batches are generated; others in each pass
 
 
-def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
-    """The numbers of a recipe (`kepo.recipes.recipe.Recipe`); its models' configs are read.
+def load_for_gpu(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Recipes (`kepo.recipes.recipe.load_recipe`) as a machine with GPUs reads them, also where there is none.
+
+    Without accelerator a recipe that says nothing of bfloat16 trains in float32; with one, TRL's default is bfloat16.
+    """
+    from kepo.recipes.recipe import load_recipe
+
+    said = override_values(overrides).keys() | read_recipes(names).keys()
+    return load_recipe(names, overrides if {"bf16", "fp16", "no_bf16"} & said else [*overrides, "--bf16", "true"])
+
+
+def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
+    """The numbers of a recipe; its models' configs are read.
+
+    Args:
+        recipe: See `load_for_gpu`.
+        launch: GPUs and sharding.
+        gpu_memory: Of one GPU, in GiB.
+        prompt_text: Tokens of a prompt beside its image.
 
     Raises:
         ConfigError: A model is missing or its config cannot be read, or the recipe holds images of any size and its
@@ -165,6 +139,7 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
         raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
     student = load_architecture(name, remote)
     adapter = _adapter(name, recipe.peft_config(), remote)
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
     shared: dict[str, Any] = {
         "student": student,
         "adapter": adapter,
@@ -174,10 +149,10 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
         "bits": 4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
         # A machine without accelerator plans for one that has it: TRL's own default is bfloat16 there.
         "mixed": training.bf16 is not False or bool(training.fp16),
-        "micro_batch": training.per_device_train_batch_size,
-        "accumulation": training.gradient_accumulation_steps,
+        "micro_batch": batch,
+        "accumulation": accumulation,
         "prompt_text": prompt_text,
-        "image_size": _image_size(recipe, student),
+        "image_size": _image_size(recipe.data.image_size, student),
         "checkpointing": bool(training.gradient_checkpointing),
     }
     if recipe.run.method == "sft":
@@ -186,8 +161,7 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
     return PlanSettings(
         **shared,
         teacher=_teacher(recipe),
-        rollouts=training.per_device_train_batch_size
-        * (training.steps_per_generation or training.gradient_accumulation_steps),
+        rollouts=batch * (training.steps_per_generation or accumulation),
         group=training.num_generations,
         completion=training.max_completion_length,
         share_images=bool(training.share_image_features),
@@ -199,7 +173,7 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
     )
 
 
-def schedule_of(recipe: Any, gpus: int) -> Schedule | None:
+def schedule_of(recipe: Recipe, gpus: int) -> Schedule | None:
     """The schedule of a recipe on `gpus` GPUs, with rollouts as TRL's sampler makes it.
 
     None where the number of training questions is left to the data.
@@ -220,7 +194,7 @@ def schedule_of(recipe: Any, gpus: int) -> Schedule | None:
     return Schedule(batch * accumulation / group, per_epoch, steps, left_out)
 
 
-def _teacher(recipe: Any) -> TeacherSettings | None:
+def _teacher(recipe: Recipe) -> TeacherSettings | None:
     settings, training = recipe.teacher, recipe.training
     # A served teacher lies on its own GPUs.
     if settings.teacher_url or not (training.uses_teacher_scores or training.uses_hints):
@@ -254,10 +228,10 @@ def _adapter(name: str, config: Any, trust_remote_code: bool) -> Adapter | None:
     return Adapter(sum(count for _, count in trained), tower)
 
 
-def _image_size(recipe: Any, student: Architecture) -> int | None:
+def _image_size(given: int | None, student: Architecture) -> int | None:
     if student.tower is None:
         return None
-    size = recipe.data.image_size or student.tower.image_size
+    size = given or student.tower.image_size
     if size is None:
         raise ConfigError(
             "image_size is not set and the model takes images of any size, so their tokens cannot be counted. Set "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kepo.errors import ConfigError
-from kepo.recipes.files import read_recipes, stated
+from kepo.recipes.files import override_values, read_recipes, stated
 from kepo.runs import MANIFEST, checkpoints_in, open_run
 
 _FOLDER = "output_dir"
@@ -33,13 +32,11 @@ def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[st
     if not (folder / MANIFEST).is_file():
         return []
     manifest = open_run(folder).manifest
-    check_same(folder, manifest.get("stated"), stated(recipes, overrides))
+    _check_same(folder, manifest.get("stated"), stated(recipes, overrides))
     if manifest.get("status") == "finished":
         return None
     checkpoints = checkpoints_in(folder)
-    if not checkpoints:
-        return ["--overwrite", "true"]
-    return ["--resume_from_checkpoint", str(checkpoints[max(checkpoints)])]
+    return ["--resume_from_checkpoint", str(checkpoints[max(checkpoints)])] if checkpoints else ["--overwrite", "true"]
 
 
 def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
@@ -48,9 +45,7 @@ def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
     Raises:
         ConfigError: Neither a recipe nor the command line names `output_dir`.
     """
-    words = [word for argument in overrides for word in argument.split("=", 1)]
-    named = [value for name, value in pairwise(words) if name in ("--output_dir", "--output-dir")]
-    folder = named[-1] if named else read_recipes(recipes).get(_FOLDER)
+    folder = override_values(overrides).get(_FOLDER) or read_recipes(recipes).get(_FOLDER)
     if not folder:
         raise ConfigError(
             f"{' '.join(recipes)}: output_dir is missing, so there is no run to continue; name the run's folder"
@@ -58,17 +53,8 @@ def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
     return Path(str(folder))
 
 
-def check_same(folder: Path, theirs: Mapping[str, Any] | None, ours: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other settings.
-
-    Args:
-        folder: The run folder.
-        theirs: "stated" of its `run.json`.
-        ours: What is to be run, see `kepo.recipes.files.stated`.
-
-    Raises:
-        ConfigError: names the settings that differ.
-    """
+def _check_same(folder: Path, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    """Refuse to go on with a run that states other settings (see `kepo.recipes.files.stated`)."""
     if theirs is None:
         raise ConfigError(f"{folder} does not say by which settings it was made; choose another output_dir")
     there, now = theirs.get("fields", {}), ours["fields"]

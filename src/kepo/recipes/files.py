@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,19 @@ _SPELLED_OUT = "paper"
 CONTROLS = ("resume_from_checkpoint", "overwrite")
 """Fields that say what becomes of an older run, not what a run is."""
 
-RENAMED = {
+_RENAMED = {
     "on_policy_share": "lmbda",
     "hint_attempts": "exploration_attempts",
     "hint_samples_per_attempt": "exploration_samples_per_attempt",
 }
-"""Fields that recipes of earlier versions name, and what they are called now."""
-
-RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
-"""The same of values: field -> old value -> new value."""
+_RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
+"""Field -> value in recipes of earlier versions -> what it is called now."""
 
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package: files, and what `parts_of` joins."""
     written = {name for name in shipped_files() if not Path(name).name.startswith("_") and _folder(name) != STUDIES}
-    arms = [Path(name).name for name in written if name.startswith(f"{ARMS}/")]
+    arms = [Path(name).name for name in written if _folder(name) == ARMS]
     joined = {f"{suite}/{arm}" for suite in suites() for arm in arms}
     varied = {f"{name}-{variant}" for name in joined for variant in variants(_folder(name))}
     return sorted(written | joined | varied)
@@ -60,7 +59,7 @@ def first_comment(name: str) -> str:
 
 def suites() -> list[str]:
     """Names of the shipped suites: a `_base` with data, models and schedule that any arm can be joined with."""
-    return sorted(_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name))
+    return [_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name)]
 
 
 def variants(suite: str) -> list[str]:
@@ -70,12 +69,9 @@ def variants(suite: str) -> list[str]:
 
 
 def parts_of(name: str) -> list[str]:
-    """The recipes that a name stands for without having a file: what `kepo train` could be given in its place.
+    """The recipes that a name without a file stands for; empty where `name` has a file, or nothing is known of it.
 
     `SUITE/ARM` is `SUITE/_base arms/ARM`, and `SUITE/ARM-VARIANT` is what `SUITE/ARM` is, then `SUITE/_VARIANT`.
-
-    Returns:
-        The names to join; empty where `name` has a file, or nothing is known of it.
     """
     suite, _, arm = name.removesuffix(".yaml").partition("/")
     if find_file(name) is not None or not _joins(name):
@@ -106,8 +102,7 @@ def find_recipe(name: str) -> list[Path]:
     Raises:
         ConfigError: There is neither.
     """
-    found = [find_file(part) for part in parts_of(name) or [name]]
-    paths = [path for path in found if path is not None]
+    paths = [path for part in parts_of(name) or [name] if (path := find_file(part)) is not None]
     if paths:
         return paths
     close = difflib.get_close_matches(name, shipped_recipes())
@@ -134,7 +129,7 @@ def read_recipes(names: str | Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such recipe, or it cannot be read: see `read_recipe`.
     """
-    given = [names] if isinstance(names, str) else list(names)
+    given = [names] if isinstance(names, str) else names
     if not given:
         raise ConfigError("No recipe is named: give at least one file or shipped name (`kepo recipes`).")
     merged: dict[str, Any] = {}
@@ -165,12 +160,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for base in [bases] if isinstance(bases, str) else bases:
         beside = path.parent / f"{base}.yaml"
         merged |= read_recipe(beside) if beside.is_file() else _read_named(base)
-    return {**merged, **content}
+    return merged | content
 
 
 def _read_named(name: str) -> dict[str, Any]:
-    parts = parts_of(name)
-    if parts:
+    if parts := parts_of(name):
         return {**read_recipes(parts), "output_dir": f"runs/{name.removesuffix('.yaml').replace('/', '-')}"}
     return read_recipe(find_recipe(name)[0])
 
@@ -178,17 +172,13 @@ def _read_named(name: str) -> dict[str, Any]:
 def check_names(fields: Mapping[str, Any], where: str) -> None:
     """Refuse the names of earlier versions.
 
-    Args:
-        fields: Fields and their values.
-        where: The file that they stand in, for the message.
-
     Raises:
-        ConfigError: names the file, the old name and the new one.
+        ConfigError: Names `where` the field stands, the old name and the new one.
     """
     for name, value in fields.items():
-        if name in RENAMED:
-            raise ConfigError(f"{where}: the field '{name}' is called '{RENAMED[name]}' now; rename it.")
-        values = RENAMED_VALUES.get(name, {})
+        if name in _RENAMED:
+            raise ConfigError(f"{where}: the field '{name}' is called '{_RENAMED[name]}' now; rename it.")
+        values = _RENAMED_VALUES.get(name, {})
         if isinstance(value, str) and value in values:
             raise ConfigError(f"{where}: '{value}' of the field '{name}' is called '{values[value]}' now; rename it.")
 
@@ -199,32 +189,54 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:names]), list(words[names:])
 
 
-def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What makes a run what it is, as far as somebody said so; survives JSON.
+def override_values(overrides: Sequence[str]) -> dict[str, str | None]:
+    """The fields that `--field value` overrides name, each with the first word of its value, None without one."""
+    return {name: value for name, value, _ in _by_field(overrides)}
 
-    Args:
-        names: The recipes.
-        overrides: Command-line arguments.
+
+def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What recipes and overrides say a run is; survives JSON.
 
     Returns:
-        "fields": those of the recipes and their bases; "overrides": the arguments. Without what only says how an older
-        run in the folder is dealt with.
-
-    Raises:
-        ConfigError: as `read_recipes`.
+        "fields": those of the recipes and their bases; "overrides": the arguments. Without `CONTROLS`.
     """
     fields = {name: value for name, value in read_recipes(names).items() if name not in CONTROLS}
-    plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": list(_kept(overrides))}, default=str))
+    kept = [word for name, _, words in _by_field(overrides) if name not in CONTROLS for word in words]
+    plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": kept}, default=str))
     return plain
 
 
-def _kept(overrides: Sequence[str]) -> Iterator[str]:
-    dropping = False
-    for word in overrides:
-        if word.startswith("--"):
-            dropping = word[2:].split("=")[0].replace("-", "_") in CONTROLS
-        if not dropping:
-            yield word
+def _by_field(overrides: Sequence[str]) -> Iterator[tuple[str, str | None, Sequence[str]]]:
+    """Field, first word of its value, and all words of each override; `--max-steps=3` is ("max_steps", "3", ...)."""
+    starts = [place for place, word in enumerate(overrides) if word.startswith("--")]
+    for start, end in pairwise((*starts, len(overrides))):
+        name, equals, value = overrides[start][2:].partition("=")
+        words = overrides[start:end]
+        yield name.replace("-", "_"), value if equals else words[1] if len(words) > 1 else None, words
+
+
+def accelerate_configs() -> list[str]:
+    """Names of the accelerate configs at hand: those that TRL ships, then ours."""
+    return [path.stem for folder in _accelerate_folders() for path in sorted(folder.glob("*.yaml"))]
+
+
+def find_accelerate_config(name: str) -> str:
+    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    shipped = (folder / f"{name}.yaml" for folder in _accelerate_folders())
+    found = next((path for path in (*shipped, Path(name)) if path.is_file()), None)
+    if found is None:
+        names = ", ".join(accelerate_configs())
+        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {names}.")
+    return str(found)
+
+
+def _accelerate_folders() -> tuple[Path, ...]:
+    # From the packages above, because a folder without Python files is no path to importlib.resources.
+    return tuple(Path(str(files(package))) / _ACCELERATE for package in ("trl", "kepo.recipes"))
 
 
 def _shipped(name: str) -> Path:

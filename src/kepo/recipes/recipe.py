@@ -10,7 +10,7 @@ import difflib
 import json
 from argparse import ArgumentError, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
-from kepo.recipes.files import CONTROLS, check_names, label, read_recipes, stated
+from kepo.recipes.files import CONTROLS, check_names, label, override_values, read_recipes, stated
 from kepo.trainer.config import KEPOConfig
 
 _HEAD = "# All that the recipes and the command line of this run said; `kepo train` takes it as any other recipe.\n"
@@ -29,36 +29,29 @@ _UNSAID = object()
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, resolved: every field has its value.
+    """A recipe, resolved: every field has its value."""
 
-    Attributes:
-        source: The names it was read from, as given to `kepo train`.
-        run: Arm and rewards.
-        training: `KEPOConfig`, or TRL's `SFTConfig` for `method: sft`.
-        model: TRL's model settings (path, dtype, LoRA, quantization).
-        data: The data set and its splits.
-        teacher: The teacher.
-        said: The fields that the recipes and the overrides name, and their values.
-        stated: The same, recipes and overrides apart, as `run.json` keeps it: see `kepo.recipes.files.stated`.
-    """
-
-    source: str
+    source: str  # the names it was read from, as given to `kepo train`
     run: RunArguments
-    training: KEPOConfig | SFTConfig
-    model: ModelConfig
+    training: KEPOConfig | SFTConfig  # TRL's for `method: sft`
+    model: ModelConfig  # TRL's: path, dtype, LoRA, quantization
     data: DataArguments
     teacher: TeacherArguments
-    said: Mapping[str, Any] = field(default_factory=dict)
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any]  # the fields that the recipes and the overrides name, and their values
+    stated: Mapping[str, Any]  # the same, recipes and overrides apart, see `kepo.recipes.files.stated`
 
     def peft_config(self) -> Any:
         """The adapter's settings as PEFT takes them; None when all weights are trained."""
         return get_peft_config(self.model)
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The records of fields, by name."""
+        return {name: getattr(self, name) for name in ("run", "model", "data", "teacher", "training")}
+
     def values(self) -> dict[str, dict[str, Any]]:
         """Every field and its value, by the part that holds it, as plain data; secrets of TRL's fields are hidden."""
-        parts = {"run": self.run, "model": self.model, "data": self.data, "teacher": self.teacher}
-        plain = {name: asdict(part) for name, part in parts.items()} | {"training": self.training.to_dict()}
+        plain = {name: asdict(part) for name, part in self.parts.items()} | {"training": self.training.to_dict()}
         values: dict[str, dict[str, Any]] = json.loads(json.dumps(plain, default=str))
         return values
 
@@ -81,11 +74,11 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     given = [names] if isinstance(names, str) else list(names)
     content = read_recipes(given)
     source = " ".join(given)
-    said = _said_by(overrides)
-    check_names(said, "the command line")
-    method = _method({**content, **said}, source)
+    named = override_values(overrides)
+    check_names(named, "the command line")
+    method = _method({**content, **named}, source)
     classes = _classes(method)
-    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(said, "the command line")}, classes)
+    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(named, "the command line")}, classes)
     parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
     try:
         said = {**content, **_typed(parser, overrides, classes, source)}
@@ -112,17 +105,6 @@ def check_recipe(names: str | Sequence[str]) -> None:
 
 def _classes(method: str) -> tuple[Any, ...]:
     return (RunArguments, SFTConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
-
-
-def _said_by(overrides: Sequence[str]) -> dict[str, str | None]:
-    """The fields that overrides name, each with the word of its value; None where several words or none follow."""
-    said: dict[str, str | None] = {}
-    for place, word in enumerate(overrides):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            follows = overrides[place + 1 : place + 2]
-            said[name.replace("-", "_")] = value if equals else follows[0] if follows else None
-    return said
 
 
 def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:
@@ -160,10 +142,8 @@ def _check_fields(given: Mapping[str, str], classes: Sequence[Any]) -> None:
     for name, where in given.items():
         if name.removeprefix("no_") not in known and f"no_{name}" not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            advice = (
-                f" Did you mean '{close[0]}'?" if close else " `kepo fields` lists them; TRL's own fields work too."
-            )
-            raise ConfigError(f"Unknown field '{name}' in {where}.{advice}")
+            advice = f"Did you mean '{close[0]}'?" if close else "`kepo fields` lists them; TRL's own fields work too."
+            raise ConfigError(f"Unknown field '{name}' in {where}. {advice}")
 
 
 def own_fields() -> dict[str, list[tuple[str, str, str]]]:
