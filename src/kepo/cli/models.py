@@ -24,10 +24,9 @@ def smollm2(
 
     from kepo.models import export_smollm2
 
-    console = Console()
-    with console.status("Expanding the weights, about half a minute"):
+    with Console().status("Expanding the weights, about half a minute"):
         export_smollm2(out, dtype=dtype, overwrite=overwrite)  # type: ignore[arg-type]
-    console.print(f"SmolLM2-135M-Instruct in {dtype}: {out}", highlight=False, soft_wrap=True)
+    typer.echo(f"SmolLM2-135M-Instruct in {dtype}: {out}")
 
 
 @app.command()
@@ -50,10 +49,8 @@ def llava(
     from kepo.data.arguments import DataArguments, load_questions
     from kepo.models import build_llava, count_parameters
 
-    console = Console()
-    with console.status("Reading the questions") as status:
-        arguments = DataArguments(data_format=data_format, data_path=str(data))  # type: ignore[arg-type]
-        questions = load_questions(arguments)
+    with Console().status("Reading the questions") as status:
+        questions = load_questions(DataArguments(data_format=data_format, data_path=str(data)))  # type: ignore[arg-type]
         status.update("Training the tokenizer and drawing the weights")
         build_llava(
             out,
@@ -66,8 +63,4 @@ def llava(
             overwrite=overwrite,
         )
     millions = count_parameters(out) / 1e6
-    console.print(
-        f"LLaVA {size}, {millions:.1f} M parameters, untrained, from {len(questions)} questions: {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    typer.echo(f"LLaVA {size}, {millions:.1f} M parameters, untrained, from {len(questions)} questions: {out}")

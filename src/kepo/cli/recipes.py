@@ -1,4 +1,4 @@
-"""`kepo recipes [RECIPE... [--field value ...]]`: what comes with the package, and what recipes give together."""
+"""`kepo recipes [RECIPE... [--field value ...]]`: what is shipped, and what recipes give together; `kepo fields`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,26 @@ def recipes(
         for part, values in recipe.values().items() if resolved else [("", recipe.said)]:
             typer.echo(f"# {part}" if part else "", nl=bool(part))
             _print(values)
+
+
+def fields(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/fields.md.")] = False,
+    search: Annotated[str | None, typer.Argument(help="Only fields whose name or text contains this.")] = None,
+) -> None:
+    """List the fields of a recipe that are not TRL's own."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kepo.recipes.recipe import field_tables, own_fields
+
+    if markdown:
+        typer.echo(field_tables(), nl=False)
+        return
+    table = Table("field", "default", "meaning")
+    for row in (row for rows in own_fields().values() for row in rows):
+        if search is None or search.lower() in f"{row[0]} {row[2]}".lower():
+            table.add_row(*row)
+    Console().print(table)
 
 
 def _print(fields: Any) -> None:

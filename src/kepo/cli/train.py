@@ -10,14 +10,8 @@ import typer
 if TYPE_CHECKING:
     from kepo.recipes.launch import Result
 
-Recipes = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RECIPE",
-        help="YAML files, or names of shipped recipes (`kepo recipes`), then fields.",
-        show_default=False,
-    ),
-]
+_HELP = "YAML files, or names of shipped recipes (`kepo recipes`), then fields."
+Recipes = Annotated[list[str], typer.Argument(metavar="RECIPE", help=_HELP, show_default=False)]
 
 # What the closing table shows, where the run logged it.
 _SHOWN = {
@@ -56,10 +50,7 @@ def train(
     ] = None,
     go_on: Annotated[
         bool,
-        typer.Option(
-            "--continue",
-            help="Go on with the run in output_dir: from its last checkpoint, or not at all if it is finished.",
-        ),
+        typer.Option("--continue", help="Go on with output_dir's run: from its last checkpoint, or not if finished."),
     ] = False,
 ) -> None:
     """Train with a recipe, or several: later ones go over earlier ones, and `--field value` over all.
@@ -77,28 +68,22 @@ def train(
             typer.echo(f"{run_folder_of(names, overrides)} is finished with these settings.")
             return
         overrides += more
-    if accelerate_config is not None:
-        _launch(accelerate_config, names, overrides)
+    if accelerate_config is not None:  # this command again, under accelerate
+        from accelerate.commands.launch import launch_command, launch_command_parser
+
+        from kepo.recipes.files import find_accelerate_config
+
+        options = ["--config_file", find_accelerate_config(accelerate_config), "-m", "kepo", "train"]
+        launch_command(launch_command_parser().parse_args([*options, *names, *overrides]))
         return
     from accelerate import PartialState
 
     from kepo.recipes.launch import train as run
     from kepo.recipes.recipe import load_recipe
 
-    result = run(load_recipe(names, overrides))
-    _show(result)
+    _show(run(load_recipe(names, overrides)))
     # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
     PartialState().destroy_process_group()
-
-
-def _launch(config: str, names: Sequence[str], overrides: Sequence[str]) -> None:
-    """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
-    from accelerate.commands.launch import launch_command, launch_command_parser
-
-    from kepo.recipes.files import find_accelerate_config
-
-    arguments = ["--config_file", find_accelerate_config(config), "-m", "kepo", "train", *names, *overrides]
-    launch_command(launch_command_parser().parse_args(arguments))
 
 
 def _show(result: Result) -> None:

@@ -101,14 +101,9 @@ def kv_cache_bytes(decoder: Decoder, rows: int, length: int, precision: Precisio
 
 
 def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, trainable: bool) -> int:
-    """Most that the policy's log-probabilities hold in their backward pass.
+    """Most that the policy's log-probabilities of `tokens` completion tokens hold in their backward pass.
 
-    Args:
-        tokens: Of completions in a micro-batch.
-        hidden: H.
-        vocab: V.
-        compute: Bytes of a product's input.
-        trainable: Whether the head is trained: its gradient is summed in float32 then.
+    `compute` is bytes of a product's input. The gradient of a trainable head is summed in float32.
     """
     tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * compute
     states = tokens * hidden * (compute + 4)  # hidden states, and their gradient

@@ -25,8 +25,6 @@ class Launch:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy {self.strategy!r} is unknown; use one of {', '.join(STRATEGIES)}.")
-        if self.gpus < 1:
-            raise ConfigError(f"gpus is {self.gpus}; give at least 1.")
 
     @property
     def deepspeed(self) -> bool:

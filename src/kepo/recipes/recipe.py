@@ -92,15 +92,14 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     return Recipe(source, run, training, model, data, teacher, said, stated(given, overrides))
 
 
-def check_recipe(names: str | Sequence[str]) -> None:
-    """Check that recipes name a known method and known fields only; their values are not looked at.
+def check_recipe(name: str) -> None:
+    """Check that a recipe names a known method and known fields only; their values are not looked at.
 
     Raises:
-        ConfigError: They do not; names the file and the field.
+        ConfigError: It does not; names the file and the field.
     """
-    content = read_recipes(names)
-    source = names if isinstance(names, str) else " ".join(names)
-    _check_fields(dict.fromkeys(content, source), _classes(_method(content, source)))
+    content = read_recipes(name)
+    _check_fields(dict.fromkeys(content, name), _classes(_method(content, name)))
 
 
 def _classes(method: str) -> tuple[Any, ...]:
@@ -149,14 +148,11 @@ def _check_fields(given: Mapping[str, str], classes: Sequence[Any]) -> None:
 def own_fields() -> dict[str, list[tuple[str, str, str]]]:
     """Name, default and meaning of every field that is not TRL's, by the class that holds it."""
     inherited = {f.name for f in fields(GRPOConfig)}
-    classes = (RunArguments, KEPOConfig, DataArguments, TeacherArguments)
     return {
         cls.__name__: [
-            (f.name, _default(f), str(f.metadata.get("help", "")))
-            for f in fields(cls)
-            if cls is not KEPOConfig or f.name not in inherited
+            (f.name, _default(f), f.metadata.get("help", "")) for f in fields(cls) if f.name not in inherited
         ]
-        for cls in classes
+        for cls in (RunArguments, KEPOConfig, DataArguments, TeacherArguments)
     }
 
 
@@ -169,7 +165,5 @@ def field_tables() -> str:
     return "\n".join(parts)
 
 
-def _default(field_: Field[Any]) -> str:
-    if field_.default is not MISSING:
-        return repr(field_.default)
-    return repr(field_.default_factory()) if field_.default_factory is not MISSING else ""
+def _default(one: Field[Any]) -> str:
+    return repr(one.default if one.default_factory is MISSING else one.default_factory())
