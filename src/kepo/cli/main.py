@@ -28,7 +28,7 @@ _COMMANDS = {
     "fields": ("recipes", "fields", "List the fields of a recipe that are not TRL's own."),
     "benchmark": ("benchmark", "app", "Write the questions and base models of PhantomVQA."),
     "hints": ("hints", "app", "Write hints ahead of training, and show them."),
-    "models": ("models", "app", "Write a starting model, without a model hub."),
+    "models": ("benchmark", "models_app", "Write a starting model, without a model hub."),
     "prepare": ("prepare", "app", "Split a data set and write it as files."),
 }
 _TAKES_FIELDS = ("train", "plan", "recipes")

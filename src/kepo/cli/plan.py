@@ -39,9 +39,8 @@ def plan(
     """
     from rich.console import Console
 
-    from kepo.planning.launch import read_launch
     from kepo.planning.memory import plan_memory
-    from kepo.planning.settings import load_for_gpu, schedule_of, settings_of
+    from kepo.planning.settings import load_for_gpu, read_launch, schedule_of, settings_of
     from kepo.recipes.files import split_arguments
 
     names, overrides = split_arguments(recipes)
@@ -87,7 +86,7 @@ def _show(console: Console, recipe: str, settings: PlanSettings, memory: MemoryP
 
 
 def _show_advice(console: Console, settings: PlanSettings) -> None:
-    from kepo.planning.advice import combined_changes, single_changes
+    from kepo.planning.memory import combined_changes, single_changes
 
     single = single_changes(settings)
     combined = [] if single else combined_changes(settings)

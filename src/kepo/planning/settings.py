@@ -1,24 +1,63 @@
-"""What a recipe says about memory, as plain numbers."""
+"""What a recipe and an accelerate config say about memory, as plain numbers."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture, load_architecture, load_meta_model
-from kepo.planning.launch import Launch
-from kepo.recipes.files import override_values, read_recipes
+from kepo.recipes.files import find_accelerate_config, override_values, read_recipes
 
 if TYPE_CHECKING:
     from kepo.recipes.recipe import Recipe
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """GPUs and what is sharded over them."""
+
+    strategy: str  # one of STRATEGIES
+    gpus: int  # processes, one per GPU
+    offload_optimizer: bool = False  # optimizer states lie in the memory of the machine
+    offload_parameters: bool = False  # so do the weights
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy {self.strategy!r} is unknown; use one of {', '.join(STRATEGIES)}.")
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed trains."""
+        return self.strategy.startswith("zero")
+
+    @property
+    def parameter_shards(self) -> int:
+        """Over how many GPUs the weights are spread, those of a teacher without device of its own too."""
+        return self.gpus if self.strategy in ("zero3", "fsdp") else 1
+
+    @property
+    def gradient_shards(self) -> int:
+        """Over how many GPUs the gradients are spread."""
+        return self.gpus if self.strategy in ("zero2", "zero3", "fsdp") else 1
+
+    @property
+    def optimizer_shards(self) -> int:
+        """Over how many GPUs the optimizer states are spread."""
+        return self.gpus if self.strategy not in ("single", "ddp") else 1
+
+    def __str__(self) -> str:
+        return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}, {self.strategy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +148,56 @@ class Schedule:
     left_out: int  # questions that a pass does not reach, because only whole batches are generated; others in each pass
 
 
+def read_launch(name: str | None, gpus: int | None = None) -> Launch:
+    """What an accelerate config asks for.
+
+    Args:
+        name: The config, as `kepo.recipes.files.find_accelerate_config` finds it; None: one GPU alone, or several with
+            the paper's ZeRO-3.
+        gpus: Instead of its `num_processes`.
+
+    Raises:
+        ConfigError: Not an accelerate config, or a way of training that is not planned for.
+    """
+    if name is None:
+        return Launch("zero3", gpus) if gpus and gpus > 1 else Launch("single", 1)
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    file = find_accelerate_config(name)
+    try:
+        config: Any = load_config_from_file(file)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is not an accelerate config: {error}") from error
+    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
+    count = gpus or config.num_processes or 1
+    if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        launch = Launch("single" if count == 1 else "ddp", count)
+    elif kind == "FSDP":
+        launch = Launch("fsdp", count, *([bool((config.fsdp_config or {}).get("fsdp_offload_params"))] * 2))
+    elif kind == "DEEPSPEED":
+        launch = _deepspeed(config.deepspeed_config or {}, count, file)
+    else:
+        raise ConfigError(f"{file}: distributed_type {kind} is not planned for; use DDP, DeepSpeed or FSDP.")
+    return replace(launch, strategy="single") if count == 1 and not launch.deepspeed else launch
+
+
+def _deepspeed(config: dict[str, Any], gpus: int, file: str) -> Launch:
+    stage, own = config.get("zero_stage", 2), config.get("deepspeed_config_file")
+    optimizer, parameters = config.get("offload_optimizer_device"), config.get("offload_param_device")
+    if own:
+        path = Path(own) if Path(own).is_file() else Path(file).parent / own
+        try:
+            zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {})
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: deepspeed_config_file {own!r} cannot be read: {error}") from error
+        stage = zero.get("stage", 0)
+        optimizer = zero.get("offload_optimizer", {}).get("device")
+        parameters = zero.get("offload_param", {}).get("device")
+    if stage == 0:
+        return Launch("ddp", gpus)
+    return Launch(f"zero{stage}", gpus, optimizer in ("cpu", "nvme"), parameters in ("cpu", "nvme"))
+
+
 def load_for_gpu(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     """Recipes (`kepo.recipes.recipe.load_recipe`) as a machine with GPUs reads them, also where there is none.
 
@@ -121,13 +210,9 @@ def load_for_gpu(names: str | Sequence[str], overrides: Sequence[str] = ()) -> R
 
 
 def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
-    """The numbers of a recipe; its models' configs are read.
+    """The numbers of a recipe (see `load_for_gpu`); its models' configs are read.
 
-    Args:
-        recipe: See `load_for_gpu`.
-        launch: GPUs and sharding.
-        gpu_memory: Of one GPU, in GiB.
-        prompt_text: Tokens of a prompt beside its image.
+    `gpu_memory` is that of one GPU, in GiB; `prompt_text` the tokens of a prompt beside its image.
 
     Raises:
         ConfigError: A model is missing or its config cannot be read, or the recipe holds images of any size and its

@@ -15,14 +15,9 @@ _SHOWN = 4
 
 
 def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[str] | None:
-    """The arguments that make the command go on with its run, wherever it is.
+    """The arguments that make the command with these recipes and overrides go on with its run, wherever it is.
 
-    Args:
-        recipes: Paths, or names of shipped recipes.
-        overrides: The command's own arguments.
-
-    Returns:
-        None when the run is finished; else the checkpoint to resume from, or that a run without one is begun again.
+    They name the checkpoint to resume from, or say that a run without one is begun again; None when it is finished.
 
     Raises:
         ConfigError: The run that lies there says other settings, or nobody knows which.

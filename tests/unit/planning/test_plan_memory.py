@@ -7,10 +7,8 @@ from functools import cache
 
 import pytest
 
-from kepo.planning.advice import combined_changes, single_changes
-from kepo.planning.launch import Launch
-from kepo.planning.memory import GIB, STEP, MemoryPlan, plan_memory
-from kepo.planning.settings import PlanSettings, load_for_gpu, settings_of
+from kepo.planning.memory import GIB, STEP, MemoryPlan, combined_changes, plan_memory, single_changes
+from kepo.planning.settings import Launch, PlanSettings, load_for_gpu, settings_of
 from kepo.recipes.files import shipped_recipes
 
 STUDENT, TEACHER = 2_127_532_032, 33_357_390_064
