@@ -128,14 +128,12 @@ def evaluate(
 
 
 def _named(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_together(
     checkpoints: bool, best_by: str | None, out: Path | None, server: Any, devices: str | None, device: str | None
 ) -> None:
-    """Refuse options that cannot stand together."""
     if checkpoints and best_by is not None:
         raise ConfigError("--checkpoints evaluates all of a run, --best-by one of them; give one of the two")
     of_runs = "--checkpoints" if checkpoints else "--best-by" if best_by is not None else None

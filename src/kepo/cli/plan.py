@@ -94,9 +94,9 @@ def _show_advice(console: Console, settings: PlanSettings) -> None:
         console.print("No change of settings that is known here makes it fit; use a smaller teacher or student.")
         return
     console.print("It would fit with one of these:" if single else "It would fit with these together:")
-    for advice in single or combined:
+    for change, memory in single or combined:
         then = "" if single else "then "
-        console.print(f"  {advice.change}  ({then}{_gib(advice.plan.peak)} GiB)", highlight=False, markup=False)
+        console.print(f"  {change}  ({then}{_gib(memory.peak)} GiB)", highlight=False, markup=False)
 
 
 def _gib(count: int) -> str:

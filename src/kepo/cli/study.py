@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -117,8 +120,6 @@ def _run(
     spec: StudySpec, only: Sequence[str], workers: int | None, places: Sequence[str] = (), quiet: bool = False
 ) -> list[Failure]:
     """Run a study, and print a table of the runs that failed; arguments as of `kepo.studies.study.run_study`."""
-    import signal
-
     from rich.console import Console
     from rich.table import Table
 
@@ -145,9 +146,6 @@ def _run(
 
 def _report(spec: StudySpec) -> bool:
     """Run the commands of the reports over what is there; whether they succeeded."""
-    import subprocess
-    import sys
-
     from kepo.studies.commands import report_stages
 
     if not any((spec.out / modality / "runs").is_dir() for modality in spec.modalities):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,12 +59,10 @@ def train(
 
     `kepo fields` lists the fields that are not TRL's.
     """
-    from kepo.recipes.files import split_arguments
+    from kepo.recipes.files import find_accelerate_config, how_to_continue, run_folder_of, split_arguments
 
     names, overrides = split_arguments(recipes)
     if go_on:
-        from kepo.recipes.continuing import how_to_continue, run_folder_of
-
         more = how_to_continue(names, overrides)
         if more is None:
             typer.echo(f"{run_folder_of(names, overrides)} is finished with these settings.")
@@ -70,8 +70,6 @@ def train(
         overrides += more
     if accelerate_config is not None:  # this command again, under accelerate
         from accelerate.commands.launch import launch_command, launch_command_parser
-
-        from kepo.recipes.files import find_accelerate_config
 
         options = ["--config_file", find_accelerate_config(accelerate_config), "-m", "kepo", "train"]
         launch_command(launch_command_parser().parse_args([*options, *names, *overrides]))
@@ -88,8 +86,6 @@ def train(
 
 def _show(result: Result) -> None:
     """Print the run's metrics: first and last logged value, and the mean over the logs that have one."""
-    import os
-
     from rich.console import Console
     from rich.table import Table
 
@@ -107,12 +103,9 @@ def _show(result: Result) -> None:
 
 def _reward_labels(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Each reward function's mean on the rollouts of training, and on those of held-out questions."""
-    labels = {}
-    for name in sorted({name for log in history for name in log}):
-        parts = name.split("/")
-        if len(parts) == 3 and parts[0] in ("rewards", "eval_rewards") and parts[2] == "mean":
-            labels[name] = f"{parts[1]}, {'held out' if parts[0] == 'eval_rewards' else 'training'}"
-    return labels
+    names = sorted({name for log in history for name in log})
+    found = (re.fullmatch("(eval_)?rewards/([^/]+)/mean", name) for name in names)
+    return {one[0]: f"{one[2]}, {'held out' if one[1] else 'training'}" for one in found if one}
 
 
 def _number(value: Any) -> str:

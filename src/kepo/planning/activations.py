@@ -111,15 +111,10 @@ def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, traina
 
 
 def divergence_bytes(chunk: int, tokens: int, hidden: int, vocab: int, weight: int, copies: int = 0) -> int:
-    """Most that the divergence holds in its backward pass.
+    """Most that the divergence of `tokens` gated tokens, `chunk` at once, holds in its backward pass.
 
-    Args:
-        chunk: Tokens whose vocabulary is expanded at once.
-        tokens: Gated tokens of a micro-batch, at most.
-        hidden: H of the student.
-        vocab: V.
-        weight: Bytes of the head's weight, whose gradient is summed over chunks; 0 when the head is frozen.
-        copies: Bytes per weight of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
+    `weight` is bytes of a weight of the head, whose gradient is summed over chunks, 0 when it is frozen; `copies` those
+    of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
     """
     wide = int(DIVERGENCE_TENSORS * min(chunk, tokens) * vocab * 4)
     return wide + vocab * hidden * (weight + copies)

@@ -83,9 +83,7 @@ def load_architecture(name: str, trust_remote_code: bool = False) -> Architectur
 def load_meta_model(name: str, trust_remote_code: bool = False) -> tuple[nn.Module, str]:
     """A model without memory, whose parameters have shapes and no values, and where its config is from, in words.
 
-    Args:
-        name: A folder with a config.json, a model of the shipped table (`published_config`), or a hub name.
-        trust_remote_code: Run code that comes with the model.
+    It is a folder with a config.json, a model of the shipped table (`published_config`), or a hub name.
 
     Raises:
         ConfigError: There is no config, or not one of a model that can be sized.
@@ -127,8 +125,7 @@ def measure_architecture(model: Any, name: str, source: str) -> Architecture:
 def published_config(name: str) -> tuple[Any, str] | None:
     """The config of a published Qwen3-VL, and where its numbers are from; None for one that is not in qwen3_vl.json.
 
-    Args:
-        name: As on the hub; the owner may be left out, and variants of one size share a config.
+    It is named as on the hub; the owner may be left out, and variants of one size share a config.
     """
     size = re.fullmatch(r"(?:Qwen/)?Qwen3-VL-(.+?)(?:-Instruct|-Thinking)?", name)
     entry = json.loads((files("kepo.planning") / "qwen3_vl.json").read_text("utf-8")).get(size[1]) if size else None

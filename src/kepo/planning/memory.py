@@ -28,8 +28,7 @@ LIVE_PARAMETERS = 1_000_000_000
 TEXT_OF_REQUEST = 128
 # Bytes per weight in bitsandbytes: the value, and a float32 scale per 64 weights, or per row in 8 bit.
 _QUANTIZED = {4: 0.5 + 4 / 64, 8: 1.0}
-# Of the LoRA that is advised.
-_RANK = 32
+_RANK = 32  # of the LoRA that is advised
 
 
 @dataclass(frozen=True, slots=True)

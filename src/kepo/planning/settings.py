@@ -149,12 +149,9 @@ class Schedule:
 
 
 def read_launch(name: str | None, gpus: int | None = None) -> Launch:
-    """What an accelerate config asks for.
+    """What an accelerate config (see `find_accelerate_config`) asks for, with `gpus` instead of its `num_processes`.
 
-    Args:
-        name: The config, as `kepo.recipes.files.find_accelerate_config` finds it; None: one GPU alone, or several with
-            the paper's ZeRO-3.
-        gpus: Instead of its `num_processes`.
+    Without a config it is one GPU alone, or several with the paper's ZeRO-3.
 
     Raises:
         ConfigError: Not an accelerate config, or a way of training that is not planned for.
@@ -259,10 +256,7 @@ def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: 
 
 
 def schedule_of(recipe: Recipe, gpus: int) -> Schedule | None:
-    """The schedule of a recipe on `gpus` GPUs, with rollouts as TRL's sampler makes it.
-
-    None where the number of training questions is left to the data.
-    """
+    """The schedule of a recipe with TRL's sampler; None where the number of training questions is left to the data."""
     training, questions = recipe.training, recipe.data.num_train
     if questions is None:
         return None

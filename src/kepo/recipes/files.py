@@ -1,4 +1,7 @@
-"""Recipes as files: found by their names, joined, and merged with their bases. Nothing here imports torch or TRL."""
+"""Recipes as files: found by their names, joined, merged with their bases, and compared with what a run was made of.
+
+Nothing here imports torch or TRL.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,20 @@ from typing import Any
 import yaml
 
 from kepo.errors import ConfigError
+from kepo.runs import MANIFEST, checkpoints_in, open_run
 
-ARMS = "arms"
-"""The folder of arms: what a method sets, without data, models and schedule."""
-
-STUDIES = "studies"
-"""The folder of shipped studies, which are no recipes."""
-
-_ACCELERATE = "accelerate_configs"
+# Folders: what a method sets, without data, models and schedule; studies, which are no recipes.
+ARMS, STUDIES, _ACCELERATE = "arms", "studies", "accelerate_configs"
 _BASE = "_base"
-_SPELLED_OUT = "paper"
-"""The suite whose arms set more than the shared arms do; each has a file of its own."""
-
-CONTROLS = ("resume_from_checkpoint", "overwrite")
-"""Fields that say what becomes of an older run, not what a run is."""
-
+_SPELLED_OUT = "paper"  # the suite whose arms set more than the shared arms do; each has a file of its own
+CONTROLS = ("resume_from_checkpoint", "overwrite")  # fields that say what becomes of an older run, not what a run is
+# Fields of recipes of earlier versions, and what they are called now; and values, by field.
 _RENAMED = {
     "on_policy_share": "lmbda",
     "hint_attempts": "exploration_attempts",
     "hint_samples_per_attempt": "exploration_samples_per_attempt",
 }
 _RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
-"""Field -> value in recipes of earlier versions -> what it is called now."""
 
 
 def shipped_recipes() -> list[str]:
@@ -97,11 +92,7 @@ def find_file(name: str) -> Path | None:
 
 
 def find_recipe(name: str) -> list[Path]:
-    """The files of a recipe given as a path or as the name of a shipped one: one file, or those that are joined.
-
-    Raises:
-        ConfigError: There is neither.
-    """
+    """The files of a recipe, a path or a shipped name: one, or those that are joined; a ConfigError where none is."""
     paths = [path for part in parts_of(name) or [name] if (path := find_file(part)) is not None]
     if paths:
         return paths
@@ -122,12 +113,7 @@ def read_recipes(names: str | Sequence[str]) -> dict[str, Any]:
     """The fields of recipes, merged: later ones go over earlier ones, each over its own `base:` recipes.
 
     Several recipes that name no `output_dir` get one from their names: `kepo/_base arms/kepo` goes to `runs/kepo-kepo`.
-
-    Args:
-        names: Paths, or names of shipped recipes.
-
-    Raises:
-        ConfigError: There is no such recipe, or it cannot be read: see `read_recipe`.
+    Recipes are paths, or names of shipped ones.
     """
     given = [names] if isinstance(names, str) else names
     if not given:
@@ -170,11 +156,7 @@ def _read_named(name: str) -> dict[str, Any]:
 
 
 def check_names(fields: Mapping[str, Any], where: str) -> None:
-    """Refuse the names of earlier versions.
-
-    Raises:
-        ConfigError: Names `where` the field stands, the old name and the new one.
-    """
+    """Refuse names of earlier versions with a ConfigError: `where` the field stands, the old name and the new one."""
     for name, value in fields.items():
         if name in _RENAMED:
             raise ConfigError(f"{where}: the field '{name}' is called '{_RENAMED[name]}' now; rename it.")
@@ -195,11 +177,7 @@ def override_values(overrides: Sequence[str]) -> dict[str, str | None]:
 
 
 def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What recipes and overrides say a run is; survives JSON.
-
-    Returns:
-        "fields": those of the recipes and their bases; "overrides": the arguments. Without `CONTROLS`.
-    """
+    """What recipes and overrides say a run is: "fields" and "overrides", without `CONTROLS`; survives JSON."""
     fields = {name: value for name, value in read_recipes(names).items() if name not in CONTROLS}
     kept = [word for name, _, words in _by_field(overrides) if name not in CONTROLS for word in words]
     plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": kept}, default=str))
@@ -215,28 +193,66 @@ def _by_field(overrides: Sequence[str]) -> Iterator[tuple[str, str | None, Seque
         yield name.replace("-", "_"), value if equals else words[1] if len(words) > 1 else None, words
 
 
-def accelerate_configs() -> list[str]:
-    """Names of the accelerate configs at hand: those that TRL ships, then ours."""
-    return [path.stem for folder in _accelerate_folders() for path in sorted(folder.glob("*.yaml"))]
+def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[str] | None:
+    """The arguments that make the command with these recipes and overrides go on with its run, wherever it is.
+
+    They name the checkpoint to resume from, or say that a run without one is begun again; None when it is finished.
+
+    Raises:
+        ConfigError: The run that lies there says other settings, or nobody knows which.
+        DataError: Its `run.json` is damaged.
+    """
+    folder = run_folder_of(recipes, overrides)
+    if not (folder / MANIFEST).is_file():
+        return []
+    manifest = open_run(folder).manifest
+    _check_same(folder, manifest.get("stated"), stated(recipes, overrides))
+    if manifest.get("status") == "finished":
+        return None
+    checkpoints = checkpoints_in(folder)
+    return ["--resume_from_checkpoint", str(checkpoints[max(checkpoints)])] if checkpoints else ["--overwrite", "true"]
+
+
+def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
+    """Where the run of these recipes goes, or a ConfigError: neither a recipe nor the command line says so."""
+    folder = override_values(overrides).get("output_dir") or read_recipes(recipes).get("output_dir")
+    if not folder:
+        raise ConfigError(
+            f"{' '.join(recipes)}: output_dir is missing, so there is no run to continue; name the run's folder"
+        )
+    return Path(str(folder))
+
+
+def _check_same(folder: Path, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    """Refuse to go on with a run that states other settings (see `kepo.recipes.files.stated`)."""
+    if theirs is None:
+        raise ConfigError(f"{folder} does not say by which settings it was made; choose another output_dir")
+    there, now = theirs.get("fields", {}), ours["fields"]
+    differing = [name for name in {**there, **now} if name != "output_dir" and there.get(name) != now.get(name)]
+    shown = [f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing[:4]]
+    if theirs.get("overrides") != ours["overrides"]:
+        shown.append(f"arguments: {theirs.get('overrides')} there, {ours['overrides']} now")
+    if shown:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(shown)}). Choose another output_dir, or start it "
+            "again with --overwrite instead of --continue."
+        )
+
+
+def accelerate_configs() -> dict[str, Path]:
+    """The accelerate configs at hand by their names: those that TRL ships, then ours."""
+    # From the packages above, because a folder without Python files is no path to importlib.resources.
+    folders = [Path(str(files(package))) / _ACCELERATE for package in ("trl", "kepo.recipes")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_accelerate_config(name: str) -> str:
-    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    shipped = (folder / f"{name}.yaml" for folder in _accelerate_folders())
-    found = next((path for path in (*shipped, Path(name)) if path.is_file()), None)
-    if found is None:
-        names = ", ".join(accelerate_configs())
-        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {names}.")
-    return str(found)
-
-
-def _accelerate_folders() -> tuple[Path, ...]:
-    # From the packages above, because a folder without Python files is no path to importlib.resources.
-    return tuple(Path(str(files(package))) / _ACCELERATE for package in ("trl", "kepo.recipes"))
+    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order."""
+    shipped = accelerate_configs()
+    file = shipped.get(name, Path(name))
+    if not file.is_file():
+        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {', '.join(shipped)}.")
+    return str(file)
 
 
 def _shipped(name: str) -> Path:

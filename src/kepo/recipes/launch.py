@@ -36,8 +36,7 @@ from kepo.trainer.trainer import KEPOTrainer
 from kepo.trainer.validation import Validation
 from kepo.types import Question
 
-RECIPE = "recipe.yaml"
-"""File of a run folder: what its recipes and its command line said, as one recipe."""
+RECIPE = "recipe.yaml"  # file of a run folder: what its recipes and its command line said, as one recipe
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,7 @@ class Result:
 
 
 def train(recipe: Recipe) -> Result:
-    """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
-
-    Raises:
-        KepoError: Input that cannot work; the message says what to do.
-    """
+    """Run a recipe. All input is checked before anything is trained, and before an older run is touched."""
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
     train_set, eval_set = _datasets(recipe)
@@ -138,7 +133,6 @@ def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
 
     Raises:
         ConfigError: Settings that it cannot work with.
-        DataError: The questions cannot be used.
     """
     run, training, data = recipe.run, recipe.training, recipe.data
     if run.validation_path is None:

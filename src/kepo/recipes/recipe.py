@@ -62,11 +62,7 @@ class Recipe:
 
 
 def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read recipes, later ones over earlier ones, and apply `--field value` overrides.
-
-    Args:
-        names: Paths, or names of shipped recipes.
-        overrides: Command-line arguments, e.g. `["--learning_rate", "1e-5"]`.
+    """Read recipes, later ones over earlier ones, and apply overrides such as `["--learning_rate", "1e-5"]`.
 
     Raises:
         ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
@@ -93,11 +89,7 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
 
 
 def check_recipe(name: str) -> None:
-    """Check that a recipe names a known method and known fields only; their values are not looked at.
-
-    Raises:
-        ConfigError: It does not; names the file and the field.
-    """
+    """Check that a recipe names a known method and known fields; else a ConfigError. Values are not checked."""
     content = read_recipes(name)
     _check_fields(dict.fromkeys(content, name), _classes(_method(content, name)))
 
