@@ -94,10 +94,10 @@ def evaluate(
     from kepo.servers.keys import read_api_key
 
     _check_together(checkpoints, best_by, out, server, devices, device)
-    asked: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
-    asked |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
-    asked |= {"seed": seed, "reward": reward}
-    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, _named(asked))  # type: ignore[arg-type]
+    given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
+    given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
+    given |= {"seed": seed, "reward": reward}
+    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
     loading = tasks.Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
     other = None if compare is None else (read_evaluation(compare, name), compare)

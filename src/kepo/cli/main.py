@@ -83,7 +83,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 def main() -> None:
     """Entry point: errors that a user can fix are one message and exit code 2, not a traceback."""
-    # Usage pings of the libraries underneath are network traffic that nobody asked for here.
+    # Usage statistics of the libraries underneath are network traffic that the user has not requested.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Fields that these libraries rename among themselves are nothing a user of this program can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate)\.")

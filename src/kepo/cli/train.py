@@ -52,7 +52,10 @@ def train(
     ] = None,
     go_on: Annotated[
         bool,
-        typer.Option("--continue", help="Go on with output_dir's run: from its last checkpoint, or not if finished."),
+        typer.Option(
+            "--continue",
+            help="Go on with the run in output_dir: from its last checkpoint, or not at all if it is finished.",
+        ),
     ] = False,
 ) -> None:
     """Train with a recipe, or several: later ones go over earlier ones, and `--field value` over all.
