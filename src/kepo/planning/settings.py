@@ -222,26 +222,27 @@ def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: 
     student = load_architecture(name, remote)
     adapter = _adapter(name, recipe.peft_config(), remote)
     batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    shared: dict[str, Any] = {
-        "student": student,
-        "adapter": adapter,
-        "launch": launch,
-        "gpu_memory": gpu_memory,
-        "weight_bytes": _BYTES[model.dtype],
-        "bits": 4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
+    supervised = PlanSettings(
+        student=student,
+        adapter=adapter,
+        launch=launch,
+        gpu_memory=gpu_memory,
+        weight_bytes=_BYTES[model.dtype],
+        bits=4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
         # A machine without accelerator plans for one that has it: TRL's own default is bfloat16 there.
-        "mixed": training.bf16 is not False or bool(training.fp16),
-        "micro_batch": batch,
-        "accumulation": accumulation,
-        "prompt_text": prompt_text,
-        "image_size": _image_size(recipe.data.image_size, student),
-        "checkpointing": bool(training.gradient_checkpointing),
-    }
+        mixed=training.bf16 is not False or bool(training.fp16),
+        micro_batch=batch,
+        accumulation=accumulation,
+        prompt_text=prompt_text,
+        completion=prompt_text,
+        image_size=_image_size(recipe.data.image_size, student),
+        checkpointing=bool(training.gradient_checkpointing),
+    )
     if recipe.run.method == "sft":
-        return PlanSettings(**shared, completion=prompt_text)
+        return supervised
     colocated = training.use_vllm and training.vllm_mode == "colocate"
-    return PlanSettings(
-        **shared,
+    return replace(
+        supervised,
         teacher=_teacher(recipe),
         rollouts=batch * (training.steps_per_generation or accumulation),
         group=training.num_generations,

@@ -129,11 +129,7 @@ def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
 
 
 def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
-    """What makes the callback once the trainer is built; None where the recipe names no validation questions.
-
-    Raises:
-        ConfigError: Settings that it cannot work with.
-    """
+    """What makes the callback once the trainer is built; None where the recipe names no validation questions."""
     run, training, data = recipe.run, recipe.training, recipe.data
     if run.validation_path is None:
         return None
@@ -205,7 +201,6 @@ def load_teacher(
 
     Raises:
         ConfigError: Settings that cannot work together.
-        TeacherError: It cannot be loaded.
     """
     name = settings.teacher_model_name_or_path
     assert name is not None

@@ -118,10 +118,7 @@ def _method(content: Mapping[str, Any], source: str) -> str:
 
 
 def _for_sft(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that supervised training knows: a base recipe shared with the other arms names rollouts and gates too.
-
-    As `KEPOConfig` does by itself, a machine without accelerator gets float32 on the CPU.
-    """
+    """Without fields of rollouts and gates; float32 on the CPU without accelerator, as `KEPOConfig` does by itself."""
     foreign = {f.name for f in fields(KEPOConfig)} - {f.name for f in fields(SFTConfig)}
     kept = {name: value for name, value in content.items() if name not in foreign}
     return kept if torch.accelerator.is_available() else {"use_cpu": True, "bf16": False, **kept}
