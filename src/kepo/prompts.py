@@ -112,14 +112,9 @@ def hint_request_again(request: Conversation, leaked: str) -> Conversation:
 
 
 def hinted_prompt(prompt: Prompt, hint: str) -> Prompt:
-    """`prompt` with `hint` added to its last user message, and the wish that the hint is not mentioned.
-
-    The original is left untouched; it is what the kept samples are trained under.
-    """
-    addition = (
-        f"Hint: {hint}\nUse the hint silently: reason as if you had found it yourself and do not mention that there "
-        "was a hint."
-    )
+    """A copy of `prompt` with `hint` added to its last user message, and the request not to mention it."""
+    silently = "Use the hint silently: reason as if you had found it yourself and do not mention that there was a hint."
+    addition = f"Hint: {hint}\n{silently}"
     if isinstance(prompt, str):
         return f"{prompt}\n\n{addition}\n\n"
     return _with_text(prompt, addition)

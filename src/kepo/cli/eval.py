@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from kepo.evaluation.backend import Backend
     from kepo.evaluation.job import Job
-    from kepo.evaluation.tasks import Loading, Planner, Task
-
-    Answering: TypeAlias = Callable[[Task, Job], Backend]
+    from kepo.evaluation.tasks import Planner, Task
 
 
 def evaluate(
@@ -90,63 +88,52 @@ def evaluate(
     """
     from rich.console import Console
 
+    from kepo.evaluation import tasks
     from kepo.evaluation.job import Wanted
-    from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
     from kepo.runs import read_evaluation
     from kepo.servers.endpoint import read_api_key
 
-    _check_together(checkpoints=checkpoints, best_by=best_by, out=out, server=server, devices=devices, device=device)
-    given = {
-        "prompt_style": prompt_style,
-        "image_size": image_size,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "samples": samples,
-        "permutations": permutations,
-        "seed": seed,
-        "reward": reward,
-    }
-    settings = {field: value for field, value in given.items() if value is not None}
-    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, settings)  # type: ignore[arg-type]
-    loading = Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
+    _check_together(checkpoints, best_by, out, server, devices, device)
+    given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
+    given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
+    given |= {"seed": seed, "reward": reward}
+    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
+    loading = tasks.Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
-    other = None if compare is None else read_evaluation(compare, name)
+    other = None if compare is None else (read_evaluation(compare, name), compare)
     # All is checked before the first model is loaded.
-    planner = Planner(wanted)
+    planner = tasks.Planner(wanted)
     if checkpoints:
-        tasks = checkpoint_tasks(models, name)
+        planned = tasks.checkpoint_tasks(models, name)
     elif best_by is not None:
-        tasks = chosen_tasks(models, best_by, planner, name)
+        planned = tasks.chosen_tasks(models, best_by, planner, name)
     else:
-        labels = {field: value for field, value in (("arm", arm), ("replicate", replicate)) if value is not None}
-        tasks = model_tasks(models, planner, name, out, labels)
-    console = Console(quiet=quiet)
-    _say(console, tasks, planner)
+        planned = tasks.model_tasks(models, planner, name, out, _named({"arm": arm, "replicate": replicate}))
+    console, command = Console(quiet=quiet, highlight=False), shlex.join(sys.argv)
+    _say(console, planned, planner)
 
     def show(task: Task) -> None:
-        against = None if compare is None or other is None else (other, compare)
-        _show(console, task, brief=checkpoints, against=against)
+        _show(console, task, brief=checkpoints, against=other)
 
     if devices is not None:
         from kepo.evaluation.workers import carry_out_on
 
-        carry_out_on(_listed(devices), tasks, wanted, loading, shlex.join(sys.argv), quiet, show)
-    else:
-        answering = _served(server, key, concurrency, console) if server else None
-        _carry_out(tasks, planner, loading, answering, quiet, show)
+        carry_out_on(_listed(devices), planned, wanted, loading, command, quiet, show)
+        return
+    backend = _served(server, key, concurrency, console) if server else None
+    rater = tasks.load_teacher(loading)
+    for one in planned:
+        tasks.carry_out(one, planner.job(one.source), loading, command, teacher=rater, backend=backend, quiet=quiet)
+        show(one)
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_together(
-    *,
-    checkpoints: bool,
-    best_by: str | None,
-    out: Path | None,
-    server: list[str] | None,
-    devices: str | None,
-    device: str | None,
+    checkpoints: bool, best_by: str | None, out: Path | None, server: Any, devices: str | None, device: str | None
 ) -> None:
-    """Refuse options that cannot stand together."""
     if checkpoints and best_by is not None:
         raise ConfigError("--checkpoints evaluates all of a run, --best-by one of them; give one of the two")
     of_runs = "--checkpoints" if checkpoints else "--best-by" if best_by is not None else None
@@ -165,38 +152,17 @@ def _listed(devices: str) -> list[str]:
     return names
 
 
-def _served(servers: list[str], key: str | None, concurrency: int, console: Console) -> Answering:
+def _served(servers: list[str], key: str | None, concurrency: int, console: Console) -> Callable[[Task, Job], Backend]:
     from kepo.evaluation.openai_server import OpenAIBackend
 
-    def backend(task: Task, job: Job) -> Backend:
-        return OpenAIBackend(
-            servers,
-            task.model,
-            api_key=key,
-            concurrency=concurrency,
-            chat_template_kwargs=job.chat_template_kwargs,
-            say=lambda said: console.print(said, style="yellow", markup=False),
-        )
-
-    return backend
-
-
-def _carry_out(
-    tasks: Sequence[Task],
-    planner: Planner,
-    loading: Loading,
-    answering: Answering | None,
-    quiet: bool,
-    show: Callable[[Task], None],
-) -> None:
-    """One task after the other, in this process."""
-    from kepo.evaluation.tasks import carry_out, load_teacher
-
-    rater = load_teacher(loading)
-    for task in tasks:
-        job, command = planner.job(task.source), shlex.join(sys.argv)
-        carry_out(task, job, loading, command, teacher=rater, backend=answering, quiet=quiet)
-        show(task)
+    return lambda task, job: OpenAIBackend(
+        servers,
+        task.model,
+        api_key=key,
+        concurrency=concurrency,
+        chat_template_kwargs=job.chat_template_kwargs,
+        say=lambda said: console.print(said, style="yellow", markup=False),
+    )
 
 
 def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
@@ -210,12 +176,10 @@ def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
                 style="yellow",
             )
     for task in tasks:
-        chosen = task.facts.get("chosen")
-        if chosen:
+        if chosen := task.facts.get("chosen"):
             console.print(
                 f"{task.source}: {chosen['checkpoint']} of {len(chosen['candidates'])} checkpoints, with "
                 f"{chosen['accuracy']:.1%} of {chosen['questions']} in-domain questions of {chosen['chosen_by']!r}",
-                highlight=False,
                 markup=False,
             )
 
@@ -227,7 +191,7 @@ def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str]
 
     evaluation = read_evaluation(task.file)
     if brief:
-        console.print(f"{task.model}: {in_one_line(evaluation)}", highlight=False, markup=False)
+        console.print(f"{task.model}: {in_one_line(evaluation)}", markup=False)
     else:
         console.print(as_rich(accuracy_table(evaluation, task.model)))
         console.print(as_rich(measures_table(evaluation)))
@@ -235,7 +199,7 @@ def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str]
         other, label = against
         console.print(as_rich(comparison_table(compare(evaluation, other), *_labels(task.model, label))))
     if not brief:
-        console.print(f"records: {task.file}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"records: {task.file}", soft_wrap=True, markup=False)
 
 
 def _labels(model: str, other: str) -> Sequence[str]:

@@ -19,16 +19,16 @@ from kepo.errors import KepoError
 _COMMANDS = {
     "train": ("train", "train", "Train with recipes."),
     "plan": ("plan", "plan", "Estimate the GPU memory that recipes need."),
-    "demo": ("demo", "demo", "Train and compare on PhantomVQA, the built-in benchmark."),
+    "demo": ("study", "demo", "Train and compare on PhantomVQA, the built-in benchmark."),
     "eval": ("eval", "evaluate", "Ask models questions and print their accuracy."),
     "report": ("report", "report", "Compare runs in one HTML file."),
     "study": ("study", "study", "Train, choose and test arms with several seeds."),
     "inspect": ("inspect", "inspect", "Show the steps, groups and rollouts of a run."),
     "recipes": ("recipes", "recipes", "List the shipped recipes, or print some merged."),
-    "fields": ("fields", "fields", "List the fields of a recipe that are not TRL's own."),
+    "fields": ("recipes", "fields", "List the fields of a recipe that are not TRL's own."),
     "benchmark": ("benchmark", "app", "Write the questions and base models of PhantomVQA."),
     "hints": ("hints", "app", "Write hints ahead of training, and show them."),
-    "models": ("models", "app", "Write a starting model, without a model hub."),
+    "models": ("benchmark", "models_app", "Write a starting model, without a model hub."),
     "prepare": ("prepare", "app", "Split a data set and write it as files."),
 }
 _TAKES_FIELDS = ("train", "plan", "recipes")
@@ -83,7 +83,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 def main() -> None:
     """Entry point: errors that a user can fix are one message and exit code 2, not a traceback."""
-    # Usage pings of the libraries underneath are network traffic that nobody asked for here.
+    # Usage statistics of the libraries underneath are network traffic that the user has not requested.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Fields that these libraries rename among themselves are nothing a user of this program can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate)\.")

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kepo.planning.memory import MemoryPlan
-    from kepo.planning.recipes import RecipePlan
+    from kepo.planning.settings import PlanSettings, Schedule
+
+_TOTALS = {
+    "always": "always there",
+    "rollouts": "during rollouts",
+    "hints": "while the teacher writes hints",
+    "scoring": "while the teacher scores",
+    "step": "during the optimizer step",
+}
 
 
 def plan(
@@ -31,28 +39,28 @@ def plan(
     """
     from rich.console import Console
 
-    from kepo.planning.launch import read_launch
-    from kepo.planning.recipes import load_for_gpu, plan_recipe
+    from kepo.planning.memory import plan_memory
+    from kepo.planning.settings import load_for_gpu, read_launch, schedule_of, settings_of
     from kepo.recipes.files import split_arguments
 
     names, overrides = split_arguments(recipes)
     launch = read_launch(accelerate_config, gpus)
     console = Console()
     with console.status("Reading configs and counting parameters"):
-        planned = plan_recipe(load_for_gpu(names, overrides), launch, gpu_memory, prompt_tokens)
-    _show(console, " ".join(names), planned)
-    if not planned.memory.fits:
-        _show_advice(console, planned)
+        recipe = load_for_gpu(names, overrides)
+        settings = settings_of(recipe, launch, gpu_memory, prompt_tokens)
+        memory = plan_memory(settings)
+    _show(console, recipe.source, settings, memory, schedule_of(recipe, launch.gpus))
+    if not memory.fits:
+        _show_advice(console, settings)
         raise typer.Exit(1)
 
 
-def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
+def _show(console: Console, recipe: str, settings: PlanSettings, memory: MemoryPlan, schedule: Schedule | None) -> None:
     from rich.table import Table
 
-    settings, memory = planned.settings, planned.memory
-    table = Table(
-        "when", "part", "GiB", "how", title=f"{recipe}: one GPU of {settings.gpu_memory:g} GiB, {settings.launch}"
-    )
+    title = f"{recipe}: one GPU of {settings.gpu_memory:g} GiB, {settings.launch}"
+    table = Table("when", "part", "GiB", "how", title=title)
     for phase in ("always", *memory.phases):
         for part in memory.parts:
             if part.phase == phase:
@@ -60,54 +68,35 @@ def _show(console: Console, recipe: str, planned: RecipePlan) -> None:
         table.add_row("", f"[bold]{_TOTALS[phase]}[/bold]", f"[bold]{_gib(memory.total(phase))}[/bold]", "")
         table.add_section()
     console.print(table)
-    console.print(
-        f"student {settings.student.name}: {settings.student.parameters:,} parameters ({settings.student.source})"
-    )
-    if settings.teacher is not None:
-        model = settings.teacher.model
-        console.print(f"teacher {model.name}: {model.parameters:,} parameters ({model.source})")
-    schedule = planned.schedule
+    models = {"student": settings.student, "teacher": settings.teacher.model if settings.teacher else None}
+    for role, model in models.items():
+        if model is not None:
+            console.print(f"{role} {model.name}: {model.parameters:,} parameters ({model.source})")
     if schedule is not None:
         console.print(
             f"{schedule.prompts_per_step:g} questions a step, {schedule.steps_per_epoch} steps an epoch "
             f"({schedule.left_out} questions of each epoch left out), {schedule.steps} steps in all"
         )
-    console.print(_verdict(memory), style="green" if memory.fits else "red")
-
-
-_TOTALS = {
-    "always": "always there",
-    "rollouts": "during rollouts",
-    "hints": "while the teacher writes hints",
-    "scoring": "while the teacher scores",
-    "step": "during the optimizer step",
-}
-
-
-def _verdict(memory: MemoryPlan) -> str:
-    verb = "fits" if memory.fits else "does not fit"
-    return (
-        f"{verb}: at most {_gib(memory.peak)} GiB ({_TOTALS[memory.largest_phase]}) of {_gib(memory.usable)} usable "
-        f"GiB ({_gib(memory.gpu_bytes)} less what fragments)"
+    console.print(
+        f"{'fits' if memory.fits else 'does not fit'}: at most {_gib(memory.peak)} GiB "
+        f"({_TOTALS[memory.largest_phase]}) of {_gib(memory.usable)} usable GiB ({_gib(memory.gpu_bytes)} less what "
+        "fragments)",
+        style="green" if memory.fits else "red",
     )
 
 
-def _show_advice(console: Console, planned: RecipePlan) -> None:
-    from kepo.planning.advice import combined_changes, single_changes
+def _show_advice(console: Console, settings: PlanSettings) -> None:
+    from kepo.planning.memory import combined_changes, single_changes
 
-    single = single_changes(planned.settings)
-    if single:
-        console.print("It would fit with one of these:")
-        for advice in single:
-            console.print(f"  {advice.change}  ({_gib(advice.plan.peak)} GiB)", highlight=False, markup=False)
-        return
-    combined = combined_changes(planned.settings)
-    if not combined:
+    single = single_changes(settings)
+    combined = [] if single else combined_changes(settings)
+    if not (single or combined):
         console.print("No change of settings that is known here makes it fit; use a smaller teacher or student.")
         return
-    console.print("It would fit with these together:")
-    for advice in combined:
-        console.print(f"  {advice.change}  (then {_gib(advice.plan.peak)} GiB)", highlight=False, markup=False)
+    console.print("It would fit with one of these:" if single else "It would fit with these together:")
+    for change, memory in single or combined:
+        then = "" if single else "then "
+        console.print(f"  {change}  ({then}{_gib(memory.peak)} GiB)", highlight=False, markup=False)
 
 
 def _gib(count: int) -> str:

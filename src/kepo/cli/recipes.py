@@ -1,4 +1,4 @@
-"""`kepo recipes [RECIPE... [--field value ...]]`: what comes with the package, and what recipes give together."""
+"""`kepo recipes [RECIPE... [--field value ...]]`: what is shipped, and what recipes give together; `kepo fields`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,26 @@ def recipes(
             _print(values)
 
 
+def fields(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/fields.md.")] = False,
+    search: Annotated[str | None, typer.Argument(help="Only fields whose name or text contains this.")] = None,
+) -> None:
+    """List the fields of a recipe that are not TRL's own."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kepo.recipes.recipe import field_tables, own_fields
+
+    if markdown:
+        typer.echo(field_tables(), nl=False)
+        return
+    table = Table("field", "default", "meaning")
+    for row in (row for rows in own_fields().values() for row in rows):
+        if search is None or search.lower() in f"{row[0]} {row[2]}".lower():
+            table.add_row(*row)
+    Console().print(table)
+
+
 def _print(fields: Any) -> None:
     import yaml
 
@@ -42,8 +62,7 @@ def _print(fields: Any) -> None:
 
 
 def _list() -> None:
-    from kepo.recipes.accelerate_files import config_names
-    from kepo.recipes.files import ARMS, STUDIES, first_comment, shipped_files, suites, variants
+    from kepo.recipes.files import ARMS, STUDIES, accelerate_configs, first_comment, shipped_files, suites, variants
 
     typer.echo("Suites: data, models and schedule. SUITE/ARM is `SUITE/_base arms/ARM`; SUITE/ARM-VARIANT goes on with")
     typer.echo("SUITE/_VARIANT. Any recipes, shipped or your own, can be joined: later ones go over earlier ones.")
@@ -57,4 +76,4 @@ def _list() -> None:
         for name in written:
             if folder == (name.split("/")[0] if name.startswith((ARMS, STUDIES)) else ""):
                 typer.echo(f"  {name:<24}{first_comment(name)}")
-    typer.echo(f"Accelerate configs, for `--accelerate-config`:\n  {', '.join(config_names())}")
+    typer.echo(f"Accelerate configs, for `--accelerate-config`:\n  {', '.join(accelerate_configs())}")

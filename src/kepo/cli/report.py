@@ -51,7 +51,7 @@ def report(
                 checkpoints=checkpoints,
                 per_modality=per_modality,
                 title=title,
-                progress=lambda doing: status.update(doing),
+                progress=status.update,
             )
         for note in output.notes:
             typer.echo(note)
@@ -66,7 +66,7 @@ def report(
             title=title,
             baselines=baseline or (),
             max_rollouts=max_rollouts if file_format == "html" else 0,
-            progress=lambda doing: status.update(doing),
+            progress=status.update,
         )
         text, file = (html(made), "report.html") if file_format == "html" else (markdown(made), "report.md")
         written = write_text(text, out or Path(file))

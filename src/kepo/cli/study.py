@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +14,6 @@ import typer
 from kepo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kepo.studies.plan import RunPlan
     from kepo.studies.runner import Failure
     from kepo.studies.schema import StudySpec
 
@@ -46,10 +48,13 @@ def study(
     _check_workers(spec, workers, places)
     plans = plans_for_now(spec, arms)
     if print_for is not None:
-        typer.echo(_script(plans, print_for), nl=False)
+        from kepo.studies.commands import shell_script
+        from kepo.studies.slurm import slurm_script
+
+        typer.echo(shell_script(plans) if print_for == "shell" else slurm_script(plans, Path.cwd()), nl=False)
         return
     check_data(spec)
-    failures = run_and_show(spec, arms, workers, places, quiet)
+    failures = _run(spec, arms, workers, places, quiet)
     reported = _report(spec) if report else True
     if failures or not reported:
         raise typer.Exit(1)
@@ -80,23 +85,41 @@ def _check_workers(spec: StudySpec, workers: int | None, places: Sequence[str]) 
         )
 
 
-def _script(plans: Sequence[RunPlan], kind: str) -> str:
-    from kepo.studies.commands import shell_script
-    from kepo.studies.slurm import slurm_script
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder of the study; default: runs/demo or runs/study.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The whole study: all arms, six runs each; hours.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Runs side by side; default: one per core.", min=1)] = None,
+    results: Annotated[Path | None, typer.Option(help="Also write the results as Markdown to this file.")] = None,
+) -> None:
+    """Train KEPO and what it is compared with on PhantomVQA, evaluate, and write one HTML report.
 
-    return shell_script(plans) if kind == "shell" else slurm_script(plans, Path.cwd())
+    Stopped with Ctrl-C, the same command goes on where it was.
+    """
+    from rich.console import Console
+
+    from kepo.phantom.study import DEMO, FULL, TRAINED_ON
+    from kepo.reports.report import report_study
+    from kepo.studies.reading import read_study
+
+    console = Console()
+    needs = FULL if full else DEMO
+    spec = read_study(needs.study, out=None if out is None else str(out))
+    with console.status("") as status:
+        needs.write(spec.out, status.update)
+    try:
+        failures = _run(spec, (), workers)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. What is finished is kept in {spec.out}; the same command goes on from there.")
+        raise
+    if failures:
+        raise typer.Exit(1)
+    report_study(spec.out / TRAINED_ON, spec.out / "report.html", console, results)
 
 
-def run_and_show(
-    spec: StudySpec,
-    only: Sequence[str] = (),
-    workers: int | None = None,
-    places: Sequence[str] = (),
-    quiet: bool = False,
+def _run(
+    spec: StudySpec, only: Sequence[str], workers: int | None, places: Sequence[str] = (), quiet: bool = False
 ) -> list[Failure]:
-    """Run a study, with a table of the runs that failed; arguments as those of `kepo.studies.study.run_study`."""
-    import signal
-
+    """Run a study, and print a table of the runs that failed; arguments as of `kepo.studies.study.run_study`."""
     from rich.console import Console
     from rich.table import Table
 
@@ -123,16 +146,12 @@ def run_and_show(
 
 def _report(spec: StudySpec) -> bool:
     """Run the commands of the reports over what is there; whether they succeeded."""
-    import subprocess
-    import sys
-
     from kepo.studies.commands import report_stages
 
     if not any((spec.out / modality / "runs").is_dir() for modality in spec.modalities):
         return True
-    good = True
+    codes = []
     for stage in report_stages(spec):
         typer.echo(f"$ {stage.line}", err=True)
-        done = subprocess.run([sys.executable, "-m", "kepo", *stage.arguments], check=False)
-        good = good and done.returncode == 0
-    return good
+        codes.append(subprocess.run([sys.executable, "-m", "kepo", *stage.arguments], check=False).returncode)
+    return not any(codes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +12,8 @@ import typer
 if TYPE_CHECKING:
     from kepo.recipes.launch import Result
 
-Recipes = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RECIPE",
-        help="YAML files, or names of shipped recipes (`kepo recipes`), then fields.",
-        show_default=False,
-    ),
-]
+_HELP = "YAML files, or names of shipped recipes (`kepo recipes`), then fields."
+Recipes = Annotated[list[str], typer.Argument(metavar="RECIPE", help=_HELP, show_default=False)]
 
 # What the closing table shows, where the run logged it.
 _SHOWN = {
@@ -66,45 +62,33 @@ def train(
 
     `kepo fields` lists the fields that are not TRL's.
     """
-    from kepo.recipes.files import split_arguments
+    from kepo.recipes.files import find_accelerate_config, how_to_continue, run_folder_of, split_arguments
 
     names, overrides = split_arguments(recipes)
     if go_on:
-        from kepo.recipes.continuing import how_to_continue, run_folder_of
-
         more = how_to_continue(names, overrides)
         if more is None:
             typer.echo(f"{run_folder_of(names, overrides)} is finished with these settings.")
             return
         overrides += more
-    if accelerate_config is not None:
-        _launch(accelerate_config, names, overrides)
+    if accelerate_config is not None:  # this command again, under accelerate
+        from accelerate.commands.launch import launch_command, launch_command_parser
+
+        options = ["--config_file", find_accelerate_config(accelerate_config), "-m", "kepo", "train"]
+        launch_command(launch_command_parser().parse_args([*options, *names, *overrides]))
         return
     from accelerate import PartialState
 
     from kepo.recipes.launch import train as run
     from kepo.recipes.recipe import load_recipe
 
-    result = run(load_recipe(names, overrides))
-    _show(result)
+    _show(run(load_recipe(names, overrides)))
     # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
     PartialState().destroy_process_group()
 
 
-def _launch(config: str, names: Sequence[str], overrides: Sequence[str]) -> None:
-    """Start this command again under accelerate, with a config of TRL's, of ours or the user's own."""
-    from accelerate.commands.launch import launch_command, launch_command_parser
-
-    from kepo.recipes.accelerate_files import config_file
-
-    arguments = ["--config_file", config_file(config), "-m", "kepo", "train", *names, *overrides]
-    launch_command(launch_command_parser().parse_args(arguments))
-
-
 def _show(result: Result) -> None:
     """Print the run's metrics: first and last logged value, and the mean over the logs that have one."""
-    import os
-
     from rich.console import Console
     from rich.table import Table
 
@@ -122,12 +106,9 @@ def _show(result: Result) -> None:
 
 def _reward_labels(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Each reward function's mean on the rollouts of training, and on those of held-out questions."""
-    labels = {}
-    for name in sorted({name for log in history for name in log}):
-        parts = name.split("/")
-        if len(parts) == 3 and parts[0] in ("rewards", "eval_rewards") and parts[2] == "mean":
-            labels[name] = f"{parts[1]}, {'held out' if parts[0] == 'eval_rewards' else 'training'}"
-    return labels
+    names = sorted({name for log in history for name in log})
+    found = (re.fullmatch("(eval_)?rewards/([^/]+)/mean", name) for name in names)
+    return {one[0]: f"{one[2]}, {'held out' if one[1] else 'training'}" for one in found if one}
 
 
 def _number(value: Any) -> str:

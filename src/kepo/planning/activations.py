@@ -23,19 +23,12 @@ DIVERGENCE_TENSORS = 9.6
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Bytes per value in a forward pass.
+    """Bytes per value in a forward pass."""
 
-    Attributes:
-        compute: Inputs of matrix products.
-        residual: The residual stream.
-        casts: Whether every product casts its own input (autocast over float32 weights); then the weights are cast too.
-        cached: Cached keys and values.
-    """
-
-    compute: int
-    residual: int
-    casts: bool = False
-    cached: int = 2
+    compute: int  # inputs of matrix products
+    residual: int  # the residual stream
+    casts: bool = False  # every product casts its own input and weight (autocast over float32 weights)
+    cached: int = 2  # cached keys and values
 
 
 FLOAT32 = Precision(compute=4, residual=4, cached=4)
@@ -108,14 +101,9 @@ def kv_cache_bytes(decoder: Decoder, rows: int, length: int, precision: Precisio
 
 
 def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, trainable: bool) -> int:
-    """Most that the policy's log-probabilities hold in their backward pass.
+    """Most that the policy's log-probabilities of `tokens` completion tokens hold in their backward pass.
 
-    Args:
-        tokens: Of completions in a micro-batch.
-        hidden: H.
-        vocab: V.
-        compute: Bytes of a product's input.
-        trainable: Whether the head is trained: its gradient is summed in float32 then.
+    `compute` is bytes of a product's input. The gradient of a trainable head is summed in float32.
     """
     tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * compute
     states = tokens * hidden * (compute + 4)  # hidden states, and their gradient
@@ -123,15 +111,10 @@ def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, traina
 
 
 def divergence_bytes(chunk: int, tokens: int, hidden: int, vocab: int, weight: int, copies: int = 0) -> int:
-    """Most that the divergence holds in its backward pass.
+    """Most that the divergence of `tokens` gated tokens, `chunk` at once, holds in its backward pass.
 
-    Args:
-        chunk: Tokens whose vocabulary is expanded at once.
-        tokens: Gated tokens of a micro-batch, at most.
-        hidden: H of the student.
-        vocab: V.
-        weight: Bytes of the head's weight, whose gradient is summed over chunks; 0 when the head is frozen.
-        copies: Bytes per weight of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
+    `weight` is bytes of a weight of the head, whose gradient is summed over chunks, 0 when it is frozen; `copies` those
+    of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
     """
     wide = int(DIVERGENCE_TENSORS * min(chunk, tokens) * vocab * 4)
     return wide + vocab * hidden * (weight + copies)

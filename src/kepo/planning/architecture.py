@@ -17,54 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """The language model.
+    """The language model."""
 
-    Attributes:
-        layers: Transformer blocks.
-        hidden: Width of the residual stream.
-        heads: Attention heads.
-        kv_heads: Heads of keys and values.
-        head_dim: Width of a head.
-        mlp_width: Width of the MLP that one token goes through; of all its experts together.
-        vocab: Rows of the embedding.
-        qk_norm: Whether queries and keys are normalized.
-    """
-
-    layers: int
-    hidden: int
+    layers: int  # transformer blocks
+    hidden: int  # width of the residual stream
     heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_width: int
-    vocab: int
-    qk_norm: bool
+    kv_heads: int  # heads of keys and values
+    head_dim: int  # width of a head
+    mlp_width: int  # of what one token goes through; of all its experts together
+    vocab: int  # rows of the embedding
+    qk_norm: bool  # queries and keys are normalized
 
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """The vision encoder.
+    """The vision encoder."""
 
-    Attributes:
-        layers: Transformer blocks.
-        hidden: Width.
-        heads: Attention heads.
-        mlp_width: Width of the MLP.
-        fused_qkv: Whether one projection makes queries, keys and values.
-        patch: Side of a patch in pixels.
-        merge: Patches that become one token are merge x merge.
-        mergers: Projections into the decoder (Qwen3-VL feeds several depths).
-        image_size: The only side of an image it takes, in pixels; None for any.
-    """
-
-    layers: int
-    hidden: int
+    layers: int  # transformer blocks
+    hidden: int  # width
     heads: int
     mlp_width: int
-    fused_qkv: bool
-    patch: int
-    merge: int
-    mergers: int
-    image_size: int | None
+    fused_qkv: bool  # one projection makes queries, keys and values
+    patch: int  # pixels per side of a patch
+    merge: int  # merge x merge patches become one token
+    mergers: int  # projections into the decoder (Qwen3-VL feeds several depths)
+    image_size: int | None  # pixels per side of the only images it takes; None for any
 
     def patches(self, image_size: int) -> int:
         """Patches of a square image."""
@@ -79,29 +56,17 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A model.
+    """A model."""
 
-    Attributes:
-        name: Folder or hub name.
-        source: Where the sizes are from, in words.
-        parameters: All of them; shared ones once.
-        linear_parameters: Weights of linear layers apart from the output head: what 4 and 8 bit quantization shrinks.
-        linear_widths: Inputs plus outputs of these layers: an adapter of rank r on all has r times as many parameters.
-        largest_block: Parameters of the largest transformer block.
-        tied: Whether embedding and output head are one matrix.
-        decoder: The language model.
-        tower: The vision encoder; None for a language model.
-    """
-
-    name: str
-    source: str
-    parameters: int
-    linear_parameters: int
-    linear_widths: int
-    largest_block: int
-    tied: bool
+    name: str  # folder or hub name
+    source: str  # where the sizes are from, in words
+    parameters: int  # all of them; shared ones once
+    linear_parameters: int  # of linear layers but the output head: what 4 and 8 bit quantization shrinks
+    linear_widths: int  # inputs + outputs of these: an adapter of rank r on all has r times as many parameters
+    largest_block: int  # parameters of the largest transformer block
+    tied: bool  # embedding and output head are one matrix
     decoder: Decoder
-    tower: Tower | None
+    tower: Tower | None  # None for a language model
 
     @property
     def embedding(self) -> int:
@@ -118,9 +83,7 @@ def load_architecture(name: str, trust_remote_code: bool = False) -> Architectur
 def load_meta_model(name: str, trust_remote_code: bool = False) -> tuple[nn.Module, str]:
     """A model without memory, whose parameters have shapes and no values, and where its config is from, in words.
 
-    Args:
-        name: A folder with a config.json, a model of the shipped table (`published_config`), or a hub name.
-        trust_remote_code: Run code that comes with the model.
+    It is a folder with a config.json, a model of the shipped table (`published_config`), or a hub name.
 
     Raises:
         ConfigError: There is no config, or not one of a model that can be sized.
@@ -162,8 +125,7 @@ def measure_architecture(model: Any, name: str, source: str) -> Architecture:
 def published_config(name: str) -> tuple[Any, str] | None:
     """The config of a published Qwen3-VL, and where its numbers are from; None for one that is not in qwen3_vl.json.
 
-    Args:
-        name: As on the hub; the owner may be left out, and variants of one size share a config.
+    It is named as on the hub; the owner may be left out, and variants of one size share a config.
     """
     size = re.fullmatch(r"(?:Qwen/)?Qwen3-VL-(.+?)(?:-Instruct|-Thinking)?", name)
     entry = json.loads((files("kepo.planning") / "qwen3_vl.json").read_text("utf-8")).get(size[1]) if size else None

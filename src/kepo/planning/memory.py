@@ -1,4 +1,4 @@
-"""The memory of one GPU, part by part, and its largest moment.
+"""The memory of one GPU, part by part, its largest moment, and what would make a run fit.
 
 A run goes through phases; what lies in memory always is added to the largest of them: rollouts, hints, the teacher's
 scoring, the optimizer step.
@@ -6,13 +6,14 @@ scoring, the optimizer step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kepo.planning import activations
 from kepo.planning.activations import BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture
-from kepo.planning.settings import PlanSettings
+from kepo.planning.settings import Adapter, Launch, PlanSettings, TeacherSettings
 
 GIB = 1024**3
 ALWAYS, ROLLOUTS, HINTS, SCORING, STEP = "always", "rollouts", "hints", "scoring", "step"
@@ -27,36 +28,25 @@ LIVE_PARAMETERS = 1_000_000_000
 TEXT_OF_REQUEST = 128
 # Bytes per weight in bitsandbytes: the value, and a float32 scale per 64 weights, or per row in 8 bit.
 _QUANTIZED = {4: 0.5 + 4 / 64, 8: 1.0}
+_RANK = 32  # of the LoRA that is advised
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the memory of one GPU.
-
-    Attributes:
-        name: What it is.
-        bytes: How much.
-        phase: `ALWAYS`, or the phase in which it is there.
-        note: How it comes about, in a few words.
-    """
+    """A part of the memory of one GPU."""
 
     name: str
     bytes: int
-    phase: str
-    note: str = ""
+    phase: str  # ALWAYS, or the phase in which it is there
+    note: str = ""  # how it comes about, in a few words
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The memory of one GPU of a run.
+    """The memory of one GPU of a run."""
 
-    Attributes:
-        parts: All parts above 0 bytes.
-        gpu_bytes: What the GPU has.
-    """
-
-    parts: tuple[Part, ...]
-    gpu_bytes: int
+    parts: tuple[Part, ...]  # all above 0 bytes
+    gpu_bytes: int  # what the GPU has
 
     def total(self, phase: str) -> int:
         """Bytes in a phase, with what is there always; for `ALWAYS` that alone."""
@@ -64,7 +54,7 @@ class MemoryPlan:
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The phases that the run has."""
+        """The phases that the run has, in their order."""
         return tuple(phase for phase in PHASES if any(part.phase == phase for part in self.parts))
 
     @property
@@ -88,6 +78,13 @@ class MemoryPlan:
         return self.peak <= self.usable
 
 
+class Advice(NamedTuple):
+    """A change of settings, in the words of a recipe or of the command line, and the memory with it."""
+
+    change: str
+    plan: MemoryPlan
+
+
 def plan_memory(settings: PlanSettings) -> MemoryPlan:
     """The memory of one GPU."""
     parts = [*_resident(settings), *_rollouts(settings), *_teaching(settings), *_step(settings)]
@@ -101,7 +98,7 @@ def weight_bytes(model: Architecture, per_weight: int, bits: int | None) -> int:
     return int(model.linear_parameters * _QUANTIZED[bits]) + (model.parameters - model.linear_parameters) * per_weight
 
 
-def _resident(s: PlanSettings) -> Iterable[Part]:
+def _resident(s: PlanSettings) -> Iterator[Part]:
     launch, trainable = s.launch, _trainable(s)
     on_gpu = 0 if launch.offload_parameters else 1
     weights = weight_bytes(s.student, _student_weight(s), s.bits) // launch.parameter_shards * on_gpu
@@ -123,7 +120,7 @@ def _resident(s: PlanSettings) -> Iterable[Part]:
     yield Part("CUDA context, libraries", CONTEXT_BYTES, ALWAYS, "assumed")
 
 
-def _teacher_weights(s: PlanSettings) -> Iterable[Part]:
+def _teacher_weights(s: PlanSettings) -> Iterator[Part]:
     teacher = s.teacher
     if teacher is None or teacher.own_device:
         return
@@ -137,7 +134,7 @@ def _teacher_weights(s: PlanSettings) -> Iterable[Part]:
         yield Part("teacher output head", copy, ALWAYS, "a whole copy on every GPU")
 
 
-def _rollouts(s: PlanSettings) -> Iterable[Part]:
+def _rollouts(s: PlanSettings) -> Iterator[Part]:
     if not s.rollouts:
         return
     if s.vllm is not None:
@@ -156,7 +153,7 @@ def _rollouts(s: PlanSettings) -> Iterable[Part]:
     yield Part("sampling", s.rollouts * decoder.vocab * 20, ROLLOUTS, "logits, sorted for top_p")
 
 
-def _teaching(s: PlanSettings) -> Iterable[Part]:
+def _teaching(s: PlanSettings) -> Iterator[Part]:
     teacher = s.teacher
     if teacher is None:
         return
@@ -186,7 +183,7 @@ def _teaching(s: PlanSettings) -> Iterable[Part]:
                 yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
 
 
-def _step(s: PlanSettings) -> Iterable[Part]:
+def _step(s: PlanSettings) -> Iterator[Part]:
     launch, precision, student = s.launch, s.precision, s.student
     trainable, decoder = _trainable(s), student.decoder
     if not launch.deepspeed:
@@ -280,3 +277,63 @@ def _gathered(name: str, s: PlanSettings, model: Architecture, phase: str, at_on
 
 def _spread(parameters: int, shards: int) -> str:
     return f"{parameters:,} parameters" + (f" over {shards} GPUs" if shards > 1 else "")
+
+
+def single_changes(settings: PlanSettings) -> list[Advice]:
+    """Every single change that makes the run fit, smallest memory last."""
+    advice = [Advice(words, plan_memory(changed)) for words, changed in _changes(settings)]
+    return sorted((a for a in advice if a.plan.fits), key=lambda a: -a.plan.peak)
+
+
+def combined_changes(settings: PlanSettings) -> list[Advice]:
+    """Changes that make the run fit together: always the one that saves most next; empty if nothing does.
+
+    Each plan is that of its change and of those before it.
+    """
+    steps: list[Advice] = []
+    plan = plan_memory(settings)
+    while not plan.fits:
+        options = [(words, changed, plan_memory(changed)) for words, changed in _changes(settings)]
+        words, settings, best = min(options, key=lambda option: option[2].peak, default=("", settings, plan))
+        if best.peak >= plan.peak:
+            return []
+        plan = best
+        steps.append(Advice(words, plan))
+    return steps
+
+
+def _changes(s: PlanSettings) -> Iterator[tuple[str, PlanSettings]]:
+    """Every single change that the settings leave, in words and done."""
+    if not s.checkpointing:
+        yield "gradient_checkpointing: true", replace(s, checkpointing=True)
+    if s.micro_batch > 1 and s.micro_batch % 2 == 0:
+        half, twice = s.micro_batch // 2, s.accumulation * 2
+        words = f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {twice}"
+        yield words, replace(s, micro_batch=half, accumulation=twice)
+    if s.teacher is not None and not s.teacher.own_device:
+        for words, changed in _teacher_changes(s.teacher, s.launch.gpus):
+            yield words, replace(s, teacher=changed)
+    if s.adapter is None:
+        adapter = Adapter(_RANK * s.student.linear_widths, tower=s.student.tower is not None)
+        words = f"use_peft: true, lora_r: {_RANK}, lora_target_modules: [all-linear], dtype: bfloat16"
+        yield words, replace(s, adapter=adapter, weight_bytes=2, reference=False)
+    if s.vllm and not s.vllm_sleeps:
+        yield "vllm_enable_sleep_mode: true", replace(s, vllm_sleeps=True)
+    if s.vllm is not None and s.vllm > 0.2:
+        yield "vllm_gpu_memory_utilization: 0.2", replace(s, vllm=0.2)
+    if s.vllm is None and s.launch.strategy == "zero3" and s.gather:
+        yield "ds3_gather_for_generation: false (slower rollouts)", replace(s, gather=False)
+    for gpus in (4, 8):
+        if gpus > s.launch.gpus or (gpus == s.launch.gpus and s.launch.parameter_shards == 1):
+            yield f"--accelerate-config zero3-{gpus}gpu", replace(s, launch=Launch("zero3", gpus))
+
+
+def _teacher_changes(teacher: TeacherSettings, gpus: int) -> Iterator[tuple[str, TeacherSettings]]:
+    if teacher.bits is None:
+        yield "teacher_load_in_4bit: true", replace(teacher, bits=4)
+    if teacher.batch > 1:
+        half = teacher.batch // 2
+        yield f"teacher_batch_size: {half}", replace(teacher, batch=half)
+    if gpus == 1:
+        words = "teacher_device: a second GPU, as cuda:1 (its own memory is not planned here)"
+        yield words, replace(teacher, own_device=True)

@@ -1,110 +1,113 @@
-"""What a recipe says about memory, as plain numbers."""
+"""What a recipe and an accelerate config say about memory, as plain numbers."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture, load_architecture, load_meta_model
-from kepo.planning.launch import Launch
+from kepo.recipes.files import find_accelerate_config, override_values, read_recipes
+
+if TYPE_CHECKING:
+    from kepo.recipes.recipe import Recipe
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
-    """LoRA weights.
+class Launch:
+    """GPUs and what is sharded over them."""
 
-    Attributes:
-        parameters: All of them.
-        tower: Whether the vision encoder has any, so that it is differentiated.
-    """
+    strategy: str  # one of STRATEGIES
+    gpus: int  # processes, one per GPU
+    offload_optimizer: bool = False  # optimizer states lie in the memory of the machine
+    offload_parameters: bool = False  # so do the weights
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy {self.strategy!r} is unknown; use one of {', '.join(STRATEGIES)}.")
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed trains."""
+        return self.strategy.startswith("zero")
+
+    @property
+    def parameter_shards(self) -> int:
+        """Over how many GPUs the weights are spread, those of a teacher without device of its own too."""
+        return self.gpus if self.strategy in ("zero3", "fsdp") else 1
+
+    @property
+    def gradient_shards(self) -> int:
+        """Over how many GPUs the gradients are spread."""
+        return self.gpus if self.strategy in ("zero2", "zero3", "fsdp") else 1
+
+    @property
+    def optimizer_shards(self) -> int:
+        """Over how many GPUs the optimizer states are spread."""
+        return self.gpus if self.strategy not in ("single", "ddp") else 1
+
+    def __str__(self) -> str:
+        return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}, {self.strategy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """LoRA weights."""
 
     parameters: int
-    tower: bool
+    tower: bool  # the vision encoder has some, so that it is differentiated
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSettings:
-    """The teacher of a run.
-
-    Attributes:
-        model: Its sizes.
-        weight_bytes: Of an unquantized weight.
-        bits: 4 when quantized, else None.
-        own_device: It has a GPU of its own, which is not planned here.
-        scores: Its distributions are needed.
-        hints: It writes hints.
-        batch: Rows of a forward pass.
-        hint_tokens: Longest hint.
-    """
+    """The teacher of a run."""
 
     model: Architecture
-    weight_bytes: int
-    bits: int | None
-    own_device: bool
-    scores: bool
-    hints: bool
-    batch: int
-    hint_tokens: int
+    weight_bytes: int  # of an unquantized weight
+    bits: int | None  # 4 when quantized
+    own_device: bool  # it has a GPU of its own, which is not planned here
+    scores: bool  # its distributions are needed
+    hints: bool  # it writes hints
+    batch: int  # rows of a forward pass
+    hint_tokens: int  # longest hint
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """Everything that the memory of one GPU depends on.
-
-    Attributes:
-        student: Sizes of the student.
-        teacher: The teacher, where the run has one.
-        adapter: LoRA; None: all weights are trained.
-        launch: GPUs and sharding.
-        gpu_memory: Of one GPU, in GiB.
-        weight_bytes: Of a student's weight as loaded.
-        bits: 4 or 8 when the student is quantized, else None.
-        mixed: bfloat16 (or float16) arithmetic.
-        micro_batch: Rows of a training forward pass.
-        accumulation: Micro-batches of an optimizer step.
-        rollouts: Sequences generated at once; 0 without rollouts.
-        group: G; 1 without rollouts.
-        prompt_text: Tokens of a prompt beside its image.
-        completion: Longest completion in tokens.
-        image_size: Side of the image in pixels; None without images.
-        share_images: The vision encoder runs once per distinct image.
-        checkpointing: Gradient checkpointing.
-        reference: The reference model is loaded.
-        divergence_chunk: Tokens per chunk of the divergence; 0 without distillation loss.
-        gather: Whole weights on every GPU during rollouts under ZeRO-3.
-        vllm: Share of GPU memory that vLLM takes here, 0 where it is a server elsewhere; None without one.
-        vllm_sleeps: It gives its memory back between rollouts.
-    """
+    """Everything that the memory of one GPU depends on."""
 
     student: Architecture
-    adapter: Adapter | None
+    adapter: Adapter | None  # None: all weights are trained
     launch: Launch
-    gpu_memory: float
-    weight_bytes: int
-    bits: int | None
-    mixed: bool
-    micro_batch: int
-    accumulation: int
-    prompt_text: int
-    completion: int
-    image_size: int | None
-    checkpointing: bool
+    gpu_memory: float  # of one GPU, in GiB
+    weight_bytes: int  # of a student's weight as loaded
+    bits: int | None  # 4 or 8 when the student is quantized
+    mixed: bool  # bfloat16 (or float16) arithmetic
+    micro_batch: int  # rows of a training forward pass
+    accumulation: int  # micro-batches of an optimizer step
+    prompt_text: int  # tokens of a prompt beside its image
+    completion: int  # longest completion in tokens
+    image_size: int | None  # pixels per side; None without images
+    checkpointing: bool  # gradient checkpointing
     teacher: TeacherSettings | None = None
-    rollouts: int = 0
-    group: int = 1
-    share_images: bool = False
-    reference: bool = False
-    divergence_chunk: int = 0
-    gather: bool = False
-    vllm: float | None = None
-    vllm_sleeps: bool = False
+    rollouts: int = 0  # sequences generated at once; 0 without rollouts
+    group: int = 1  # G
+    share_images: bool = False  # the vision encoder runs once per distinct image
+    reference: bool = False  # the reference model is loaded
+    divergence_chunk: int = 0  # tokens per chunk of the divergence; 0 without distillation loss
+    gather: bool = False  # whole weights on every GPU during rollouts under ZeRO-3
+    vllm: float | None = None  # share of GPU memory that vLLM takes here, 0 for a server elsewhere; None without one
+    vllm_sleeps: bool = False  # it gives its memory back between rollouts
 
     @property
     def precision(self) -> Precision:
@@ -137,23 +140,76 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The arithmetic of a run.
+    """The arithmetic of a run."""
 
-    Attributes:
-        prompts_per_step: Questions of one optimizer step, over all GPUs.
-        steps_per_epoch: Optimizer steps in one pass over the questions.
-        steps: Of the whole run.
-        left_out: Questions that a pass does not reach, because only whole batches are generated; others in every pass.
-    """
-
-    prompts_per_step: float
+    prompts_per_step: float  # questions of one optimizer step, over all GPUs
     steps_per_epoch: int
-    steps: int
-    left_out: int
+    steps: int  # of the whole run
+    left_out: int  # questions that a pass does not reach, because only whole batches are generated; others in each pass
 
 
-def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
-    """The numbers of a recipe (`kepo.recipes.recipe.Recipe`); its models' configs are read.
+def read_launch(name: str | None, gpus: int | None = None) -> Launch:
+    """What an accelerate config (see `find_accelerate_config`) asks for, with `gpus` instead of its `num_processes`.
+
+    Without a config it is one GPU alone, or several with the paper's ZeRO-3.
+
+    Raises:
+        ConfigError: Not an accelerate config, or a way of training that is not planned for.
+    """
+    if name is None:
+        return Launch("zero3", gpus) if gpus and gpus > 1 else Launch("single", 1)
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    file = find_accelerate_config(name)
+    try:
+        config: Any = load_config_from_file(file)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is not an accelerate config: {error}") from error
+    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
+    count = gpus or config.num_processes or 1
+    if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        launch = Launch("single" if count == 1 else "ddp", count)
+    elif kind == "FSDP":
+        launch = Launch("fsdp", count, *([bool((config.fsdp_config or {}).get("fsdp_offload_params"))] * 2))
+    elif kind == "DEEPSPEED":
+        launch = _deepspeed(config.deepspeed_config or {}, count, file)
+    else:
+        raise ConfigError(f"{file}: distributed_type {kind} is not planned for; use DDP, DeepSpeed or FSDP.")
+    return replace(launch, strategy="single") if count == 1 and not launch.deepspeed else launch
+
+
+def _deepspeed(config: dict[str, Any], gpus: int, file: str) -> Launch:
+    stage, own = config.get("zero_stage", 2), config.get("deepspeed_config_file")
+    optimizer, parameters = config.get("offload_optimizer_device"), config.get("offload_param_device")
+    if own:
+        path = Path(own) if Path(own).is_file() else Path(file).parent / own
+        try:
+            zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {})
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: deepspeed_config_file {own!r} cannot be read: {error}") from error
+        stage = zero.get("stage", 0)
+        optimizer = zero.get("offload_optimizer", {}).get("device")
+        parameters = zero.get("offload_param", {}).get("device")
+    if stage == 0:
+        return Launch("ddp", gpus)
+    return Launch(f"zero{stage}", gpus, optimizer in ("cpu", "nvme"), parameters in ("cpu", "nvme"))
+
+
+def load_for_gpu(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Recipes (`kepo.recipes.recipe.load_recipe`) as a machine with GPUs reads them, also where there is none.
+
+    Without accelerator a recipe that says nothing of bfloat16 trains in float32; with one, TRL's default is bfloat16.
+    """
+    from kepo.recipes.recipe import load_recipe
+
+    said = override_values(overrides).keys() | read_recipes(names).keys()
+    return load_recipe(names, overrides if {"bf16", "fp16", "no_bf16"} & said else [*overrides, "--bf16", "true"])
+
+
+def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: int = TEXT_TOKENS) -> PlanSettings:
+    """The numbers of a recipe (see `load_for_gpu`); its models' configs are read.
+
+    `gpu_memory` is that of one GPU, in GiB; `prompt_text` the tokens of a prompt beside its image.
 
     Raises:
         ConfigError: A model is missing or its config cannot be read, or the recipe holds images of any size and its
@@ -165,29 +221,30 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
         raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
     student = load_architecture(name, remote)
     adapter = _adapter(name, recipe.peft_config(), remote)
-    shared: dict[str, Any] = {
-        "student": student,
-        "adapter": adapter,
-        "launch": launch,
-        "gpu_memory": gpu_memory,
-        "weight_bytes": _BYTES[model.dtype],
-        "bits": 4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    supervised = PlanSettings(
+        student=student,
+        adapter=adapter,
+        launch=launch,
+        gpu_memory=gpu_memory,
+        weight_bytes=_BYTES[model.dtype],
+        bits=4 if model.load_in_4bit else 8 if model.load_in_8bit else None,
         # A machine without accelerator plans for one that has it: TRL's own default is bfloat16 there.
-        "mixed": training.bf16 is not False or bool(training.fp16),
-        "micro_batch": training.per_device_train_batch_size,
-        "accumulation": training.gradient_accumulation_steps,
-        "prompt_text": prompt_text,
-        "image_size": _image_size(recipe, student),
-        "checkpointing": bool(training.gradient_checkpointing),
-    }
+        mixed=training.bf16 is not False or bool(training.fp16),
+        micro_batch=batch,
+        accumulation=accumulation,
+        prompt_text=prompt_text,
+        completion=prompt_text,
+        image_size=_image_size(recipe.data.image_size, student),
+        checkpointing=bool(training.gradient_checkpointing),
+    )
     if recipe.run.method == "sft":
-        return PlanSettings(**shared, completion=prompt_text)
+        return supervised
     colocated = training.use_vllm and training.vllm_mode == "colocate"
-    return PlanSettings(
-        **shared,
+    return replace(
+        supervised,
         teacher=_teacher(recipe),
-        rollouts=training.per_device_train_batch_size
-        * (training.steps_per_generation or training.gradient_accumulation_steps),
+        rollouts=batch * (training.steps_per_generation or accumulation),
         group=training.num_generations,
         completion=training.max_completion_length,
         share_images=bool(training.share_image_features),
@@ -199,11 +256,8 @@ def settings_of(recipe: Any, launch: Launch, gpu_memory: float, prompt_text: int
     )
 
 
-def schedule_of(recipe: Any, gpus: int) -> Schedule | None:
-    """The schedule of a recipe on `gpus` GPUs, with rollouts as TRL's sampler makes it.
-
-    None where the number of training questions is left to the data.
-    """
+def schedule_of(recipe: Recipe, gpus: int) -> Schedule | None:
+    """The schedule of a recipe with TRL's sampler; None where the number of training questions is left to the data."""
     training, questions = recipe.training, recipe.data.num_train
     if questions is None:
         return None
@@ -220,7 +274,7 @@ def schedule_of(recipe: Any, gpus: int) -> Schedule | None:
     return Schedule(batch * accumulation / group, per_epoch, steps, left_out)
 
 
-def _teacher(recipe: Any) -> TeacherSettings | None:
+def _teacher(recipe: Recipe) -> TeacherSettings | None:
     settings, training = recipe.teacher, recipe.training
     # A served teacher lies on its own GPUs.
     if settings.teacher_url or not (training.uses_teacher_scores or training.uses_hints):
@@ -254,10 +308,10 @@ def _adapter(name: str, config: Any, trust_remote_code: bool) -> Adapter | None:
     return Adapter(sum(count for _, count in trained), tower)
 
 
-def _image_size(recipe: Any, student: Architecture) -> int | None:
+def _image_size(given: int | None, student: Architecture) -> int | None:
     if student.tower is None:
         return None
-    size = recipe.data.image_size or student.tower.image_size
+    size = given or student.tower.image_size
     if size is None:
         raise ConfigError(
             "image_size is not set and the model takes images of any size, so their tokens cannot be counted. Set "

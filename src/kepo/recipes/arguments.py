@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 METHODS = ("kepo", "sft")
 
@@ -15,33 +17,26 @@ class RunArguments:
     SFTTrainer on the same data and prompts.
     """
 
-    method: str = field(default="kepo", metadata={"help": "'kepo' (every arm with rollouts) or 'sft'."})
-    arm: str | None = field(
-        default=None, metadata={"help": "Name of the method in tables and reports; default: the last recipe's name."}
+    method: str = HfArg(default="kepo", help="'kepo' (every arm with rollouts) or 'sft'.")
+    arm: str | None = HfArg(
+        default=None, help="Name of the method in tables and reports; default: the last recipe's name."
     )
-    replicate: str | None = field(
-        default=None,
-        metadata={"help": "Name of the repetition: reports compare runs of two arms that share it; default: the seed."},
+    replicate: str | None = HfArg(
+        default=None, help="Name of the repetition: reports compare runs of two arms that share it; default: the seed."
     )
-    reward_funcs: list[str] = field(
+    reward_funcs: list[str] = HfArg(
         default_factory=lambda: ["choice_accuracy", "think_format"],
-        metadata={
-            "help": "Reward functions: names of kepo.rewards, or 'package.module:function' for any TRL reward function."
-        },
+        help="Reward functions: names of kepo.rewards, or 'package.module:function' for any TRL reward function.",
     )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Delete the run that already lies in output_dir and start again."}
-    )
-    validation_path: str | None = field(
+    overwrite: bool = HfArg(default=False, help="Delete the run that already lies in output_dir and start again.")
+    validation_path: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Questions asked greedily while training; the run ends with the weights that were best on those of "
-            "the modality trained on. Needs save_strategy: 'no'."
-        },
+        help="Questions asked greedily while training; the run ends with the weights that were best on those of the "
+        "modality trained on. Needs save_strategy: 'no'.",
     )
-    validate_every: int = field(default=20, metadata={"help": "Optimizer steps between two validations."})
-    validation_max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Longest answer in a validation; default: max_completion_length."}
+    validate_every: int = HfArg(default=20, help="Optimizer steps between two validations.")
+    validation_max_new_tokens: int | None = HfArg(
+        default=None, help="Longest answer in a validation; default: max_completion_length."
     )
 
 
@@ -49,47 +44,36 @@ class RunArguments:
 class TeacherArguments:
     """The teacher, where the run needs one."""
 
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Folder or hub name of the teacher; None: no teacher."}
+    teacher_model_name_or_path: str | None = HfArg(
+        default=None, help="Folder or hub name of the teacher; None: no teacher."
     )
-    teacher_url: list[str] = field(
+    teacher_url: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "Address of the server that runs the teacher, such as http://teacher:8000/v1; several: replicas. "
-            "teacher_model_name_or_path is then the name under which it is served."
-        },
+        help="Address of the server that runs the teacher, such as http://teacher:8000/v1; several: replicas. "
+        "teacher_model_name_or_path is then the name under which it is served.",
     )
-    teacher_device: str | None = field(
-        default=None,
-        metadata={"help": "Device of the teacher, e.g. 'cuda:1'; None: the student's, sharded as the student is."},
+    teacher_device: str | None = HfArg(
+        default=None, help="Device of the teacher, e.g. 'cuda:1'; None: the student's, sharded as the student is."
     )
-    teacher_dtype: str = field(default="auto", metadata={"help": "'auto', 'float32', 'bfloat16' or 'float16'."})
-    teacher_batch_size: int = field(default=8, metadata={"help": "Rows the teacher scores at once, >= 1."})
-    teacher_load_in_4bit: bool = field(default=False, metadata={"help": "Quantize the teacher (bitsandbytes, 4 bit)."})
-    teacher_top_k: int = field(
+    teacher_dtype: str = HfArg(default="auto", help="'auto', 'float32', 'bfloat16' or 'float16'.")
+    teacher_batch_size: int = HfArg(default=8, help="Rows the teacher scores at once, >= 1.")
+    teacher_load_in_4bit: bool = HfArg(default=False, help="Quantize the teacher (bitsandbytes, 4 bit).")
+    teacher_top_k: int = HfArg(
         default=64,
-        metadata={
-            "help": "Served teachers: tokens whose probability is asked at each position; the server needs "
-            "--max-logprobs of at least this."
-        },
+        help="Served teachers: tokens whose probability is asked at each position; the server needs --max-logprobs of "
+        "at least this.",
     )
-    teacher_concurrency: int = field(default=16, metadata={"help": "Served teachers: most requests at once to each."})
-    teacher_timeout: float = field(default=300.0, metadata={"help": "Served teachers: seconds to wait for an answer."})
-    teacher_attempts: int = field(
-        default=6, metadata={"help": "Served teachers: how often a request is tried, with growing pauses."}
-    )
-    teacher_on_failure: str = field(
+    teacher_concurrency: int = HfArg(default=16, help="Served teachers: most requests at once to each.")
+    teacher_timeout: float = HfArg(default=300.0, help="Served teachers: seconds to wait for an answer.")
+    teacher_attempts: int = HfArg(default=6, help="Served teachers: how often a request is tried, with growing pauses.")
+    teacher_on_failure: str = HfArg(
         default="stop",
-        metadata={
-            "help": "Served teachers, after the last try: 'stop' (with a checkpoint), 'wait' (until one is back) or "
-            "'skip' (go on without the teacher for these rows and hints, and count them)."
-        },
+        help="Served teachers, after the last try: 'stop' (with a checkpoint), 'wait' (until one is back) or 'skip' "
+        "(go on without the teacher for these rows and hints, and count them).",
     )
-    teacher_api_key_env: str | None = field(
-        default=None, metadata={"help": "Served teachers: environment variable that holds the key."}
+    teacher_api_key_env: str | None = HfArg(
+        default=None, help="Served teachers: environment variable that holds the key."
     )
-    teacher_api_key_file: str | None = field(
-        default=None, metadata={"help": "Served teachers: file that holds the key."}
-    )
-    hint_max_new_tokens: int = field(default=256, metadata={"help": "Longest hint, in the teacher's tokens."})
-    hint_temperature: float = field(default=1.0, metadata={"help": "Sampling temperature of hints; 0 is greedy."})
+    teacher_api_key_file: str | None = HfArg(default=None, help="Served teachers: file that holds the key.")
+    hint_max_new_tokens: int = HfArg(default=256, help="Longest hint, in the teacher's tokens.")
+    hint_temperature: float = HfArg(default=1.0, help="Sampling temperature of hints; 0 is greedy.")

@@ -1,4 +1,7 @@
-"""Recipes as files: found by their names, joined, and merged with their bases. Nothing here imports torch or TRL."""
+"""Recipes as files: found by their names, joined, merged with their bases, and compared with what a run was made of.
+
+Nothing here imports torch or TRL.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +9,33 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kepo.errors import ConfigError
+from kepo.runs import MANIFEST, checkpoints_in, open_run
 
-ARMS = "arms"
-"""The folder of arms: what a method sets, without data, models and schedule."""
-
-STUDIES = "studies"
-"""The folder of shipped studies, which are no recipes."""
-
-_ACCELERATE = "accelerate_configs"
+# Folders: what a method sets, without data, models and schedule; studies, which are no recipes.
+ARMS, STUDIES, _ACCELERATE = "arms", "studies", "accelerate_configs"
 _BASE = "_base"
-_SPELLED_OUT = "paper"
-"""The suite whose arms set more than the shared arms do; each has a file of its own."""
-
-CONTROLS = ("resume_from_checkpoint", "overwrite")
-"""Fields that say what becomes of an older run, not what a run is."""
-
-RENAMED = {
+_SPELLED_OUT = "paper"  # the suite whose arms set more than the shared arms do; each has a file of its own
+CONTROLS = ("resume_from_checkpoint", "overwrite")  # fields that say what becomes of an older run, not what a run is
+# Fields of recipes of earlier versions, and what they are called now; and values, by field.
+_RENAMED = {
     "on_policy_share": "lmbda",
     "hint_attempts": "exploration_attempts",
     "hint_samples_per_attempt": "exploration_samples_per_attempt",
 }
-"""Fields that recipes of earlier versions name, and what they are called now."""
-
-RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
-"""The same of values: field -> old value -> new value."""
+_RENAMED_VALUES = {"exploration_trigger": {"dead": "all_failed"}}
 
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package: files, and what `parts_of` joins."""
     written = {name for name in shipped_files() if not Path(name).name.startswith("_") and _folder(name) != STUDIES}
-    arms = [Path(name).name for name in written if name.startswith(f"{ARMS}/")]
+    arms = [Path(name).name for name in written if _folder(name) == ARMS]
     joined = {f"{suite}/{arm}" for suite in suites() for arm in arms}
     varied = {f"{name}-{variant}" for name in joined for variant in variants(_folder(name))}
     return sorted(written | joined | varied)
@@ -60,7 +54,7 @@ def first_comment(name: str) -> str:
 
 def suites() -> list[str]:
     """Names of the shipped suites: a `_base` with data, models and schedule that any arm can be joined with."""
-    return sorted(_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name))
+    return [_folder(name) for name in shipped_files() if name.endswith(f"/{_BASE}") and _joins(name)]
 
 
 def variants(suite: str) -> list[str]:
@@ -70,12 +64,9 @@ def variants(suite: str) -> list[str]:
 
 
 def parts_of(name: str) -> list[str]:
-    """The recipes that a name stands for without having a file: what `kepo train` could be given in its place.
+    """The recipes that a name without a file stands for; empty where `name` has a file, or nothing is known of it.
 
     `SUITE/ARM` is `SUITE/_base arms/ARM`, and `SUITE/ARM-VARIANT` is what `SUITE/ARM` is, then `SUITE/_VARIANT`.
-
-    Returns:
-        The names to join; empty where `name` has a file, or nothing is known of it.
     """
     suite, _, arm = name.removesuffix(".yaml").partition("/")
     if find_file(name) is not None or not _joins(name):
@@ -101,13 +92,8 @@ def find_file(name: str) -> Path | None:
 
 
 def find_recipe(name: str) -> list[Path]:
-    """The files of a recipe given as a path or as the name of a shipped one: one file, or those that are joined.
-
-    Raises:
-        ConfigError: There is neither.
-    """
-    found = [find_file(part) for part in parts_of(name) or [name]]
-    paths = [path for path in found if path is not None]
+    """The files of a recipe, a path or a shipped name: one, or those that are joined; a ConfigError where none is."""
+    paths = [path for part in parts_of(name) or [name] if (path := find_file(part)) is not None]
     if paths:
         return paths
     close = difflib.get_close_matches(name, shipped_recipes())
@@ -127,14 +113,9 @@ def read_recipes(names: str | Sequence[str]) -> dict[str, Any]:
     """The fields of recipes, merged: later ones go over earlier ones, each over its own `base:` recipes.
 
     Several recipes that name no `output_dir` get one from their names: `kepo/_base arms/kepo` goes to `runs/kepo-kepo`.
-
-    Args:
-        names: Paths, or names of shipped recipes.
-
-    Raises:
-        ConfigError: There is no such recipe, or it cannot be read: see `read_recipe`.
+    Recipes are paths, or names of shipped ones.
     """
-    given = [names] if isinstance(names, str) else list(names)
+    given = [names] if isinstance(names, str) else names
     if not given:
         raise ConfigError("No recipe is named: give at least one file or shipped name (`kepo recipes`).")
     merged: dict[str, Any] = {}
@@ -165,30 +146,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for base in [bases] if isinstance(bases, str) else bases:
         beside = path.parent / f"{base}.yaml"
         merged |= read_recipe(beside) if beside.is_file() else _read_named(base)
-    return {**merged, **content}
+    return merged | content
 
 
 def _read_named(name: str) -> dict[str, Any]:
-    parts = parts_of(name)
-    if parts:
+    if parts := parts_of(name):
         return {**read_recipes(parts), "output_dir": f"runs/{name.removesuffix('.yaml').replace('/', '-')}"}
     return read_recipe(find_recipe(name)[0])
 
 
 def check_names(fields: Mapping[str, Any], where: str) -> None:
-    """Refuse the names of earlier versions.
-
-    Args:
-        fields: Fields and their values.
-        where: The file that they stand in, for the message.
-
-    Raises:
-        ConfigError: names the file, the old name and the new one.
-    """
+    """Refuse names of earlier versions with a ConfigError: `where` the field stands, the old name and the new one."""
     for name, value in fields.items():
-        if name in RENAMED:
-            raise ConfigError(f"{where}: the field '{name}' is called '{RENAMED[name]}' now; rename it.")
-        values = RENAMED_VALUES.get(name, {})
+        if name in _RENAMED:
+            raise ConfigError(f"{where}: the field '{name}' is called '{_RENAMED[name]}' now; rename it.")
+        values = _RENAMED_VALUES.get(name, {})
         if isinstance(value, str) and value in values:
             raise ConfigError(f"{where}: '{value}' of the field '{name}' is called '{values[value]}' now; rename it.")
 
@@ -199,32 +171,88 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:names]), list(words[names:])
 
 
+def override_values(overrides: Sequence[str]) -> dict[str, str | None]:
+    """The fields that `--field value` overrides name, each with the first word of its value, None without one."""
+    return {name: value for name, value, _ in _by_field(overrides)}
+
+
 def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What makes a run what it is, as far as somebody said so; survives JSON.
-
-    Args:
-        names: The recipes.
-        overrides: Command-line arguments.
-
-    Returns:
-        "fields": those of the recipes and their bases; "overrides": the arguments. Without what only says how an older
-        run in the folder is dealt with.
-
-    Raises:
-        ConfigError: as `read_recipes`.
-    """
+    """What recipes and overrides say a run is: "fields" and "overrides", without `CONTROLS`; survives JSON."""
     fields = {name: value for name, value in read_recipes(names).items() if name not in CONTROLS}
-    plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": list(_kept(overrides))}, default=str))
+    kept = [word for name, _, words in _by_field(overrides) if name not in CONTROLS for word in words]
+    plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": kept}, default=str))
     return plain
 
 
-def _kept(overrides: Sequence[str]) -> Iterator[str]:
-    dropping = False
-    for word in overrides:
-        if word.startswith("--"):
-            dropping = word[2:].split("=")[0].replace("-", "_") in CONTROLS
-        if not dropping:
-            yield word
+def _by_field(overrides: Sequence[str]) -> Iterator[tuple[str, str | None, Sequence[str]]]:
+    """Field, first word of its value, and all words of each override; `--max-steps=3` is ("max_steps", "3", ...)."""
+    starts = [place for place, word in enumerate(overrides) if word.startswith("--")]
+    for start, end in pairwise((*starts, len(overrides))):
+        name, equals, value = overrides[start][2:].partition("=")
+        words = overrides[start:end]
+        yield name.replace("-", "_"), value if equals else words[1] if len(words) > 1 else None, words
+
+
+def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[str] | None:
+    """The arguments that make the command with these recipes and overrides go on with its run, wherever it is.
+
+    They name the checkpoint to resume from, or say that a run without one is begun again; None when it is finished.
+
+    Raises:
+        ConfigError: The run that lies there says other settings, or nobody knows which.
+        DataError: Its `run.json` is damaged.
+    """
+    folder = run_folder_of(recipes, overrides)
+    if not (folder / MANIFEST).is_file():
+        return []
+    manifest = open_run(folder).manifest
+    _check_same(folder, manifest.get("stated"), stated(recipes, overrides))
+    if manifest.get("status") == "finished":
+        return None
+    checkpoints = checkpoints_in(folder)
+    return ["--resume_from_checkpoint", str(checkpoints[max(checkpoints)])] if checkpoints else ["--overwrite", "true"]
+
+
+def run_folder_of(recipes: Sequence[str], overrides: Sequence[str]) -> Path:
+    """Where the run of these recipes goes, or a ConfigError: neither a recipe nor the command line says so."""
+    folder = override_values(overrides).get("output_dir") or read_recipes(recipes).get("output_dir")
+    if not folder:
+        raise ConfigError(
+            f"{' '.join(recipes)}: output_dir is missing, so there is no run to continue; name the run's folder"
+        )
+    return Path(str(folder))
+
+
+def _check_same(folder: Path, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    """Refuse to go on with a run that states other settings (see `kepo.recipes.files.stated`)."""
+    if theirs is None:
+        raise ConfigError(f"{folder} does not say by which settings it was made; choose another output_dir")
+    there, now = theirs.get("fields", {}), ours["fields"]
+    differing = [name for name in {**there, **now} if name != "output_dir" and there.get(name) != now.get(name)]
+    shown = [f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing[:4]]
+    if theirs.get("overrides") != ours["overrides"]:
+        shown.append(f"arguments: {theirs.get('overrides')} there, {ours['overrides']} now")
+    if shown:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(shown)}). Choose another output_dir, or start it "
+            "again with --overwrite instead of --continue."
+        )
+
+
+def accelerate_configs() -> dict[str, Path]:
+    """The accelerate configs at hand by their names: those that TRL ships, then ours."""
+    # From the packages above, because a folder without Python files is no path to importlib.resources.
+    folders = [Path(str(files(package))) / _ACCELERATE for package in ("trl", "kepo.recipes")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_accelerate_config(name: str) -> str:
+    """The file of an accelerate config: the name of one of TRL's, of one of ours, or a path, in this order."""
+    shipped = accelerate_configs()
+    file = shipped.get(name, Path(name))
+    if not file.is_file():
+        raise ConfigError(f"accelerate_config {name!r} is neither a file nor one of these: {', '.join(shipped)}.")
+    return str(file)
 
 
 def _shipped(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import BitsAndBytesConfig, TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
-from kepo.data.arguments import DataArguments, load_splits
+from kepo.data.arguments import DataArguments, load_questions, load_splits
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
+from kepo.data.images import check_images
 from kepo.errors import ConfigError
+from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
-from kepo.recipes.validation import load_validation
 from kepo.rewards import get_rewards
 from kepo.runs.folder import claim, older_run_set_aside
 from kepo.runs.manifest import describe, finish_manifest, write_manifest
@@ -31,38 +33,23 @@ from kepo.trainer import run_folder
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.trainer import KEPOTrainer
+from kepo.trainer.validation import Validation
 from kepo.types import Question
 
-RECIPE = "recipe.yaml"
-"""File of a run folder: what its recipes and its command line said, as one recipe."""
+RECIPE = "recipe.yaml"  # file of a run folder: what its recipes and its command line said, as one recipe
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left behind.
+    """What a run left behind."""
 
-    Attributes:
-        folder: The run folder; the trained model and its processor lie in it.
-        history: Every log of the run.
-        device: Where it computed, in words.
-    """
-
-    folder: Path
-    history: list[dict[str, Any]]
-    device: str
+    folder: Path  # with the trained model and its processor
+    history: list[dict[str, Any]]  # every log of the run
+    device: str  # where it computed, in words
 
 
 def train(recipe: Recipe) -> Result:
-    """Run a recipe.
-
-    All input is checked before anything is trained, and before an older run is touched.
-
-    Args:
-        recipe: What to run, see `load_recipe`.
-
-    Raises:
-        KepoError: Input that cannot work; the message says what to do.
-    """
+    """Run a recipe. All input is checked before anything is trained, and before an older run is touched."""
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
     train_set, eval_set = _datasets(recipe)
@@ -77,7 +64,8 @@ def train(recipe: Recipe) -> Result:
         trainer = _build(recipe, train_set, eval_set, rewards)
     device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
     if trainer.is_world_process_zero():
-        manifest = describe(_parts(recipe), recipe.training.seed, device)
+        parts = {"recipe": {"source": recipe.source}, **recipe.parts}
+        manifest = describe(parts, recipe.training.seed, device)
         write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
         write_text(recipe.as_yaml(), folder / RECIPE)
     trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
@@ -109,11 +97,7 @@ def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
 
 
 def _check_model(name: str | None) -> None:
-    """A folder that is given as the student must be a model; a hub name is left to transformers.
-
-    Raises:
-        ConfigError: No model is named, or the folder is not one.
-    """
+    """A folder that is given as the student must be a model; a hub name is left to transformers."""
     if not name:
         raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
@@ -142,6 +126,32 @@ def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
             "eval_strategy to 'no'."
         )
     return convert(train_questions), evaluation
+
+
+def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
+    """What makes the callback once the trainer is built; None where the recipe names no validation questions."""
+    run, training, data = recipe.run, recipe.training, recipe.data
+    if run.validation_path is None:
+        return None
+    if not data.modality:
+        raise ConfigError("validation_path: set modality too; the best weights are those that are best in it.")
+    if PartialState().num_processes > 1:
+        raise ConfigError("validation_path keeps the best weights in one process; train with one, or leave it out.")
+    if training.save_strategy != "no":
+        raise ConfigError(
+            f"validation_path: set save_strategy to 'no', it is {str(training.save_strategy)!r}. The best weights are "
+            "kept in memory, so a run that goes on from a checkpoint would have lost them."
+        )
+    questions = load_questions(DataArguments(data_path=run.validation_path))
+    check_images(questions)
+    settings = EvaluationSettings(
+        prompt_style=data.prompt_style,
+        image_size=data.image_size,
+        max_new_tokens=run.validation_max_new_tokens or getattr(training, "max_completion_length", None) or 1024,
+        reward=getattr(training, "correctness_reward", None) or run.reward_funcs[0],
+    )
+    modality, every = data.modality, run.validate_every
+    return lambda trainer: Validation(trainer, questions, modality, every, settings)
 
 
 def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards: list[Any]) -> Any:
@@ -191,61 +201,39 @@ def load_teacher(
 
     Raises:
         ConfigError: Settings that cannot work together.
-        TeacherError: It cannot be loaded.
     """
-    if settings.teacher_url:
-        return _served(settings, chat_template_kwargs)
-    assert settings.teacher_model_name_or_path is not None
-    return LocalTeacher(
-        settings.teacher_model_name_or_path,
-        device=settings.teacher_device,
-        dtype=settings.teacher_dtype,
-        quantization_config=_quantization(settings),
-        batch_size=settings.teacher_batch_size,
-        hint_max_new_tokens=settings.hint_max_new_tokens,
-        hint_temperature=settings.hint_temperature,
-        chat_template_kwargs=chat_template_kwargs,
-        trust_remote_code=trust_remote_code,
-    )
-
-
-def _served(settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None) -> RemoteTeacher:
-    assert settings.teacher_model_name_or_path is not None
-    for name in ("teacher_device", "teacher_load_in_4bit"):
-        if getattr(settings, name):
+    name = settings.teacher_model_name_or_path
+    assert name is not None
+    shared: dict[str, Any] = {
+        "hint_max_new_tokens": settings.hint_max_new_tokens,
+        "hint_temperature": settings.hint_temperature,
+        "chat_template_kwargs": chat_template_kwargs,
+    }
+    if not settings.teacher_url:
+        four_bit = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
+        return LocalTeacher(
+            name,
+            device=settings.teacher_device,
+            dtype=settings.teacher_dtype,
+            quantization_config=BitsAndBytesConfig(**four_bit) if settings.teacher_load_in_4bit else None,
+            batch_size=settings.teacher_batch_size,
+            trust_remote_code=trust_remote_code,
+            **shared,
+        )
+    for field in ("teacher_device", "teacher_load_in_4bit"):
+        if getattr(settings, field):
             raise ConfigError(
-                f"{name} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
+                f"{field} says how a teacher is loaded here, but teacher_url names a server that has it loaded. Leave "
                 "out one of the two."
             )
     return RemoteTeacher(
         settings.teacher_url,
-        settings.teacher_model_name_or_path,
+        name,
         top_k=settings.teacher_top_k,
         api_key=read_api_key(settings.teacher_api_key_env, settings.teacher_api_key_file),
         concurrency=settings.teacher_concurrency,
         timeout=settings.teacher_timeout,
         attempts=settings.teacher_attempts,
         on_failure=settings.teacher_on_failure,
-        hint_max_new_tokens=settings.hint_max_new_tokens,
-        hint_temperature=settings.hint_temperature,
-        chat_template_kwargs=chat_template_kwargs,
+        **shared,
     )
-
-
-def _quantization(settings: TeacherArguments) -> Any:
-    if not settings.teacher_load_in_4bit:
-        return None
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def _parts(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "recipe": {"source": recipe.source},
-        "run": recipe.run,
-        "training": recipe.training,
-        "model": recipe.model,
-        "data": recipe.data,
-        "teacher": recipe.teacher,
-    }

@@ -10,7 +10,7 @@ import difflib
 import json
 from argparse import ArgumentError, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
-from kepo.recipes.files import CONTROLS, check_names, label, read_recipes, stated
+from kepo.recipes.files import CONTROLS, check_names, label, override_values, read_recipes, stated
 from kepo.trainer.config import KEPOConfig
 
 _HEAD = "# All that the recipes and the command line of this run said; `kepo train` takes it as any other recipe.\n"
@@ -29,36 +29,29 @@ _UNSAID = object()
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, resolved: every field has its value.
+    """A recipe, resolved: every field has its value."""
 
-    Attributes:
-        source: The names it was read from, as given to `kepo train`.
-        run: Arm and rewards.
-        training: `KEPOConfig`, or TRL's `SFTConfig` for `method: sft`.
-        model: TRL's model settings (path, dtype, LoRA, quantization).
-        data: The data set and its splits.
-        teacher: The teacher.
-        said: The fields that the recipes and the overrides name, and their values.
-        stated: The same, recipes and overrides apart, as `run.json` keeps it: see `kepo.recipes.files.stated`.
-    """
-
-    source: str
+    source: str  # the names it was read from, as given to `kepo train`
     run: RunArguments
-    training: KEPOConfig | SFTConfig
-    model: ModelConfig
+    training: KEPOConfig | SFTConfig  # TRL's for `method: sft`
+    model: ModelConfig  # TRL's: path, dtype, LoRA, quantization
     data: DataArguments
     teacher: TeacherArguments
-    said: Mapping[str, Any] = field(default_factory=dict)
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any]  # the fields that the recipes and the overrides name, and their values
+    stated: Mapping[str, Any]  # the same, recipes and overrides apart, see `kepo.recipes.files.stated`
 
     def peft_config(self) -> Any:
         """The adapter's settings as PEFT takes them; None when all weights are trained."""
         return get_peft_config(self.model)
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The records of fields, by name."""
+        return {name: getattr(self, name) for name in ("run", "model", "data", "teacher", "training")}
+
     def values(self) -> dict[str, dict[str, Any]]:
         """Every field and its value, by the part that holds it, as plain data; secrets of TRL's fields are hidden."""
-        parts = {"run": self.run, "model": self.model, "data": self.data, "teacher": self.teacher}
-        plain = {name: asdict(part) for name, part in parts.items()} | {"training": self.training.to_dict()}
+        plain = {name: asdict(part) for name, part in self.parts.items()} | {"training": self.training.to_dict()}
         values: dict[str, dict[str, Any]] = json.loads(json.dumps(plain, default=str))
         return values
 
@@ -69,11 +62,7 @@ class Recipe:
 
 
 def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read recipes, later ones over earlier ones, and apply `--field value` overrides.
-
-    Args:
-        names: Paths, or names of shipped recipes.
-        overrides: Command-line arguments, e.g. `["--learning_rate", "1e-5"]`.
+    """Read recipes, later ones over earlier ones, and apply overrides such as `["--learning_rate", "1e-5"]`.
 
     Raises:
         ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
@@ -81,11 +70,11 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     given = [names] if isinstance(names, str) else list(names)
     content = read_recipes(given)
     source = " ".join(given)
-    said = _said_by(overrides)
-    check_names(said, "the command line")
-    method = _method({**content, **said}, source)
+    named = override_values(overrides)
+    check_names(named, "the command line")
+    method = _method({**content, **named}, source)
     classes = _classes(method)
-    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(said, "the command line")}, classes)
+    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(named, "the command line")}, classes)
     parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
     try:
         said = {**content, **_typed(parser, overrides, classes, source)}
@@ -99,30 +88,14 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     return Recipe(source, run, training, model, data, teacher, said, stated(given, overrides))
 
 
-def check_recipe(names: str | Sequence[str]) -> None:
-    """Check that recipes name a known method and known fields only; their values are not looked at.
-
-    Raises:
-        ConfigError: They do not; names the file and the field.
-    """
-    content = read_recipes(names)
-    source = names if isinstance(names, str) else " ".join(names)
-    _check_fields(dict.fromkeys(content, source), _classes(_method(content, source)))
+def check_recipe(name: str) -> None:
+    """Check that a recipe names a known method and known fields; else a ConfigError. Values are not checked."""
+    content = read_recipes(name)
+    _check_fields(dict.fromkeys(content, name), _classes(_method(content, name)))
 
 
 def _classes(method: str) -> tuple[Any, ...]:
     return (RunArguments, SFTConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
-
-
-def _said_by(overrides: Sequence[str]) -> dict[str, str | None]:
-    """The fields that overrides name, each with the word of its value; None where several words or none follow."""
-    said: dict[str, str | None] = {}
-    for place, word in enumerate(overrides):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            follows = overrides[place + 1 : place + 2]
-            said[name.replace("-", "_")] = value if equals else follows[0] if follows else None
-    return said
 
 
 def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:
@@ -145,10 +118,7 @@ def _method(content: Mapping[str, Any], source: str) -> str:
 
 
 def _for_sft(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that supervised training knows: a base recipe shared with the other arms names rollouts and gates too.
-
-    As `KEPOConfig` does by itself, a machine without accelerator gets float32 on the CPU.
-    """
+    """Without fields of rollouts and gates; float32 on the CPU without accelerator, as `KEPOConfig` does by itself."""
     foreign = {f.name for f in fields(KEPOConfig)} - {f.name for f in fields(SFTConfig)}
     kept = {name: value for name, value in content.items() if name not in foreign}
     return kept if torch.accelerator.is_available() else {"use_cpu": True, "bf16": False, **kept}
@@ -160,23 +130,18 @@ def _check_fields(given: Mapping[str, str], classes: Sequence[Any]) -> None:
     for name, where in given.items():
         if name.removeprefix("no_") not in known and f"no_{name}" not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            advice = (
-                f" Did you mean '{close[0]}'?" if close else " `kepo fields` lists them; TRL's own fields work too."
-            )
-            raise ConfigError(f"Unknown field '{name}' in {where}.{advice}")
+            advice = f"Did you mean '{close[0]}'?" if close else "`kepo fields` lists them; TRL's own fields work too."
+            raise ConfigError(f"Unknown field '{name}' in {where}. {advice}")
 
 
 def own_fields() -> dict[str, list[tuple[str, str, str]]]:
     """Name, default and meaning of every field that is not TRL's, by the class that holds it."""
     inherited = {f.name for f in fields(GRPOConfig)}
-    classes = (RunArguments, KEPOConfig, DataArguments, TeacherArguments)
     return {
         cls.__name__: [
-            (f.name, _default(f), str(f.metadata.get("help", "")))
-            for f in fields(cls)
-            if cls is not KEPOConfig or f.name not in inherited
+            (f.name, _default(f), f.metadata.get("help", "")) for f in fields(cls) if f.name not in inherited
         ]
-        for cls in classes
+        for cls in (RunArguments, KEPOConfig, DataArguments, TeacherArguments)
     }
 
 
@@ -189,7 +154,5 @@ def field_tables() -> str:
     return "\n".join(parts)
 
 
-def _default(field_: Field[Any]) -> str:
-    if field_.default is not MISSING:
-        return repr(field_.default)
-    return repr(field_.default_factory()) if field_.default_factory is not MISSING else ""
+def _default(one: Field[Any]) -> str:
+    return repr(one.default if one.default_factory is MISSING else one.default_factory())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kepo.cli.models import app
+from kepo.cli.benchmark import models_app as app
 from kepo.errors import ConfigError, MissingExtraError
 from kepo.models import smollm2
 

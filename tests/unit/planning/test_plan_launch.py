@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.planning.launch import Launch, read_launch
+from kepo.planning.settings import Launch, read_launch
 
 
 @pytest.mark.parametrize(

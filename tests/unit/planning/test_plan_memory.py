@@ -7,19 +7,18 @@ from functools import cache
 
 import pytest
 
-from kepo.planning.advice import combined_changes, single_changes
-from kepo.planning.launch import Launch
-from kepo.planning.memory import GIB, STEP, MemoryPlan, plan_memory
-from kepo.planning.recipes import load_for_gpu, plan_recipe
-from kepo.planning.settings import PlanSettings
+from kepo.planning.memory import GIB, STEP, MemoryPlan, combined_changes, plan_memory, single_changes
+from kepo.planning.settings import Launch, PlanSettings, load_for_gpu, settings_of
 from kepo.recipes.files import shipped_recipes
 
 STUDENT, TEACHER = 2_127_532_032, 33_357_390_064
 
 
 @cache
-def settings(recipe: str = "paper/kepo-tau1", strategy: str = "zero3", gpus: int = 8) -> PlanSettings:
-    return plan_recipe(load_for_gpu(recipe), Launch(strategy, gpus), 80.0).settings
+def settings(
+    recipe: str = "paper/kepo-tau1", strategy: str = "zero3", gpus: int = 8, overrides: tuple[str, ...] = ()
+) -> PlanSettings:
+    return settings_of(load_for_gpu(recipe, overrides), Launch(strategy, gpus), 80.0)
 
 
 def parts(plan: MemoryPlan, phase: str | None = None) -> dict[str, int]:
@@ -71,8 +70,8 @@ def test_supervised_training_has_no_rollouts() -> None:
 
 
 def test_a_reference_is_loaded_when_beta_is_above_zero() -> None:
-    planned = plan_recipe(load_for_gpu("paper/grpo", ["--beta", "0.01"]), Launch("zero3", 8), 80.0)
-    assert parts(planned.memory)["reference weights"] == 2 * STUDENT // 8
+    plan = plan_memory(settings("paper/grpo", overrides=("--beta", "0.01")))
+    assert parts(plan)["reference weights"] == 2 * STUDENT // 8
 
 
 def test_checkpointing_halves_the_activations_at_least() -> None:
@@ -87,51 +86,49 @@ def test_shared_images_are_encoded_once() -> None:
 
 
 def test_lora_trains_little_and_needs_no_reference() -> None:
-    planned = plan_recipe(load_for_gpu("kepo/kepo-lora", ["--beta", "0.01"]), Launch("single", 1), 80.0)
-    adapter = planned.settings.adapter
+    planned = settings("kepo/kepo-lora", "single", 1, ("--beta", "0.01"))
+    adapter = planned.adapter
     assert adapter is not None
     assert adapter.tower
     # rank 32 on every linear layer apart from the output head
-    assert adapter.parameters == 32 * planned.settings.student.linear_widths
-    found = parts(planned.memory)
+    assert adapter.parameters == 32 * planned.student.linear_widths
+    found = parts(plan_memory(planned))
     assert found["optimizer states"] == 8 * adapter.parameters
     assert found["student weights"] == 2 * STUDENT
     assert "reference weights" not in found
 
 
 def test_four_bit_leaves_embeddings_and_head_alone() -> None:
-    planned = plan_recipe(load_for_gpu("kepo/kepo-lora"), Launch("single", 1), 80.0)
-    teacher = planned.settings.teacher
+    planned = settings("kepo/kepo-lora", "single", 1)
+    teacher = planned.teacher
     assert teacher is not None
     linear = teacher.model.linear_parameters
-    assert parts(planned.memory)["teacher weights"] == int(linear * 0.5625) + 2 * (TEACHER - linear)
-    assert 18 * GIB < parts(planned.memory)["teacher weights"] < 21 * GIB
+    weights = parts(plan_memory(planned))["teacher weights"]
+    assert weights == int(linear * 0.5625) + 2 * (TEACHER - linear)
+    assert 18 * GIB < weights < 21 * GIB
 
 
 def test_a_colocated_vllm_takes_its_share_instead_of_a_cache() -> None:
-    overrides = ["--use_vllm", "true", "--vllm_mode", "colocate", "--vllm_gpu_memory_utilization", "0.3"]
-    plan = plan_recipe(load_for_gpu("paper/grpo", overrides), Launch("zero3", 8), 80.0).memory
+    overrides = ("--use_vllm", "true", "--vllm_mode", "colocate", "--vllm_gpu_memory_utilization", "0.3")
+    plan = plan_memory(settings("paper/grpo", overrides=overrides))
     assert parts(plan)["vLLM"] == int(0.3 * 80 * GIB)
     assert "key-value cache" not in parts(plan)
-    asleep = plan_recipe(
-        load_for_gpu("paper/grpo", [*overrides, "--vllm_enable_sleep_mode", "true"]), Launch("zero3", 8), 80.0
-    ).memory
+    asleep = plan_memory(settings("paper/grpo", overrides=(*overrides, "--vllm_enable_sleep_mode", "true")))
     assert asleep.total(STEP) == plan.total(STEP) - int(0.3 * 80 * GIB)
 
 
 def test_a_vllm_server_makes_the_rollouts_elsewhere() -> None:
-    planned = plan_recipe(load_for_gpu("kepo/kepo-vllm-server"), Launch("zero3", 8), 80.0)
-    plan = planned.memory
+    plan = plan_memory(settings("kepo/kepo-vllm-server"))
     assert "vLLM" not in parts(plan)
     assert "key-value cache" not in parts(plan)
     # The largest parameter, the output head of 151,936 x 2,048, gathered in 16 bit.
     assert parts(plan)["weights on their way to vLLM"] == 151_936 * 2_048 * 2
-    assert not any("vllm" in advice.change for advice in single_changes(planned.settings))
+    assert not any("vllm" in advice.change for advice in single_changes(settings("kepo/kepo-vllm-server")))
 
 
 def test_a_teacher_of_its_own_device_takes_nothing_here() -> None:
-    planned = plan_recipe(load_for_gpu("paper/kepo-tau1", ["--teacher_device", "cuda:1"]), Launch("single", 1), 80.0)
-    assert not [name for name in parts(planned.memory) if "teacher" in name]
+    plan = plan_memory(settings("paper/kepo-tau1", "single", 1, ("--teacher_device", "cuda:1")))
+    assert not [name for name in parts(plan) if "teacher" in name]
 
 
 @pytest.mark.parametrize("recipe", [n for n in shipped_recipes() if n.startswith("paper/")])

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.recipes.continuing import how_to_continue
-from kepo.recipes.files import stated
+from kepo.recipes.files import how_to_continue, stated
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from kepo.errors import ConfigError
 from kepo.recipes.files import (
     check_names,
     find_recipe,
+    override_values,
     parts_of,
     read_recipes,
     shipped_recipes,
@@ -102,3 +103,8 @@ def test_recipes_stand_before_the_first_field() -> None:
     words = ["kepo/_base", "arms/kepo", "--seed", "3", "--overwrite"]
     assert split_arguments(words) == (words[:2], words[2:])
     assert split_arguments(["kepo/kepo"]) == (["kepo/kepo"], [])
+
+
+def test_overrides_name_fields_and_the_first_word_of_their_values() -> None:
+    words = ["--max-steps=3", "--overwrite", "--reasoning_tasks", "gcd", "chain_sum", "--max_steps", "4"]
+    assert override_values(words) == {"max_steps": "4", "overwrite": None, "reasoning_tasks": "gcd"}
