@@ -197,8 +197,7 @@ def omnimedvqa(
 
     Stopped by Ctrl-C or a crash, the same command goes on where it was.
     """
-    from kepo.data.readers.published import omnimedvqa_source
-    from kepo.data.readers.split_files import split_file_source
+    from kepo.data.readers.published import omnimedvqa_source, split_file_source
 
     if split_file:
         return split_file_source(split_file, root, images=images, modality=modality)
@@ -317,7 +316,6 @@ def table(
     encoding: Annotated[str, typer.Option(help="Of a CSV or TSV file.")] = "utf-8",
 ) -> "Source":
     """Any table, by the name of its layout or by saying which column holds what."""
-    from kepo.data.readers.presets import preset as preset_of
     from kepo.data.readers.rows import TableFile
     from kepo.data.readers.table import TableMap, table_source
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.augment import shuffle_options
-from kepo.data.files import load_dataset_folder, load_table
 from kepo.data.images import check_images
 from kepo.data.omnimedvqa import QUESTION_FOLDER
-from kepo.data.readers.presets import preset
 from kepo.data.readers.published import load_omnimedvqa
+from kepo.data.readers.questions import load_dataset_folder, load_table
 from kepo.data.readers.rows import KINDS
+from kepo.data.readers.table import load_preset
 from kepo.data.reasoning import load_reasoning_gym
 from kepo.data.split import split_disjoint
 from kepo.errors import ConfigError, DataError
@@ -105,7 +105,7 @@ class DataArguments:
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
         if self.data_preset is not None:
-            preset(self.data_preset)
+            load_preset(self.data_preset)
         self.reasoning_config = _json_record(self.reasoning_config)
 
 

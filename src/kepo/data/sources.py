@@ -21,23 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A row that no question could be made of.
+    """A row that no question could be made of."""
 
-    Attributes:
-        source: The name of the file.
-        row: Row number in it, from 1.
-        field: The column that is wrong; empty where it is the whole row.
-        reason: What is wrong, without the value, so that rows can be counted by it.
-        value: The value, shortened.
-        problem: What is wrong with which value, and what to do, for an error message.
-    """
-
-    source: str
-    row: int
-    field: str
-    reason: str
-    value: str
-    problem: str = setting(default="", compare=False)
+    source: str  # the name of the file
+    row: int  # from 1
+    field: str  # the column that is wrong; empty where it is the whole row
+    reason: str  # what is wrong, without the value, so that rows can be counted by it
+    value: str  # shortened
+    problem: str = setting(default="", compare=False)  # what is wrong with which value, and what to do
 
     def record(self) -> dict[str, Any]:
         """The columns of `unusable.jsonl`."""
@@ -89,12 +80,8 @@ class Source:
 def strict(rows: Iterable[Question | Unusable], files: Sequence[Path]) -> list[Question]:
     """The questions of `rows`, none of which may be unusable.
 
-    Args:
-        rows: As a reader yields them; read up to the first unusable one.
-        files: Where they come from, for the message: `file, row N, field 'x': problem`.
-
     Raises:
-        DataError: naming file, row, field and value of the first unusable row, and what to do.
+        DataError: naming file (one of `files`), row, field and value of the first unusable row, and what to do.
     """
     questions = []
     for row in rows:

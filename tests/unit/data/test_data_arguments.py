@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kepo.data import DataArguments, load_questions, load_splits, split_questions, to_dataset
-from kepo.data.files import load_jsonl
+from kepo.data.readers.questions import load_jsonl
 from kepo.errors import ConfigError, DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kepo.data import load_omnimedvqa
-from kepo.data.files import load_jsonl
+from kepo.data.readers.questions import load_jsonl
 from kepo.phantom.files import draw, scene_of, write_omnimedvqa, write_questions
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.render import render

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kepo.cli.benchmark import app
-from kepo.data.files import load_jsonl
+from kepo.data.readers.questions import load_jsonl
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import ConfigError
 from kepo.phantom.build import MODEL_PLANS
