@@ -34,8 +34,7 @@ class DataArguments:
     """Which questions, and how they are shown to the policy. Fields are documented by their help texts."""
 
     data_format: DataFormat = field(
-        default="auto",
-        metadata={"help": "What data_path is; 'auto' tells by its name and contents."},
+        default="auto", metadata={"help": "What data_path is; 'auto' tells by its name and contents."}
     )
     data_path: str | None = field(
         default=None,
@@ -44,12 +43,10 @@ class DataArguments:
         },
     )
     data_preset: str | None = field(
-        default=None,
-        metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."},
+        default=None, metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."}
     )
     image_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder that image paths are relative to; default: the folder of data_path."},
+        default=None, metadata={"help": "Folder that image paths are relative to; default: the folder of data_path."}
     )
     data_split: str | None = field(default=None, metadata={"help": "Split of a folder that holds several."})
     reasoning_tasks: list[str] = field(
@@ -61,12 +58,10 @@ class DataArguments:
         metadata={"help": "Settings of the reasoning tasks, as JSON: the same for all, or one record per task name."},
     )
     modality: str | None = field(
-        default=None,
-        metadata={"help": "Keep only questions of this modality, or of these (comma-separated)."},
+        default=None, metadata={"help": "Keep only questions of this modality, or of these (comma-separated)."}
     )
     task_filter: str | None = field(
-        default=None,
-        metadata={"help": "Keep only questions of this task, or of these (comma-separated)."},
+        default=None, metadata={"help": "Keep only questions of this task, or of these (comma-separated)."}
     )
     num_train: int | None = field(default=None, metadata={"help": "Questions to train on; default: all."})
     num_eval: int = field(default=0, metadata={"help": "Questions held out for evaluation during training."})
@@ -76,19 +71,16 @@ class DataArguments:
         metadata={"help": "'think': reasoning, then answer. 'answer': answer only. 'plain': the bare question."},
     )
     image_size: int | None = field(
-        default=None,
-        metadata={"help": "Resize images to this many pixels on each side; default: keep their size."},
+        default=None, metadata={"help": "Resize images to this many pixels on each side; default: keep their size."}
     )
-
     option_shuffles: int = field(
-        default=0,
-        metadata={"help": "Copies of each training question with its options in another order, >= 0."},
+        default=0, metadata={"help": "Copies of each training question with its options in another order, >= 0."}
     )
     sft_think: SftThink = field(
         default="reasoning",
         metadata={
             "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
-            "(the text of the correct option, for data without written reasoning)."
+            "(the text of the correct option)."
         },
     )
 
@@ -121,11 +113,7 @@ def _json_record(value: dict[str, Any] | str | None) -> dict[str, Any] | None:
 
 
 def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
-    """Questions to train on and to evaluate on, their images checked: all that a training run needs.
-
-    Raises:
-        ConfigError, DataError: as `load_questions`, `split_questions` and `check_images`.
-    """
+    """Questions to train on and to evaluate on, their images checked: all that a training run needs."""
     train, evaluation = split_questions(args, load_questions(args))
     check_images([*train, *evaluation])
     return shuffle_options(train, args.option_shuffles, args.split_seed), evaluation
@@ -163,9 +151,7 @@ def _load(args: DataArguments) -> list[Question]:
     if data_format == "omnimedvqa":
         for name in ("image_root", "data_preset"):
             if getattr(args, name) is not None:
-                raise ConfigError(
-                    f"{name}: the folder of OmniMedVQA says where images and answers are; remove the setting"
-                )
+                raise ConfigError(f"{name}: the folder of OmniMedVQA has images and answers; remove the setting")
         return load_omnimedvqa(path)
     if data_format == "dataset":
         return load_dataset_folder(path, args.data_split, root, preset=args.data_preset)
@@ -215,7 +201,7 @@ def _load_reasoning(args: DataArguments) -> list[Question]:
 
 
 def _keep(questions: list[Question], attribute: str, wanted: str | None, setting: str) -> list[Question]:
-    """The questions whose `attribute` is one of the comma-separated `wanted`, case not looked at."""
+    """The questions whose `attribute` is one of the comma-separated `wanted`, ignoring case."""
     if wanted is None:
         return questions
     present = {str(value).casefold(): str(value) for q in questions if (value := getattr(q, attribute)) is not None}
@@ -223,7 +209,6 @@ def _keep(questions: list[Question], attribute: str, wanted: str | None, setting
     unknown = [name for name in names if name not in present]
     if unknown or not names:
         listed = ", ".join(sorted(present.values())) or "none at all"
-        raise DataError(
-            f"{setting} {wanted!r}: no question has {attribute} {', '.join(unknown)!r}; present are {listed}"
-        )
+        missing = f"no question has {attribute} {', '.join(unknown)!r}"
+        raise DataError(f"{setting} {wanted!r}: {missing}; present are {listed}")
     return [question for question in questions if str(getattr(question, attribute)).casefold() in names]

@@ -11,20 +11,9 @@ from kepo.types import Question, option_letters
 
 
 def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:
-    """`questions`, followed by `copies` copies of each with its options in another order.
+    """`questions`, then `copies` (>= 0) copies of each with its options in another order, ids `ID~1`, `ID~2`, ...
 
-    A policy can only learn to match an option's text to its letter if the letter changes while the text stays.
-
-    Args:
-        questions: The originals, kept as they are; open questions get no copies.
-        copies: How many copies of each question, >= 0. Orders are drawn one by one, so two may be alike.
-        seed: Seeds the orders.
-
-    Returns:
-        The originals in order, then copy after copy, with ids `ID~1`, `ID~2`, ...
-
-    Raises:
-        ConfigError: `copies` is negative.
+    Open questions have none. A policy can only learn to match an option's text to its letter if the letter changes.
     """
     if copies < 0:
         raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")

@@ -6,7 +6,6 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
 from kepo.errors import DataError
 from kepo.files import image_hash
@@ -16,17 +15,11 @@ from kepo.types import Question
 def split_disjoint(
     questions: Sequence[Question], num_train: int | None, num_eval: int, seed: int
 ) -> tuple[list[Question], list[Question]]:
-    """Draws `num_eval` questions for evaluation, then `num_train` of the rest for training.
+    """Draws `num_eval` questions for evaluation, then `num_train` of the rest (None: all) for training.
 
     Questions that share an image (directly, or through a question that has both images) stay together, and so do
     questions without images that read the same. What is drawn for evaluation depends on `seed` only, not on
     `num_train`. Both keep the order of `questions`.
-
-    Args:
-        questions: Where to draw from.
-        num_train: How many to train on; None: all that are not drawn for evaluation.
-        num_eval: How many to evaluate on; 0 for none.
-        seed: Seeds the draw.
 
     Raises:
         DataError: more are asked for than there are.
@@ -41,7 +34,7 @@ def split_disjoint(
             f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions; lower num_train "
             "or num_eval, or widen the filters"
         )
-    groups = _groups(questions)
+    groups = groups_sharing([_contents(question) for question in questions])
     random.Random(seed).shuffle(groups)
     evaluation: list[int] = []
     while len(evaluation) < num_eval:
@@ -57,16 +50,8 @@ def split_disjoint(
     return [questions[i] for i in sorted(train)], [questions[i] for i in sorted(evaluation[:num_eval])]
 
 
-def _groups(questions: Sequence[Question]) -> list[list[int]]:
-    return groups_sharing([_contents(question) for question in questions])
-
-
 def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """Indices of what must stay together, in order of their first one.
-
-    Args:
-        contents: What each one holds; two that hold the same, directly or through others, are in one group.
-    """
+    """Indices in groups, in order of their first one: two that hold the same `contents` are in one, also by others."""
     parent = list(range(len(contents)))
 
     def find(index: int) -> int:
@@ -89,10 +74,4 @@ def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
 def _contents(question: Question) -> list[Hashable]:
     if not question.images:
         return [(question.text, question.options)]
-    return [_content(image) for image in question.images]
-
-
-def _content(image: Any) -> Hashable:
-    if isinstance(image, str | Path):
-        return str(image)
-    return image_hash(image)
+    return [str(image) if isinstance(image, str | Path) else image_hash(image) for image in question.images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,22 +29,17 @@ def render(card: Mapping[str, Any]) -> str:
         "## Licenses",
         _table(("collection", "license of its images"), sorted(card["licenses"].items())),
         *card["notes"],
-        *_files(card),
+        "## Made from",
+        _table(("file", "bytes", "SHA-256"), [list(one.values()) for one in card["identity"]["files"]]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _header(card: Mapping[str, Any]) -> str:
-    total = sum(split["questions"] for split in card["splits"].values())
-    # A range that the hub knows; the upper end of each is ten times the lower one.
-    size = next(
-        name
-        for limit, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (float("inf"), "n>100K"))
-        if total < limit
-    )
-    files = [
-        {"split": name, "path": f"{name}/data-*.arrow"} for name, split in card["splits"].items() if split["questions"]
-    ]
+    counts = {name: split["questions"] for name, split in card["splits"].items()}
+    # Names of the hub; each range reaches to ten times its lower end.
+    size = ("n<1K", "1K<n<10K", "10K<n<100K", "n>100K")[bisect((1_000, 10_000, 100_000), sum(counts.values()))]
+    files = [{"split": name, "path": f"{name}/data-*.arrow"} for name, count in counts.items() if count]
     header = {
         "pretty_name": f"{card['name']}, prepared with kepo",
         "task_categories": ["visual-question-answering"],
@@ -60,9 +56,8 @@ def _header(card: Mapping[str, Any]) -> str:
 def _made(card: Mapping[str, Any]) -> str:
     settings, identity = card["settings"], card["identity"]
     disjoint = "no image is in two splits" if settings["image_disjoint"] else "an image can be in several splits"
-    by_size = settings["longest_side"] is None
-    side = settings["size"] if by_size else settings["longest_side"]
-    size = f"{side}x{side} pixels" if by_size else f"at most {side} pixels on the longer side"
+    side, longest = settings["size"], settings["longest_side"]
+    size = f"{side}x{side} pixels" if longest is None else f"at most {longest} pixels on the longer side"
     lines = [
         f"- Split: {settings['split']} ({_KINDS[settings['split']]}); {disjoint}. Seed: {settings['seed']}.",
         f"- Images: RGB, {size}, PNG." if identity["images"] else "- Images: none; the questions alone.",
@@ -74,10 +69,11 @@ def _made(card: Mapping[str, Any]) -> str:
 
 def _splits(card: Mapping[str, Any]) -> list[str]:
     splits = card["splits"]
-    rows = []
-    for name, split in splits.items():
-        for modality, part in (*split["modalities"].items(), ("all", split)):
-            rows.append((name, modality, part["questions"], *_baselines(part), _counted(part["options"])))
+    rows = [
+        (name, modality, part["questions"], *_baselines(part))
+        for name, split in splits.items()
+        for modality, part in (*split["modalities"].items(), ("all", split))
+    ]
     head = ("split", "modality", "questions", "chance", "most frequent answer", "always that", "options: questions")
     available = _table(
         ("split", "questions", "drawn from", "images"),
@@ -86,41 +82,36 @@ def _splits(card: Mapping[str, Any]) -> list[str]:
     parts = ["## Splits", available, _table(head, rows)]
     if card["shortfalls"]:
         parts.append("Fewer questions than were asked for, so all there are were taken:")
-        columns = ("split", "modality", "asked", "taken")
-        parts.append(_table(columns, [[row[name] for name in columns] for row in card["shortfalls"]]))
-    parts.append("## Question types and collections")
-    for kind, title in (("tasks", "question type"), ("datasets", "collection")):
-        parts.append(_table(("modality", title, *SPLITS), _by_kind(splits, kind)))
-    return parts
+        parts.append(_records(("split", "modality", "asked", "taken"), card["shortfalls"]))
+    kinds = [
+        _table(("modality", title, *SPLITS), _by_kind(splits, kind))
+        for kind, title in (("tasks", "question type"), ("datasets", "collection"))
+    ]
+    return [*parts, "## Question types and collections", *kinds]
 
 
 def _by_kind(splits: Mapping[str, Any], kind: str) -> list[tuple[Any, ...]]:
-    found = {
-        (modality, value)
-        for split in splits.values()
+    counts = {
+        (modality, value, name): count
+        for name, split in splits.items()
         for modality, part in split["modalities"].items()
-        for value in part[kind]
+        for value, count in part[kind].items()
     }
-
-    def count(split: str, modality: str, value: str) -> int:
-        return splits[split]["modalities"].get(modality, {}).get(kind, {}).get(value, 0)
-
-    return [(*pair, *(count(split, *pair) for split in SPLITS)) for pair in sorted(found)]
+    pairs = sorted({(modality, value) for modality, value, _ in counts})
+    return [(*pair, *(counts.get((*pair, split), 0) for split in SPLITS)) for pair in pairs]
 
 
 def _images(card: Mapping[str, Any]) -> list[str]:
     if not card["identity"]["images"]:
         return []
     images = card["images"]
+    drawn = images["shared_drawn"]
     return [
         "## Images in several splits",
         "Images are told apart by what they show (a hash of their pixels), not by their names.",
         _table(
             ("splits", "images in both, of all questions", "of the drawn ones", "drawn questions of the later split"),
-            [
-                (pair, whole["images"], *images["shared_drawn"][pair].values())
-                for pair, whole in images["shared_images"].items()
-            ],
+            [(pair, whole["images"], *drawn[pair].values()) for pair, whole in images["shared_images"].items()],
         ),
         f"{images['names']} image names show {images['contents']} different images; {images['repeated']} images "
         f"have more than one name.",
@@ -129,48 +120,36 @@ def _images(card: Mapping[str, Any]) -> list[str]:
 
 def _rows(card: Mapping[str, Any]) -> list[str]:
     rows = card["rows"]
-    parts = [
-        "## Rows",
+    text = (
         f"{rows['total']} rows were read: {rows['usable']} usable, {rows['unusable']} not; `unusable.jsonl` lists "
         "these with file, row, field, reason and value."
-        + (
+    )
+    if rows["left_out"]:
+        text += (
             f" Listed there too are {rows['left_out']} usable rows that were left out, because their image is in "
             "another split."
-            if rows["left_out"]
-            else ""
-        ),
-    ]
-    if card["unusable"]:
-        columns = ("field", "reason", "rows")
-        parts.append(_table(columns, [[row[name] for name in columns] for row in card["unusable"]]))
-    return parts
+        )
+    counted = [_records(("field", "reason", "rows"), card["unusable"])] if card["unusable"] else []
+    return ["## Rows", text, *counted]
 
 
-def _files(card: Mapping[str, Any]) -> list[str]:
-    files = card["identity"]["files"]
-    return [
-        "## Made from",
-        _table(("file", "bytes", "SHA-256"), [(one["name"], one["bytes"], one["sha256"]) for one in files]),
-    ]
-
-
-def _baselines(part: Mapping[str, Any]) -> tuple[str, str, str]:
+def _baselines(part: Mapping[str, Any]) -> tuple[str, str, str, str]:
     chance, answer, share = part["chance"], part["majority_answer"], part["majority"]
-    return (
-        "-" if chance is None else f"{chance:.1%}",
-        "-" if answer is None else str(answer),
-        "-" if share is None else f"{share:.1%}",
-    )
+    options = ", ".join(f"{name}: {count}" for name, count in part["options"].items())
+    return _share(chance), "-" if answer is None else answer, _share(share), options
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count}" for name, count in counts.items())
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _records(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
+    return _table(columns, [[record[name] for name in columns] for record in records])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    def cell(value: Any) -> str:
+        return " ".join(str(value).replace("|", "\\|").split())
+
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)

@@ -34,13 +34,7 @@ _PNG_COMPRESSION = 3
 
 @dataclass(frozen=True, slots=True)
 class HashedImage:
-    """One image, opened: `content`, or the `problem` with it.
-
-    Attributes:
-        name: See `image_name`.
-        content: Hash of what it shows, in hexadecimal; None where it cannot be used.
-        problem: Why it cannot be used, in words without details.
-    """
+    """One image, opened: the hash of its content in hexadecimal, or the problem with it, without details."""
 
     name: str
     content: str | None
@@ -48,14 +42,14 @@ class HashedImage:
 
 
 def image_name(image: AnyImage) -> str:
-    """Unique in its source."""
+    """The name of an image, unique in its source."""
     return str(image) if isinstance(image, Path) else image.name
 
 
 def hash_images(
     images: Iterable[AnyImage], record: Path, state: str, *, workers: int | None = None, bar: bool = False
 ) -> dict[str, HashedImage]:
-    """Decodes every image once, and says what each shows or why it cannot be used.
+    """Decodes every image once: its name -> the hash of its content, or why it cannot be used.
 
     Args:
         images: Each name once.
@@ -64,22 +58,12 @@ def hash_images(
         state: Changes when the files of the source do; for images that are no files of their own.
         workers: See `kepo.data.prepare.parallel`.
         bar: Show progress.
-
-    Returns:
-        Name -> what was found.
     """
     known = _read_record(record)
-    found: dict[str, HashedImage] = {}
-    states: dict[str, str] = {}
-    todo: list[AnyImage] = []
-    for image in images:
-        name = image_name(image)
-        states[name] = _file_state(image) if isinstance(image, Path) else state
-        content = known.get((name, states[name]))
-        if content is None:
-            todo.append(image)
-        else:
-            found[name] = HashedImage(name, content, None)
+    by_name = {image_name(image): image for image in images}
+    states = {name: _file_state(one) if isinstance(one, Path) else state for name, one in by_name.items()}
+    found = {name: HashedImage(name, known[name, at], None) for name, at in states.items() if (name, at) in known}
+    todo = [image for name, image in by_name.items() if name not in found]
     with record.open("a", encoding="utf-8") as lines:
         for one in work_through(_hash_some, todo, workers, "Hashing images", bar):
             found[one.name] = one
@@ -144,26 +128,20 @@ def write_images(
     wanted: Mapping[str, AnyImage],
     folder: Path,
     settings: PrepareSettings,
-    *,
     workers: int | None = None,
     bar: bool = False,
 ) -> None:
     """Resized copies `CONTENT.png`; `folder` holds these and no other file at the end.
 
     Args:
-        wanted: Content -> an image that shows it.
-        folder: Where to; copies that are there already are not made again.
-        settings: How to resize.
-        workers: See `kepo.data.prepare.parallel`.
-        bar: Show progress.
+        wanted: Content -> an image with that content; copies in `folder` are not made again.
 
     Raises:
         DataError: an image has changed since it was hashed, or the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{content}.png" for content in wanted}
-    there = {entry.name for entry in os.scandir(folder)}
-    for name in there - names:
+    there = set(os.listdir(folder))
+    for name in there - {f"{content}.png" for content in wanted}:
         (folder / name).unlink()
     todo = [(content, image) for content, image in wanted.items() if f"{content}.png" not in there]
     task = partial(_write_some, folder=folder, settings=settings)

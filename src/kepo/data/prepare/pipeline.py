@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Any
 
 from kepo.data.prepare import statistics
 from kepo.data.prepare.card import render
-from kepo.data.prepare.dataset import save_splits
-from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
+from kepo.data.prepare.folder import CARD, finished, save_splits, workplace
 from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
-from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
+from kepo.data.prepare.reading import left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import LEFT_OUT, Item, draw, split_items
 from kepo.data.sources import Source, Unusable
@@ -26,17 +26,11 @@ UNUSABLE = "unusable.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared folder.
-
-    Attributes:
-        folder: Where it lies.
-        card: The content of its `card.json`.
-        made: False where it was there already and nothing was touched.
-    """
+    """A prepared folder."""
 
     folder: Path
-    card: Mapping[str, Any]
-    made: bool
+    card: Mapping[str, Any]  # the content of its `card.json`
+    made: bool  # False where it was there already and nothing was touched
 
 
 def prepare(
@@ -63,9 +57,6 @@ def prepare(
         command: Stands in the data card.
         bar: Show progress.
 
-    Returns:
-        The folder and its card.
-
     Raises:
         ConfigError: settings that cannot work, or an `out` that may not be replaced.
         DataError: no row can be used, a file cannot be read, or the disk refuses.
@@ -83,7 +74,9 @@ def prepare(
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
         rows, unusable = read_rows(source, settings)
-        hashed = _hashed(rows, place, identity, workers, bar)
+        images = {image_name(image): image for row in rows.values() for image in row.question.images}
+        state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
+        hashed = hash_images(images.values(), place.hashed, state, workers=workers, bar=bar)
         items, without_image = usable_items(rows, hashed)
         unusable = [*unusable, *without_image]
         if not items:
@@ -94,11 +87,26 @@ def prepare(
             split: [items[index] for index in draw(items, indices[split], count, settings.seed, split)]
             for split, count in settings.counts.items()
         }
-        _write_images(drawn, place, settings, workers, bar)
+        write_images(_images(drawn), place.images, settings, workers, bar)
         card = _card(source, settings, identity, whole, drawn, hashed, unusable, command)
-        _write(place, drawn, card, [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])])
+        place.clear_all_but_images()
+        if not hashed:
+            place.images.rmdir()
+        save_splits(drawn, place.result)
+        listed = [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])]
+        lines = (
+            json.dumps(row.record(), ensure_ascii=False)
+            for row in sorted(listed, key=lambda row: (row.source, row.row))
+        )
+        _write(place.result / UNUSABLE, "".join(f"{line}\n" for line in lines))
+        _write(place.result / "README.md", render(card))
+        _write(place.result / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
         place.publish()
     return Prepared(out, card, made=True)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
 
 
 def _described(file: Path) -> dict[str, Any]:
@@ -110,26 +118,13 @@ def _described(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _hashed(
-    rows: Mapping[str, Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
-) -> dict[str, HashedImage]:
+def _images(drawn: Mapping[str, Sequence[Item]]) -> dict[str, AnyImage]:
+    """Content -> the first of the images with it."""
     images: dict[str, AnyImage] = {}
-    for row in rows.values():
-        for image in row.question.images:
-            images.setdefault(image_name(image), image)
-    state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
-    return hash_images(images.values(), place.hashed, state, workers=workers, bar=bar)
-
-
-def _write_images(
-    drawn: Mapping[str, Sequence[Item]], place: Workplace, settings: PrepareSettings, workers: int | None, bar: bool
-) -> None:
-    wanted: dict[str, AnyImage] = {}
-    for items in drawn.values():
-        for item in items:
-            for content, image in zip(item.contents, item.question.images, strict=False):
-                wanted.setdefault(content, image)
-    write_images(wanted, place.images, settings, workers=workers, bar=bar)
+    for item in (item for items in drawn.values() for item in items):
+        for content, image in zip(item.contents, item.question.images, strict=False):
+            images.setdefault(content, image)
+    return images
 
 
 def _card(
@@ -164,24 +159,10 @@ def _card(
         "images": {
             "names": len(contents),
             "contents": len(set(contents)),
-            "repeated": statistics.repeated(contents),
+            "repeated": sum(count > 1 for count in Counter(contents).values()),
             "shared_images": statistics.shared_images(whole),
             "shared_drawn": statistics.shared_images(drawn),
         },
         "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
         "notes": list(source.notes),
     }
-
-
-def _write(
-    place: Workplace, drawn: Mapping[str, Sequence[Item]], card: Mapping[str, Any], unusable: Sequence[Unusable]
-) -> None:
-    place.clear_all_but_images()
-    if not card["identity"]["images"]:
-        place.images.rmdir()
-    save_splits(drawn, place.result)
-    rows = sorted(unusable, key=lambda row: (row.source, row.row))
-    lines = [json.dumps(row.record(), ensure_ascii=False) + "\n" for row in rows]
-    (place.result / UNUSABLE).write_text("".join(lines), encoding="utf-8")
-    (place.result / "README.md").write_text(render(card), encoding="utf-8")
-    (place.result / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

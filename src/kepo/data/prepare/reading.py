@@ -1,11 +1,12 @@
-"""Rows of a source, sorted into questions that can be used and rows that cannot."""
+"""Rows of a source: questions that can be used, and rows that cannot."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kepo.data.prepare.images import HashedImage, image_name
 from kepo.data.prepare.settings import PrepareSettings
@@ -32,29 +33,30 @@ def read_rows(source: Source, settings: PrepareSettings) -> tuple[dict[str, Row]
         if isinstance(row, Unusable):
             unusable.append(row)
             continue
+        problem = _problem(row, rows, settings)
         file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
-        if not _is_text(row):
-            reason = "holds characters that are no text (half of a surrogate pair)"
-            unusable.append(Unusable(file, place, "question", reason, shortened(row.text)))
-        elif row.id in rows:
-            unusable.append(Unusable(file, place, "id", "is already the id of another row", shortened(row.id)))
-        elif settings.split == "given" and row.metadata.get("split") not in SPLITS:
-            value = shortened(row.metadata.get("split"))
-            unusable.append(Unusable(file, place, "split", f"is none of {', '.join(SPLITS)}", value))
-        else:
+        if problem is None:
             images = tuple(Path(image) if isinstance(image, str) else image for image in row.images)
             rows[row.id] = Row(replace(row, images=images), file, place)
+        else:
+            field, reason, value = problem
+            unusable.append(Unusable(file, place, field, reason, shortened(value)))
     return rows, unusable
 
 
-def _is_text(question: Question) -> bool:
-    """JSON can spell halves of characters, which no file can hold as UTF-8."""
-    texts = (question.id, question.text, question.answer, *question.options, question.modality, question.task)
+def _problem(question: Question, rows: Mapping[str, Row], settings: PrepareSettings) -> tuple[str, str, Any] | None:
+    """(field, reason, value) of what is wrong with a question."""
+    split = question.metadata.get("split")
     try:
-        json.dumps([*texts, dict(question.metadata)], ensure_ascii=False).encode()
+        json.dumps([asdict(replace(question, images=()))], ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        # JSON can spell halves of characters, which no file can hold as UTF-8.
+        return "question", "holds characters that are no text (half of a surrogate pair)", question.text
+    if question.id in rows:
+        return "id", "is already the id of another row", question.id
+    if settings.split == "given" and split not in SPLITS:
+        return "split", f"is none of {', '.join(SPLITS)}", split
+    return None
 
 
 def usable_items(rows: Mapping[str, Row], hashed: Mapping[str, HashedImage]) -> tuple[list[Item], list[Unusable]]:
@@ -62,22 +64,17 @@ def usable_items(rows: Mapping[str, Row], hashed: Mapping[str, HashedImage]) -> 
     items: list[Item] = []
     unusable: list[Unusable] = []
     for row in rows.values():
+        image = row.question.metadata.get("image")
         found = [hashed[image_name(image)] for image in row.question.images]
         failed = next((one for one in found if one.problem is not None), None)
         if failed is not None:
             name = str(row.question.metadata.get("image", failed.name))
             unusable.append(Unusable(row.file, row.row, "image", failed.problem or "", shortened(name)))
-        elif found:
-            items.append(Item(row.question, tuple(one.content or "" for one in found)))
-        else:
-            items.append(Item(row.question, (_without_image(row.question),)))
+            continue
+        # A question without images is told by the name of its image, or by its text.
+        without = f"name {image}" if image else json.dumps([row.question.text, row.question.options])
+        items.append(Item(row.question, tuple(one.content or "" for one in found) or (without,)))
     return items, unusable
-
-
-def _without_image(question: Question) -> str:
-    """What stands for the image of a question that comes without one."""
-    image = question.metadata.get("image")
-    return f"name {image}" if image else json.dumps([question.text, question.options])
 
 
 def left_out_row(rows: Mapping[str, Row], item: Item) -> Unusable:

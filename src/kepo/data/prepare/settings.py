@@ -49,26 +49,22 @@ class PrepareSettings:
         for name, count in self.counts.items():
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")
-        if not any(count != 0 for count in self.counts.values()):
+        if set(self.counts.values()) == {0}:
             raise ConfigError("train, validation and test are all 0, so there is nothing to prepare; ask for some")
         for name in ("test_share", "validation_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number between 0 and 1")
-        if self.size is not None and self.longest_side is not None:
+        sides = {name: side for name in ("size", "longest_side") if (side := getattr(self, name)) is not None}
+        if len(sides) == 2:
             raise ConfigError("size and longest_side were both given; images are resized by one of them")
-        for name in ("size", "longest_side"):
-            side = getattr(self, name)
-            if side is not None and not 1 <= side <= 4096:
-                raise ConfigError(f"{name} is {side}; give 1 to 4096 pixels")
-        if self.size is None and self.longest_side is None:
+        if not sides:
             raise ConfigError("neither size nor longest_side is set; give one of them")
+        for name, side in sides.items():
+            if not 1 <= side <= 4096:
+                raise ConfigError(f"{name} is {side}; give 1 to 4096 pixels")
 
     def resolved(self, source: Source) -> PrepareSettings:
-        """These settings, with nothing left to the source.
-
-        Raises:
-            ConfigError: a given split is asked for, and the source has none.
-        """
+        """These settings, with nothing left to the source; a ConfigError where it has no split to be taken."""
         split = self.split or ("given" if source.split_given else "stratified")
         if split == "given" and not source.split_given:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -13,43 +13,37 @@ from kepo.types import SPLITS, Question
 
 
 def of_split(items: Sequence[Item], available: int) -> dict[str, Any]:
-    """Counts and baselines of one split.
-
-    Args:
-        items: What was drawn.
-        available: How many there were to draw from.
-    """
-    by_modality: dict[str, list[Question]] = defaultdict(list)
-    for item in items:
-        by_modality[item.question.modality or "unknown"].append(item.question)
+    """Counts and baselines of one split: `items` were drawn of `available` ones."""
+    questions = [item.question for item in items]
     modalities = {
-        modality: {"questions": len(members), **_counted(members)} for modality, members in sorted(by_modality.items())
+        modality: _counted([question for question in questions if (question.modality or "unknown") == modality])
+        for modality in sorted({question.modality or "unknown" for question in questions})
     }
-    return {
-        "questions": len(items),
-        "available": available,
-        "images": len(_shown(items)),
-        **_counted([item.question for item in items]),
-        "modalities": modalities,
-    }
+    whole = {"questions": len(items), "available": available, "images": len(_contents(items))}
+    return {**whole, **_counted(questions), "modalities": modalities}
 
 
 def _counted(questions: Sequence[Question]) -> dict[str, Any]:
-    options = Counter(len(question.options) for question in questions)
+    options = _counts(len(question.options) for question in questions)
     return {
+        "questions": len(questions),
         "tasks": _counts(question.task or "unknown" for question in questions),
         "datasets": _counts(str(question.metadata["dataset"]) for question in questions),
-        "options": {"open" if number == 0 else str(number): options[number] for number in sorted(options)},
+        "options": {str(number or "open"): count for number, count in options.items()},
         **baselines(questions),
     }
 
 
-def _shown(items: Iterable[Item]) -> set[str]:
+def _counts(values: Iterable[Any]) -> dict[Any, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _contents(items: Iterable[Item]) -> set[str]:
     return {content for item in items if item.question.images for content in item.contents}
 
 
 def baselines(questions: Sequence[Question]) -> dict[str, Any]:
-    """What can be scored without looking: by chance, and by always giving the most frequent letter (or answer).
+    """What scores without the images: chance, and always giving the most frequent letter (or answer).
 
     Returns:
         `chance`: mean of 1 / number of options over the questions that have options; None where none has.
@@ -71,21 +65,20 @@ def shortfalls(
     drawn: Mapping[str, Sequence[Item]], asked: Mapping[str, int | None], modalities: Iterable[str]
 ) -> list[dict[str, Any]]:
     """Where a split has fewer questions of a modality than were asked for."""
-    found = []
-    for split in SPLITS:
-        count = asked[split]
-        taken = Counter(item.question.modality for item in drawn[split])
-        for modality in sorted(modalities):
-            if count is not None and taken[modality] < count:
-                found.append({"split": split, "modality": modality, "asked": count, "taken": taken[modality]})
-    return found
+    taken = Counter((split, item.question.modality) for split in SPLITS for item in drawn[split])
+    return [
+        {"split": split, "modality": modality, "asked": count, "taken": taken[split, modality]}
+        for split in SPLITS
+        for modality in sorted(modalities)
+        if (count := asked[split]) is not None and taken[split, modality] < count
+    ]
 
 
 def shared_images(splits: Mapping[str, Sequence[Item]]) -> dict[str, Any]:
-    """Images that are in more than one split, told by what they show; questions without images do not count."""
+    """Images that are in more than one split, by content; questions without images do not count."""
     pairs = {}
     for one, other in combinations(SPLITS, 2):
-        shared = _shown(splits[one]) & _shown(splits[other])
+        shared = _contents(splits[one]) & _contents(splits[other])
         on_later = sum(not shared.isdisjoint(item.contents) for item in splits[other] if item.question.images)
         pairs[f"{one} and {other}"] = {"images": len(shared), f"{other}_questions": on_later}
     return pairs
@@ -96,12 +89,3 @@ def unusable_counts(rows: Iterable[Unusable]) -> list[dict[str, Any]]:
     counts = Counter((row.field, row.reason) for row in rows)
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return [{"field": field, "reason": reason, "rows": count} for (field, reason), count in ordered]
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
-
-
-def repeated(contents: Iterable[str]) -> int:
-    """How many contents occur more than once."""
-    return sum(count > 1 for count in Counter(contents).values())
