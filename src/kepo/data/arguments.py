@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from kepo.data.augment import shuffle_options
 from kepo.data.images import check_images
 from kepo.data.omnimedvqa import QUESTION_FOLDER
 from kepo.data.readers.published import load_omnimedvqa
@@ -16,7 +15,7 @@ from kepo.data.readers.questions import load_dataset_folder, load_table
 from kepo.data.readers.rows import KINDS
 from kepo.data.readers.table import load_preset
 from kepo.data.reasoning import load_reasoning_gym
-from kepo.data.split import split_disjoint
+from kepo.data.split import shuffle_options, split_disjoint
 from kepo.errors import ConfigError, DataError
 from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.types import Question

@@ -1,15 +1,16 @@
-"""Train and evaluation questions, drawn so that no image is in both."""
+"""Train and evaluation questions, drawn so that no image is in both, and copies with their options in another order."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
-from kepo.types import Question
+from kepo.types import Question, option_letters
 
 
 def split_disjoint(
@@ -75,3 +76,33 @@ def _contents(question: Question) -> list[Hashable]:
     if not question.images:
         return [(question.text, question.options)]
     return [str(image) if isinstance(image, str | Path) else image_hash(image) for image in question.images]
+
+
+def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:
+    """`questions`, then `copies` (>= 0) copies of each with its options in another order, ids `ID~1`, `ID~2`, ...
+
+    Open questions have none. A policy can only learn to match an option's text to its letter if the letter changes.
+    """
+    if copies < 0:
+        raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")
+    order = random.Random(seed)
+    shuffled = [
+        _in_another_order(question, copy, order)
+        for copy in range(1, copies + 1)
+        for question in questions
+        if question.options
+    ]
+    return [*questions, *shuffled]
+
+
+def _in_another_order(question: Question, copy: int, order: random.Random) -> Question:
+    places = list(range(len(question.options)))
+    order.shuffle(places)
+    old_letters = option_letters(question.options)
+    correct = places.index(old_letters.index(question.answer))
+    return replace(
+        question,
+        id=f"{question.id}~{copy}",
+        options=tuple(question.options[place] for place in places),
+        answer=old_letters[correct],
+    )

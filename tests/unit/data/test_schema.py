@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kepo.data import load_jsonl
+from kepo.data import load_table
 from kepo.data.images import ImageRoot
 from kepo.data.schema import Place, question_from_row, resolve_answer
 from kepo.errors import DataError
@@ -157,12 +157,12 @@ def test_a_row_that_is_no_record() -> None:
 def test_ids_must_be_unique(tmp_path: Path) -> None:
     file = tmp_path / "f.jsonl"
     file.write_text("\n".join(json.dumps({**ROW, "id": name}) for name in "ab") + "\n\n\n")
-    assert [question.id for question in load_jsonl(file)] == ["a", "b"]
+    assert [question.id for question in load_table(file)] == ["a", "b"]
     file.write_text(file.read_text() + json.dumps({**ROW, "id": "a"}))
     with pytest.raises(
         DataError, match=r"f\.jsonl, row 5, field 'id': 'a' is already the id of row 1; ids must be unique"
     ):
-        load_jsonl(file)
+        load_table(file)
 
 
 def test_links_may_not_lead_out_of_the_image_root(tmp_path: Path) -> None:

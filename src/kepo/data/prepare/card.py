@@ -10,11 +10,7 @@ import yaml
 
 from kepo.types import SPLITS
 
-_KINDS = {
-    "stratified": "by modality and question type",
-    "paper": "by modality alone",
-    "given": "as the source says",
-}
+_KINDS = {"stratified": "by modality and question type", "paper": "by modality alone", "given": "as the source says"}
 
 
 def render(card: Mapping[str, Any]) -> str:

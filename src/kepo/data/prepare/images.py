@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from kepo.data.images import ImageError, as_rgb, decoded, shallow
-from kepo.data.prepare.parallel import work_through
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash, replacing
+from kepo.workers import Worker, WorkerDiedError, available_workers, carry_out, progress_bars, started
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 AnyImage: TypeAlias = Path | LazyImage
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 # 128 bits: two of a billion images are alike by chance once in 10^21 times.
 _HASH_LENGTH = 32
 # Lossless, and within 15 % of the smallest size at a third of the time of Pillow's default.
 _PNG_COMPRESSION = 3
+_BATCH = 16
+# Below this, starting processes takes longer than the work.
+_PROCESSES_FROM = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def hash_images(
         record: File that keeps what was found. Images that it knows are not opened again, unless the file of one has
             changed; images with a problem are always opened again.
         state: Changes when the files of the source do; for images that are no files of their own.
-        workers: See `kepo.data.prepare.parallel`.
+        workers: See `work_through`.
         bar: Show progress.
     """
     known = _read_record(record)
@@ -184,3 +189,47 @@ def resized(image: Image, settings: PrepareSettings) -> Image:
         return rgb
     width, height = (max(1, round(side * settings.longest_side / longest)) for side in rgb.size)
     return rgb.resize((width, height), Resampling.BICUBIC)
+
+
+def work_through(
+    task: Callable[[Sequence[_Job]], list[_Result]], jobs: Sequence[_Job], workers: int | None, title: str, bar: bool
+) -> Iterator[_Result]:
+    """The results of `task`, which takes some of the `jobs` at once, in the order in which they are ready.
+
+    Args:
+        workers: Processes, >= 1; None: one per core. With one, or few jobs, all happens in this process.
+
+    Raises:
+        ConfigError: `workers` is less than 1.
+        DataError: a process was ended from outside, as happens when memory runs out.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; give at least 1")
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+    processes = min(workers or available_workers(), len(batches))
+    with progress_bars(not bar or not jobs) as progress:
+        shown = progress.add_task(title, total=len(jobs))
+        alone = processes < 2 or len(jobs) < _PROCESSES_FROM
+        for results in map(task, batches) if alone else _in_processes(task, batches, processes):
+            progress.advance(shown, len(results))
+            yield from results
+
+
+def _in_processes(
+    task: Callable[[Sequence[_Job]], list[_Result]], batches: Sequence[Sequence[_Job]], processes: int
+) -> Iterator[list[_Result]]:
+    workers: Iterator[Worker[Sequence[_Job], list[_Result]]] = (Worker(_unchanged, task) for _ in range(processes))
+    with started(workers) as running:
+        for ended in carry_out(running, batches):
+            if isinstance(ended.error, WorkerDiedError):
+                raise DataError(
+                    "a worker process was ended from outside, perhaps because memory ran out; the same command goes on "
+                    "where this one stopped, and --workers with a lower number needs less memory"
+                ) from ended.error
+            if ended.error is not None:
+                raise ended.error
+            yield ended.result or []
+
+
+def _unchanged(task: Callable[[Sequence[_Job]], list[_Result]]) -> Callable[[Sequence[_Job]], list[_Result]]:
+    return task

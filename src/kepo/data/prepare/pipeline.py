@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from kepo.data.prepare import statistics
 from kepo.data.prepare.card import render
 from kepo.data.prepare.folder import CARD, finished, save_splits, workplace
 from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
-from kepo.data.prepare.reading import left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import LEFT_OUT, Item, draw, split_items
 from kepo.data.sources import Source, Unusable
 from kepo.errors import DataError
-from kepo.types import SPLITS
+from kepo.types import SPLITS, Question
 
 UNUSABLE = "unusable.jsonl"
 
@@ -52,9 +51,9 @@ def prepare(
         source: The questions; `source.rows` is read once, unless there is nothing to do.
         settings: Split, sample and image size.
         out: The folder to make.
-        workers: Processes that decode images; None: one per core. They change nothing but the time it takes.
+        workers: Processes that decode images; None: one per core.
         overwrite: Replace a folder that was prepared otherwise.
-        command: Stands in the data card.
+        command: For the data card.
         bar: Show progress.
 
     Raises:
@@ -73,14 +72,14 @@ def prepare(
     if card is not None:
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
-        rows, unusable = read_rows(source, settings)
-        images = {image_name(image): image for row in rows.values() for image in row.question.images}
+        rows, unusable = _read_rows(source, settings)
+        images = {image_name(image): image for row in rows for image in row.question.images}
         state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
         hashed = hash_images(images.values(), place.hashed, state, workers=workers, bar=bar)
-        items, without_image = usable_items(rows, hashed)
+        items, without_image = _usable_items(rows, hashed)
         unusable = [*unusable, *without_image]
         if not items:
-            raise DataError(f"{source.name}: not one row can be used. {most_frequent(unusable)}")
+            raise DataError(f"{source.name}: not one row can be used. {_most_frequent(unusable)}")
         indices = split_items(items, settings)
         whole = {split: [items[index] for index in found] for split, found in indices.items()}
         drawn = {
@@ -93,20 +92,16 @@ def prepare(
         if not hashed:
             place.images.rmdir()
         save_splits(drawn, place.result)
-        listed = [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])]
-        lines = (
-            json.dumps(row.record(), ensure_ascii=False)
-            for row in sorted(listed, key=lambda row: (row.source, row.row))
-        )
-        _write(place.result / UNUSABLE, "".join(f"{line}\n" for line in lines))
-        _write(place.result / "README.md", render(card))
-        _write(place.result / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        reason = "left out: its image is in another split"
+        unusable += [item.unusable("split", reason, item.question.metadata["split"]) for item in whole[LEFT_OUT]]
+        unusable.sort(key=lambda row: (row.source, row.row))
+        lines = [json.dumps(row.record(), ensure_ascii=False) + "\n" for row in unusable]
+        texts = {UNUSABLE: "".join(lines), "README.md": render(card)}
+        texts[CARD] = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+        for name, text in texts.items():
+            (place.result / name).write_text(text, encoding="utf-8")
         place.publish()
     return Prepared(out, card, made=True)
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
 
 
 def _described(file: Path) -> dict[str, Any]:
@@ -166,3 +161,67 @@ def _card(
         "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
         "notes": list(source.notes),
     }
+
+
+def _read_rows(source: Source, settings: PrepareSettings) -> tuple[list[Item], list[Unusable]]:
+    """Questions whose images are still to be opened, and the rows that are none."""
+    items: dict[str, Item] = {}
+    unusable: list[Unusable] = []
+    for number, row in enumerate(source.rows, start=1):
+        if isinstance(row, Unusable):
+            unusable.append(row)
+            continue
+        images = tuple(Path(image) if isinstance(image, str) else image for image in row.images)
+        file, place = str(row.metadata.get("file", source.name)), int(row.metadata.get("row", number))
+        item = Item(replace(row, images=images), (), file, place)
+        problem = _problem(row, items, settings)
+        if problem is None:
+            items[row.id] = item
+        else:
+            unusable.append(item.unusable(*problem))
+    return list(items.values()), unusable
+
+
+def _problem(question: Question, known: Container[str], settings: PrepareSettings) -> tuple[str, str, Any] | None:
+    """(field, reason, value) of what is wrong with a question."""
+    split = question.metadata.get("split")
+    try:
+        json.dumps([asdict(replace(question, images=()))], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # JSON can spell halves of characters, which no file can hold as UTF-8.
+        return "question", "holds characters that are no text (half of a surrogate pair)", question.text
+    if question.id in known:
+        return "id", "is already the id of another row", question.id
+    if settings.split == "given" and split not in SPLITS:
+        return "split", f"is none of {', '.join(SPLITS)}", split
+    return None
+
+
+def _usable_items(items: Sequence[Item], hashed: Mapping[str, HashedImage]) -> tuple[list[Item], list[Unusable]]:
+    """Questions whose images can all be used, with the contents of these, and the other rows."""
+    usable: list[Item] = []
+    unusable: list[Unusable] = []
+    for item in items:
+        question, image = item.question, item.question.metadata.get("image")
+        found = [hashed[image_name(one)] for one in question.images]
+        failed = next((one for one in found if one.problem is not None), None)
+        if failed is not None:
+            name = str(question.metadata.get("image", failed.name))
+            unusable.append(item.unusable("image", failed.problem or "", name))
+            continue
+        # A question without images is told by the name of its image, or by its text.
+        without = f"name {image}" if image else json.dumps([question.text, question.options])
+        usable.append(replace(item, contents=tuple(one.content or "" for one in found) or (without,)))
+    return usable, unusable
+
+
+def _most_frequent(unusable: Sequence[Unusable]) -> str:
+    """A sentence about the reason that most rows have."""
+    counts = statistics.unusable_counts(unusable)
+    if not counts:
+        return "The files hold no rows."
+    first = next(row for row in unusable if (row.field, row.reason) == (counts[0]["field"], counts[0]["reason"]))
+    return (
+        f"Most often the field {first.field!r} {first.reason} ({counts[0]['rows']} rows; the first is row {first.row} "
+        f"of {first.source}: {first.value})."
+    )

@@ -10,9 +10,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kepo.data.prepare.settings import PrepareSettings
+from kepo.data.sources import Unusable, shortened
 from kepo.data.split import groups_sharing
 from kepo.types import SPLITS, Question
 
@@ -23,10 +24,16 @@ _Counts: TypeAlias = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question that can be used; equal keys of `contents`, one per image, are equal images, whatever their names."""
+    """A question, and the file and row it comes from; equal `contents` are equal images, whatever their names."""
 
     question: Question
-    contents: tuple[str, ...]
+    contents: tuple[str, ...] = ()
+    file: str = ""
+    row: int = 0
+
+    def unusable(self, field: str, reason: str, value: Any) -> Unusable:
+        """The record of its row, for which no place in a split was found."""
+        return Unusable(self.file, self.row, field, reason, shortened(value))
 
 
 LEFT_OUT = "left_out"
@@ -34,15 +41,11 @@ LEFT_OUT = "left_out"
 
 
 def split_items(items: Sequence[Item], settings: PrepareSettings) -> dict[str, list[int]]:
-    """The split that `settings` (resolved) ask for.
+    """The split that `settings` (resolved) ask for: its name -> indices of its items, in their order.
 
     Every modality, or every question type of a modality, gives the same share of its questions to a split, as closely
-    as images with several questions allow.
-
-    Returns:
-        Split -> indices of its items, in their order. `LEFT_OUT` -> those of a given training or validation split whose
-        image is in the test split, or of the training split whose image is in the validation split; only where one
-        image may not be in two splits.
+    as images with several questions allow. Where one image may not be in two given splits, `LEFT_OUT` has the
+    training questions whose image is in a later split, and the validation questions whose image is in the test split.
     """
     left_out: list[int] = []
     if settings.split == "given":

@@ -208,7 +208,6 @@ def _facts(files: Sequence[Path]) -> _Facts:
 def published_source(
     name: str,
     root: Path,
-    *,
     questions: Sequence[Path] = (),
     images: Path | None = None,
     closed_only: bool = False,

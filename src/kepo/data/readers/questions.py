@@ -47,11 +47,6 @@ def load_table(
     return _load(table, table_map, preset, image_root or file.parent)
 
 
-def load_jsonl(path: str | Path, image_root: Path | None = None) -> list[Question]:
-    """Questions of a file with one JSON record per line; see `load_table`. Row numbers are line numbers."""
-    return load_table(path, image_root, kind="jsonl")
-
-
 def load_dataset_folder(
     path: str | Path, split: str | None = None, image_root: Path | None = None, *, preset: str | None = None
 ) -> list[Question]:
