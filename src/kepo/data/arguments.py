@@ -101,14 +101,13 @@ class DataArguments:
 
 
 def _json_record(value: dict[str, Any] | str | None) -> dict[str, Any] | None:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
-    if value is not None and not isinstance(value, dict):
-        raise ConfigError(f'reasoning_config {value!r} is not a record; write it as {{"setting": value}}')
-    return value
+    try:
+        record = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
+    if record is not None and not isinstance(record, dict):
+        raise ConfigError(f'reasoning_config {record!r} is not a record; write it as {{"setting": value}}')
+    return record
 
 
 def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
@@ -119,17 +118,11 @@ def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
 
 
 def load_questions(args: DataArguments) -> list[Question]:
-    """All questions that `args` names, filtered by modality and task; images are not opened.
-
-    Raises:
-        ConfigError: settings that do not fit together.
-        DataError: data that cannot be used, or a filter that leaves nothing.
-    """
+    """All questions that `args` names, filtered by modality and task; images are not opened."""
     questions = _load(args)
     if not questions:
         raise DataError(f"{args.data_path}: there is not one question in it; check data_path and data_format")
-    questions = _keep(questions, "modality", args.modality, "modality")
-    return _keep(questions, "task", args.task_filter, "task_filter")
+    return _keep(_keep(questions, "modality", args.modality, "modality"), "task", args.task_filter, "task_filter")
 
 
 def split_questions(args: DataArguments, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
@@ -141,8 +134,7 @@ def _load(args: DataArguments) -> list[Question]:
     data_format = _detected(args) if args.data_format == "auto" else args.data_format
     if data_format == "reasoning_gym":
         return _load_reasoning(args)
-    path = _data_path(args)
-    root = None if args.image_root is None else Path(args.image_root)
+    path, root = _data_path(args), None if args.image_root is None else Path(args.image_root)
     if args.data_split is not None and data_format != "dataset":
         raise ConfigError(
             f"data_split {args.data_split!r}: data of the format {data_format!r} has no splits; remove it"

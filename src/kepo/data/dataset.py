@@ -33,10 +33,6 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
         style: Prompt style, see `kepo.prompts`.
         image_size: Resizes every image to (image_size, image_size) pixels when a row is read; None keeps sizes. Call
             `.with_format(None)` on the data set, which removes the resizing, before saving it to disk.
-
-    Raises:
-        DataError: there is no question, or `image_size` is not positive.
-        ValueError: unknown style.
     """
     columns: dict[str, list[Any]] = {
         "prompt": [build_prompt(question, style) for question in questions],
@@ -75,14 +71,10 @@ def to_sft_dataset(
     """The data set of a supervised run: columns `prompt`, `completion` (conversations) and, if there are any, `images`.
 
     Args:
-        questions: At least one.
+        questions: At least one; with reasoning to show for the style "think".
         style: Prompt style, see `kepo.prompts`.
         completion: What the policy is to write; None: `default_completion` in this style.
         image_size: As in `to_dataset`.
-
-    Raises:
-        DataError: there is no question, or style "think" and a question has no reasoning to show.
-        ValueError: unknown style.
     """
     write = completion or partial(default_completion, style=style)
     columns: dict[str, list[Any]] = {
@@ -98,11 +90,7 @@ def option_as_reasoning(question: Question) -> Question:
 
 
 def default_completion(question: Question, style: PromptStyle) -> str:
-    """What a perfect policy writes: the answer (its letter, where there are options) in the form the prompt asks for.
-
-    Raises:
-        DataError: style "think", and `metadata` has no text under "reasoning".
-    """
+    """What a perfect policy writes: the answer (its letter, where there are options) in the form of the prompt."""
     if style == "plain":
         return question.answer
     answer = f"<answer>{question.answer}</answer>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -26,8 +27,7 @@ Refuse: TypeAlias = Callable[[str, str, str], NoReturn]
 _MORE_THAN_8_BIT = ("I", "F")
 # What Pillow's decoders raise on damaged files, besides what it documents.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
-_SHOWN_FAILURES = 5
-_BAR_FROM = 300
+_SHOWN_FAILURES, _BAR_FROM = 5, 300
 
 
 class ImageError(DataError):
@@ -146,12 +146,12 @@ def check_images(questions: Sequence[Question], workers: int = 8) -> None:
         failures = [f"question {used_by[path]!r}, field 'images': {path} {wrong}" for path, wrong in checked if wrong]
     if failures:
         more = len(failures) - _SHOWN_FAILURES
-        listed = failures[:_SHOWN_FAILURES] + ([f"and {more} more"] if more > 0 else [])
-        raise DataError(f"{len(failures)} of {len(used_by)} images cannot be used:\n" + "\n".join(listed))
+        listed = "\n".join([*failures[:_SHOWN_FAILURES], *([f"and {more} more"] if more > 0 else [])])
+        raise DataError(f"{len(failures)} of {len(used_by)} images cannot be used:\n{listed}")
 
 
 def _problem(file: Path | io.BytesIO) -> str | None:
-    """What is wrong with an image, as the end of a sentence; None if it decodes."""
+    """What is wrong with an image, as the end of a sentence."""
     try:
         decoded(file)
     except ImageError as error:
@@ -160,19 +160,11 @@ def _problem(file: Path | io.BytesIO) -> str | None:
 
 
 def decoded(file: Path | io.BytesIO) -> Image:
-    """The first frame of an image file, decoded whole, and upright where its EXIF data says that it lies.
-
-    Raises:
-        ImageError: it is missing, no image, too large, damaged, or has more than 8 bits per channel.
-    """
+    """The first frame of an image file, decoded whole and turned as its EXIF data says; else an ImageError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    try:
-        # A folder that may not be entered and a name that is too long raise an OSError.
-        exists = not isinstance(file, Path) or file.is_file()
-    except OSError:
-        exists = False
-    if not exists:
+    # False also for a folder that may not be entered and a name that is too long.
+    if isinstance(file, Path) and not os.path.isfile(file):
         raise ImageError("does not exist", "; put the file there or correct the path")
     try:
         with warnings.catch_warnings():

@@ -14,19 +14,14 @@ from kepo.types import Question
 def load_reasoning_gym(task: str, size: int, seed: int, config: Mapping[str, Any] | None = None) -> list[Question]:
     """`size` open questions of one task, the same ones for the same seed and config.
 
+    `metadata` is what `kepo.rewards.reasoning_gym_score` needs, in a JSON-safe form. The `answer` of tasks with many
+    correct answers is empty.
+
     Args:
         task: Name of a reasoning-gym data set, for example "chain_sum".
         size: How many, at least 1.
         seed: Seeds the generator.
         config: Further settings of the task, for example `{"max_terms": 3}`.
-
-    Returns:
-        Questions without options. `metadata` is what `kepo.rewards.reasoning_gym_score` needs, in a JSON-safe form.
-        Tasks with many correct answers have none to show: their `answer` is empty.
-
-    Raises:
-        MissingExtraError: reasoning-gym is not installed.
-        DataError: unknown task, or settings that it refuses.
     """
     try:
         import reasoning_gym

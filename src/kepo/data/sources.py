@@ -37,10 +37,7 @@ class Unusable:
 
 @runtime_checkable
 class LazyImage(Protocol):
-    """An image that is no file of its own, such as one of an array; decoded only when it is needed.
-
-    It is sent to other processes, so it must pickle, and into few bytes: where the image lies, not the image.
-    """
+    """An image that is no file of its own, such as one of an array. It must pickle into few bytes."""
 
     @property
     def name(self) -> str:
@@ -57,11 +54,11 @@ class Source:
     Attributes:
         name: Names the data set in its card.
         rows: A question or an unusable row for every row, in the order of the files. Images are paths that are already
-            resolved below their root, or `LazyImage`s; nothing else. Every question has a `modality`, a `task` where
-            it is known, and `metadata["dataset"]`, the collection that its image comes from. Optional in `metadata`:
-            `file` and `row`, which name the row should its image turn out to be unusable (else the place in `rows`
-            does), and `image`, the name of the image, by which questions without images are kept in one split.
-        files: The files that `rows` come from; with the settings they say whether a prepared folder is up to date.
+            resolved below their root, or `LazyImage`s. Every question has a `modality`, a `task` where it is known,
+            and `metadata["dataset"]`, the collection of its image. Optional in `metadata`: `file` and `row`, which
+            name the row if its image is unusable, and `image`, the name of the image, by which questions without
+            images are kept in one split.
+        files: The files that `rows` come from; with `options` and settings they decide if a folder is up to date.
         license_of: Collection -> license of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.

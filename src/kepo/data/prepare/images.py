@@ -58,8 +58,7 @@ def hash_images(
 
     Args:
         images: Each name once.
-        record: File that keeps what was found. Images that it knows are not opened again, unless the file of one has
-            changed; images with a problem are always opened again.
+        record: File that keeps the hashes. Its images are not opened again, unless the file of one has changed.
         state: Changes when the files of the source do; for images that are no files of their own.
         workers: See `work_through`.
         bar: Show progress.
@@ -103,14 +102,14 @@ def _file_state(file: Path) -> str:
 
 
 def _hash_some(images: Sequence[AnyImage]) -> list[HashedImage]:
-    hashed = []
-    for image in images:
-        try:
-            content, problem = content_of(_opened(image)), None
-        except ImageError as error:
-            content, problem = None, error.reason
-        hashed.append(HashedImage(image_name(image), content, problem))
-    return hashed
+    return [_hashed(image) for image in images]
+
+
+def _hashed(image: AnyImage) -> HashedImage:
+    try:
+        return HashedImage(image_name(image), content_of(_opened(image)), None)
+    except ImageError as error:
+        return HashedImage(image_name(image), None, error.reason)
 
 
 def _opened(image: AnyImage) -> Image:
@@ -183,12 +182,10 @@ def resized(image: Image, settings: PrepareSettings) -> Image:
 
     if settings.longest_side is None:
         return as_rgb(image, settings.size)
-    rgb = as_rgb(image)
-    longest = max(rgb.size)
-    if longest <= settings.longest_side:
-        return rgb
-    width, height = (max(1, round(side * settings.longest_side / longest)) for side in rgb.size)
-    return rgb.resize((width, height), Resampling.BICUBIC)
+    if max(image.size) <= settings.longest_side:
+        return as_rgb(image)
+    width, height = (max(1, round(side * settings.longest_side / max(image.size))) for side in image.size)
+    return as_rgb(image).resize((width, height), Resampling.BICUBIC)
 
 
 def work_through(

@@ -20,14 +20,11 @@ class PrepareSettings:
         split: "stratified": by modality and question type. "paper": question by question, by modality alone. "given":
             as the source says. None: "given" where the source has a split, else "stratified".
         image_disjoint: Keep all questions about one image in one split. None: yes, except for "paper".
-        train: Questions per modality drawn from the training split, >= 0; None takes all.
-        validation: The same for the validation split, which is taken out of the training split; 0 makes none.
-        test: The same for the test split.
-        test_share: Part of the questions in the test split, between 0 and 1.
-        validation_share: Part of the rest in the validation split, between 0 and 1.
+        train, validation, test: Questions per modality drawn from each split, >= 0; None takes all. The validation
+            split is taken out of the training split; 0 makes none.
+        test_share, validation_share: Part of the questions in the test split, and of the rest in the validation split.
         size: Images are resized to `size` x `size` pixels, 1..4096.
-        longest_side: Instead of `size`: the longer side is at most this many pixels, the shape is kept, and smaller
-            images stay as they are.
+        longest_side: Instead of `size`: at most this many pixels on the longer side, the shape kept, none enlarged.
         seed: Seeds split and sample.
     """
 

@@ -1,14 +1,9 @@
-"""MedMNIST's 2-D sets as multiple-choice questions, from their `.npz` files; `medmnist.yaml` has the question texts.
-
-The arrays of an archive are unpacked to `.npy` files once and mapped into memory: large sets hold more than ten
-gigabytes, and every process reads single images.
-"""
+"""MedMNIST's 2-D sets as multiple-choice questions, from their `.npz` files; `medmnist.yaml` has the question texts."""
 
 from __future__ import annotations
 
 import importlib.util
 import random
-import re
 import shutil
 import zipfile
 import zlib
@@ -17,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import yaml
@@ -25,7 +19,7 @@ import yaml
 from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError, MissingExtraError
 from kepo.files import replacing
-from kepo.types import Question
+from kepo.types import Question, option_letters
 
 NO_FINDING = "no finding"
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -34,7 +28,7 @@ _ADDRESS = "https://zenodo.org/records/10519652/files/{}?download=1"
 
 @dataclass(frozen=True, slots=True)
 class ArrayImage:
-    """The image at `index` of the array [N,H,W] or [N,H,W,3] in a `.npy` file; a `LazyImage`."""
+    """One image of the array [N,H,W] or [N,H,W,3] in a `.npy` file; a `LazyImage`."""
 
     name: str
     file: Path
@@ -65,22 +59,18 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
         unpack_to: A folder for the unpacked arrays, which must stay until the images are read.
         seed: Seeds the other options and their order.
         max_options: Options per question, 2..26.
-
-    Raises:
-        ConfigError, DataError: unknown files or options; while rows are read: damaged or inconsistent arrays.
     """
     sets, by_name = medmnist_sets(), dict[str, Path]()
     if not files or not 2 <= max_options <= 26:
         raise ConfigError(f"{len(files)} .npz files and {max_options} options; give at least one file, 2 to 26 options")
     for file in files:
-        name = re.sub(r"_(64|128|224)$", "", file.stem)
-        if not file.is_file() or file.suffix != ".npz" or name not in sets:
+        name, _, size = file.stem.partition("_")
+        if not file.is_file() or file.suffix != ".npz" or name not in sets or size not in ("", "64", "128", "224"):
             raise DataError(f"{file}: no such file, or not that of a 2-D set by its name: {', '.join(sets)}, with .npz")
         if by_name.setdefault(name, file) is not file:
             raise ConfigError(f"{name} is given twice, as {by_name[name]} and as {file}; give one of them")
     notes = ["Splits are the sets' own. Question texts and the other options are made by kepo from the sets' labels."]
-    if any("multi_label" in sets[name] for name in by_name):
-        notes.append(f"ChestMNIST: images without any of the 14 findings have the correct option {NO_FINDING!r}.")
+    notes += [sets[name]["note"] for name in by_name if "note" in sets[name]]
     licenses = {entry["title"]: entry.get("license", "CC BY 4.0") for entry in sets.values()}
     places = [(name, file, split) for name, file in by_name.items() for split in _SPLITS]
     rows = (row for place in places for row in _rows(*place, unpack_to, seed, max_options))
@@ -90,22 +80,20 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
 
 def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int) -> Iterator[Question | Unusable]:
     entry = medmnist_sets()[name]
-    texts, multi = entry["labels"], entry.get("multi_label", False)
+    texts, multi, title = entry["labels"], entry.get("multi_label", False), entry["title"]
     unpacked, images = _array(file, f"{split}_images", folder)
     labels = _array(file, f"{split}_labels", folder)[1]
-    shape = (len(images), len(texts) if multi else 1)
+    shape, allowed = (len(images), len(texts) if multi else 1), range(2 if multi else len(texts))
+    rule = "flags are 0 or 1" if multi else f"labels are 0 to {allowed[-1]}"
     if images.dtype != "uint8" or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
         raise DataError(f"{file}, '{split}_images': {images.dtype} {images.shape}; 2-D images are uint8 [N,H,W(,3)]")
     if labels.dtype.kind not in "ui" or labels.shape not in (shape, shape[:1]):
         found = f"{labels.dtype} of shape {labels.shape}, where whole numbers {shape} belong to {len(images)} images"
         raise DataError(f"{file}, array '{split}_labels': {found}; fetch the file again")
-    allowed = range(2 if multi else len(texts))
     for index, label in enumerate(labels.reshape(shape).tolist()):
         question_id = f"{name}-{split}-{index}"
         if not all(value in allowed for value in label):
-            rule = "flags are 0 or 1" if multi else f"labels are 0 to {allowed[-1]}"
-            reason = f"not a label of {entry['title']}: {rule}"
-            yield Unusable(file.name, index + 1, f"{split}_labels", reason, str(label))
+            yield Unusable(file.name, index + 1, f"{split}_labels", f"not a label of {title}: {rule}", str(label))
             continue
         # Seeded by the id, so that a question reads the same whatever else is prepared beside it.
         rng = random.Random(f"{seed}:{question_id}")
@@ -115,18 +103,16 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
         correct = options[0]
         options += rng.sample(absent, min(len(absent), limit - len(options)))
         rng.shuffle(options)
-        image = ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index)
-        known = (
-            entry["modality"],
-            entry["task"],
-            {"dataset": entry["title"], "split": _SPLITS[split], "labels": present},
+        answer, image = (
+            option_letters(options)[options.index(correct)],
+            ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),
         )
-        answer = ascii_uppercase[options.index(correct)]
+        known = entry["modality"], entry["task"], {"dataset": title, "split": _SPLITS[split], "labels": present}
         yield Question(question_id, entry["question"], answer, tuple(options), (image,), *known)
 
 
 def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
-    """(file, mapped array) of one array of an archive, unpacked to `folder` unless it is there."""
+    """(file, array) of an archive, unpacked once and mapped into memory: a set may hold more than ten gigabytes."""
     import numpy as np
 
     try:
@@ -148,17 +134,12 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
 
 
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
-    """The `.npz` files of the sets `names` in `folder`, images of `size` (28, 64, 128 or 224) pixels on each side.
-
-    Raises:
-        ConfigError, MissingExtraError: an unknown set or size, or `pooch` is not installed.
-        DataError: a file cannot be fetched, or is not the published one.
-    """
+    """The `.npz` files of the sets `names` in `folder`, images of `size` (28, 64, 128 or 224) pixels on each side."""
     sets, suffix = medmnist_sets(), "" if size == 28 else f"_{size}"
-    unknown = [name for name in names if name.lower() not in sets]
-    if unknown or size not in (28, 64, 128, 224):
-        problem = f"unknown set {unknown[0]!r}" if unknown else f"size {size}"
-        raise ConfigError(f"{problem}; the 2-D sets are {', '.join(sets)}, in 28, 64, 128 or 224 pixels")
+    for name in names:
+        if name.lower() not in sets or size not in sets[name.lower()]["md5"]:
+            known = f"the 2-D sets are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
+            raise ConfigError(f"there is no set {name!r} of size {size}; {known}")
     if importlib.util.find_spec("pooch") is None:
         raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
     import pooch
@@ -168,8 +149,7 @@ def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> lis
         url, client = _ADDRESS.format(file), pooch.HTTPDownloader(progressbar=True, timeout=60)
         try:
             pooch.retrieve(url, known_hash=f"md5:{checksum}", fname=file, path=folder, downloader=client)
-        # pooch raises ValueError for a file with another checksum; errors of requests are OSErrors.
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError) as error:  # ValueError: another checksum
             by_hand = f"fetch it by hand, check that its MD5 is {checksum}, and give it with --npz"
             raise DataError(f"{file}: it could not be fetched from {url} ({error}); {by_hand}") from error
     return [folder / file for file in checksums]

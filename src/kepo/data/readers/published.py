@@ -15,7 +15,7 @@ from kepo.data.images import ImageRoot
 from kepo.data.omnimedvqa import MODALITIES, NOTES, QUESTION_FOLDER, canonical_modality, license_of
 from kepo.data.readers.questions import read_rows, read_tables
 from kepo.data.readers.rows import TableFile, list_of_rows
-from kepo.data.readers.table import Preset, load_preset
+from kepo.data.readers.table import load_preset
 from kepo.data.readers.texts import SPLIT_NAMES
 from kepo.data.schema import Place
 from kepo.data.sources import Source, Unusable, strict
@@ -26,14 +26,10 @@ from kepo.types import Question
 def load_omnimedvqa(root: str | Path) -> list[Question]:
     """All questions of OmniMedVQA's open-access part, file by file in the order of their names.
 
+    Images are paths (not opened here); the metadata names the source `dataset`.
+
     Args:
         root: The folder that holds `QA_information` and `Images`.
-
-    Returns:
-        Questions whose images are paths (not opened here) and whose metadata names the source `dataset`.
-
-    Raises:
-        DataError: the folder has another layout, or a row cannot be used.
     """
     files = _omnimedvqa_files(Path(root))
     return strict(_omnimedvqa(Path(root), files, origin=False), files)
@@ -99,10 +95,6 @@ def split_file_source(
         root: The folder that image paths are relative to; may be None without images.
         images: False leaves the images out, for counting and for work on the text alone.
         modality: One of `MODALITIES`, or a published spelling.
-
-    Raises:
-        ConfigError: no file, images without `root`, or an unknown modality.
-        DataError: a file is missing; while rows are read: it is no JSON list.
     """
     if not files:
         raise ConfigError("no split file was given; name at least one with --split-file")
@@ -155,10 +147,10 @@ def _split_file_rows(
     images = None if root is None else ImageRoot(root)
     for file in files:
         for row in read_rows(TableFile(file.path, kind="json"), table_map, images, origin=True, shown=file.shown):
-            yield row if isinstance(row, Unusable) else _completed(row, file, facts, root is not None, given)
+            yield row if isinstance(row, Unusable) else _completed(row, file, facts, given)
 
 
-def _completed(question: Question, file: _File, facts: _Facts, images: bool, given: bool) -> Question | Unusable:
+def _completed(question: Question, file: _File, facts: _Facts, given: bool) -> Question | Unusable:
     """The question with what its row does not say."""
     number, image = question.metadata["row"], question.metadata.get("image", "").strip()
     if not image:
@@ -174,7 +166,6 @@ def _completed(question: Question, file: _File, facts: _Facts, images: bool, giv
     return replace(
         question,
         id=f"{file.shown.removesuffix(file.path.suffix)}-{number:05d}",
-        images=question.images if images else (),
         modality=modality,
         task=facts.task.get((image, question.text)),
         metadata={**metadata, "split": file.split} if given else metadata,
@@ -222,10 +213,6 @@ def published_source(
         images: Image folder instead of that in `root`.
         closed_only: Leave out what does not become multiple choice with yes and no.
         language: `q_lang` of the questions to use ("en", "zh"); None: all.
-
-    Raises:
-        ConfigError: a language is chosen, and the data set has but one.
-        DataError: the folder has another layout; while rows are read: a file that is no JSON list.
     """
     layout = load_preset(name)
     table_map = replace(layout.map, closed_only=closed_only)
@@ -233,15 +220,14 @@ def published_source(
         if "q_lang" not in table_map.metadata:
             raise ConfigError(f"language {language!r}: {layout.title} is in English only")
         table_map = replace(table_map, where={"q_lang": language})
-    tables = [TableFile(file) for file in questions or _question_files(layout, root)]
+    tables = [TableFile(file) for file in questions or _first_found(root, "", layout.question_files)]
     # Not resolved by the columns of the table: a row that lacks a column is a problem of that row.
     maps = [table_map.with_split_of(table.path) for table in tables]
     for table, resolved in zip(tables, maps, strict=True):
         if "split" not in (*resolved.columns, *resolved.constants):
-            raise DataError(
-                f"{table.path}: its name is not train, validate or test, so its split is not known; rename it"
-            )
-    folder = images or _image_folder(layout, root)
+            name = "its name is not train, validate or test"
+            raise DataError(f"{table.path}: {name}, so its split is not known; rename it")
+    folder = images or _first_found(root, "image folder ", [(name,) for name in layout.image_folders])[0]
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; check the path")
     notes = [*layout.notes, "Closed questions with the answer yes or no are multiple choice with the options Yes, No."]
@@ -258,18 +244,13 @@ def published_source(
     )
 
 
-def _question_files(layout: Preset, root: Path) -> list[Path]:
-    for names in layout.question_files:
-        found = [root / name for name in names if (root / name).is_file()]
+def _first_found(root: Path, kind: str, choices: Sequence[Sequence[str]]) -> list[Path]:
+    """Those files or folders of the first choice of which there is any."""
+    for names in choices:
+        found = [root / name for name in names if (root / name).exists()]
         if found:
             return found
-    listed = " or ".join(", ".join(names) for names in layout.question_files)
-    raise DataError(f"{root}: there is no {listed}; give the folder that {layout.title} unpacks to, or the files")
-
-
-def _image_folder(layout: Preset, root: Path) -> Path:
-    for name in layout.image_folders:
-        if (root / name).is_dir():
-            return root / name
-    listed = " or ".join(layout.image_folders)
-    raise DataError(f"{root}: there is no image folder {listed}; put it there, or give the folder of the images")
+    listed = " or ".join(", ".join(names) for names in choices)
+    raise DataError(
+        f"{root}: there is no {kind}{listed}; give the folder that the data set unpacks to, or the option for it"
+    )

@@ -34,8 +34,7 @@ def load_table(
         preset: The layout of the rows, see `presets.yaml`; None: the columns of `kepo.data.schema`.
 
     Raises:
-        ConfigError: an unknown preset, or one that does not fit the file.
-        DataError: the file is not what its name says, or a row cannot be used; names file, row, field and value.
+        ConfigError, DataError: a preset that does not fit, or a row that cannot be used (file, row, field and value).
     """
     file = Path(path)
     if not file.is_file():
@@ -57,9 +56,6 @@ def load_dataset_folder(
         split: Which data set of a `DatasetDict`; may be left out if it has only one.
         image_root: The folder that image paths are relative to; None: the folder itself, or that of the `DatasetDict`.
         preset: As in `load_table`.
-
-    Raises:
-        DataError: not such a folder, no such split, or a row cannot be used.
     """
     folder = Path(path)
     parent = folder.absolute().parent
@@ -87,7 +83,7 @@ def read_rows(
     """A question, or the record of what is wrong, for every row.
 
     Args:
-        table: Where the rows are.
+        table: The file or folder.
         table_map: Resolved for this table; None: the rows have the columns of `kepo.data.schema`.
         images: The folder that image paths are relative to and may not leave; None: images of a map are left out.
         seen: The ids of the tables read before, which these must not repeat; those of this one are added.
@@ -144,21 +140,16 @@ def table_source(
     name: str | None = None,
     notes: Sequence[str] = (),
 ) -> Source:
-    """The questions of tables, for `kepo prepare`.
+    """The questions of one or more tables, for `kepo prepare`; a ConfigError where the map does not fit a table.
 
     Args:
         tables: The files, at least one.
         table_map: Where the fields of a question stand in them.
         image_root: The folder that image paths are relative to and may not leave; None: the folder of the first file.
-        keep_images_in: A folder for images that stand in the table itself (Parquet), which must stay until the images
-            have been read; each is written once, under a name made of its content.
+        keep_images_in: A folder for images in the table itself (Parquet), which must stay until the images are read.
         license: Of the images, for the data card.
         name: Of the data set; None: that of the first file.
         notes: Sentences for the data card.
-
-    Raises:
-        ConfigError: a map that does not fit a table; the message lists the columns that exist.
-        DataError: a file that is not what its name says. A row that cannot be used is `Unusable`.
     """
     maps = [table_map.resolved(table, ("question", "answer", "modality")) for table in tables]
     root = image_root or tables[0].path.parent

@@ -176,9 +176,8 @@ class DatasetFolder:
         from datasets import DatasetDict, Image, List, load_from_disk
 
         if not any((self.path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            raise DataError(
-                f"{self.path}: not a folder written by datasets' save_to_disk; give one, or another data_format"
-            )
+            advice = "give one, or another data_format"
+            raise DataError(f"{self.path}: not a folder written by datasets' save_to_disk; {advice}")
         dataset = load_from_disk(str(self.path))
         if isinstance(dataset, DatasetDict):
             dataset = dataset[self._split_name(list(dataset))]
@@ -190,12 +189,11 @@ class DatasetFolder:
         return dataset.with_format(None)
 
     def _split_name(self, names: list[str]) -> str:
-        if self.split is None and len(names) == 1:
-            return names[0]
-        if self.split not in names:
-            asked = "no split was chosen" if self.split is None else f"there is no split {self.split!r}"
-            raise DataError(f"{self.path}, field 'data_split': {asked}; the folder has {', '.join(names)}")
-        return self.split
+        split = names[0] if self.split is None and len(names) == 1 else self.split
+        if split in names:
+            return split
+        problem = "no split was chosen" if split is None else f"there is no split {split!r}"
+        raise DataError(f"{self.path}, field 'data_split': {problem}; the folder has {', '.join(names)}")
 
 
 def _jsonl_rows(file: Path) -> Numbered:

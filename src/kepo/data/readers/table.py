@@ -265,7 +265,7 @@ class Preset:
 
 
 def load_preset(name: str) -> Preset:
-    """The preset `name`; a ConfigError that lists those there are, where there is none of this name."""
+    """The preset `name`; a ConfigError lists the names where there is none of this one."""
     entries: Mapping[str, Any] = yaml.safe_load((files(__package__) / "presets.yaml").read_text(encoding="utf-8"))
     if name not in entries:
         raise ConfigError(f"there is no preset {name!r}; there are {', '.join(entries)}")
