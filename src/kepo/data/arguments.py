@@ -33,7 +33,7 @@ class DataArguments:
     """Which questions, and how they are shown to the policy. Fields are documented by their help texts."""
 
     data_format: DataFormat = field(
-        default="auto", metadata={"help": "What data_path is; 'auto' tells by its name and contents."}
+        default="auto", metadata={"help": "What data_path is; 'auto': by name and contents."}
     )
     data_path: str | None = field(
         default=None,
@@ -41,11 +41,9 @@ class DataArguments:
             "help": "A .csv, .tsv, .jsonl, .json or .parquet file, a folder from save_to_disk, or that of OmniMedVQA."
         },
     )
-    data_preset: str | None = field(
-        default=None, metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."}
-    )
+    data_preset: str | None = field(default=None, metadata={"help": "Layout of the rows, such as r1-v (docs/data.md)."})
     image_root: str | None = field(
-        default=None, metadata={"help": "Folder that image paths are relative to; default: the folder of data_path."}
+        default=None, metadata={"help": "Folder of the image paths; default: that of data_path."}
     )
     data_split: str | None = field(default=None, metadata={"help": "Split of a folder that holds several."})
     reasoning_tasks: list[str] = field(
@@ -56,12 +54,8 @@ class DataArguments:
         default=None,
         metadata={"help": "Settings of the reasoning tasks, as JSON: the same for all, or one record per task name."},
     )
-    modality: str | None = field(
-        default=None, metadata={"help": "Keep only questions of this modality, or of these (comma-separated)."}
-    )
-    task_filter: str | None = field(
-        default=None, metadata={"help": "Keep only questions of this task, or of these (comma-separated)."}
-    )
+    modality: str | None = field(default=None, metadata={"help": "Keep only these modalities (comma-separated)."})
+    task_filter: str | None = field(default=None, metadata={"help": "Keep only these tasks (comma-separated)."})
     num_train: int | None = field(default=None, metadata={"help": "Questions to train on; default: all."})
     num_eval: int = field(default=0, metadata={"help": "Questions held out for evaluation during training."})
     split_seed: int = field(default=42, metadata={"help": "Seeds the split and the reasoning tasks."})
@@ -69,17 +63,12 @@ class DataArguments:
         default="think",
         metadata={"help": "'think': reasoning, then answer. 'answer': answer only. 'plain': the bare question."},
     )
-    image_size: int | None = field(
-        default=None, metadata={"help": "Resize images to this many pixels on each side; default: keep their size."}
-    )
-    option_shuffles: int = field(
-        default=0, metadata={"help": "Copies of each training question with its options in another order, >= 0."}
-    )
+    image_size: int | None = field(default=None, metadata={"help": "Resize images to this side, in pixels; None: no."})
+    option_shuffles: int = field(default=0, metadata={"help": "Copies of each training question, options reordered."})
     sft_think: SftThink = field(
         default="reasoning",
         metadata={
-            "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
-            "(the text of the correct option)."
+            "help": "<think> of supervised targets: 'reasoning' (of the metadata) or 'option' (the correct one)."
         },
     )
 
@@ -136,9 +125,8 @@ def _load(args: DataArguments) -> list[Question]:
         return _load_reasoning(args)
     path, root = _data_path(args), None if args.image_root is None else Path(args.image_root)
     if args.data_split is not None and data_format != "dataset":
-        raise ConfigError(
-            f"data_split {args.data_split!r}: data of the format {data_format!r} has no splits; remove it"
-        )
+        problem = f"data of the format {data_format!r} has no splits; remove it"
+        raise ConfigError(f"data_split {args.data_split!r}: {problem}")
     if data_format == "omnimedvqa":
         for name in ("image_root", "data_preset"):
             if getattr(args, name) is not None:

@@ -69,9 +69,8 @@ def workplace(out: Path, resized_to: str) -> Iterator[Workplace]:
     except Timeout as error:
         raise ConfigError(f"{out} is being prepared by another process; wait, or choose another --out") from error
     except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error}. What is done is kept; the same command goes on."
-        ) from error
+        kept = "What is done is kept; the same command goes on."
+        raise DataError(f"{folder} cannot be written: {error}. {kept}") from error
 
 
 def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
@@ -88,10 +87,8 @@ def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[st
     if overwrite:
         return None
     if any(card["identity"].get(key) != value for key, value in identity.items()):
-        changes = ", ".join(_changes(card["identity"], identity))
-        raise ConfigError(
-            f"{out} was prepared otherwise ({changes}); choose another --out, or replace it with --overwrite"
-        )
+        changes, advice = ", ".join(_changes(card["identity"], identity)), "or replace it with --overwrite"
+        raise ConfigError(f"{out} was prepared otherwise ({changes}); choose another --out, {advice}")
     return card
 
 

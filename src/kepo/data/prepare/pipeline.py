@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kepo.data.prepare import statistics
-from kepo.data.prepare.card import render
+from kepo.data.prepare.card import of_split, render, shared_images, shortfalls, unusable_counts
 from kepo.data.prepare.folder import CARD, finished, save_splits, workplace
 from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
 from kepo.data.prepare.settings import PrepareSettings
@@ -60,8 +59,7 @@ def prepare(
         ConfigError: settings that cannot work, or an `out` that may not be replaced.
         DataError: no row can be used, a file cannot be read, or the disk refuses.
     """
-    settings = settings.resolved(source)
-    out = Path(out).absolute()
+    settings, out = settings.resolved(source), Path(out).absolute()
     identity = {
         "source": source.name,
         "options": dict(source.options),
@@ -148,15 +146,15 @@ def _card(
             "unusable": len(unusable),
             "left_out": len(whole[LEFT_OUT]),
         },
-        "unusable": statistics.unusable_counts(unusable),
-        "splits": {split: statistics.of_split(drawn[split], len(whole[split])) for split in SPLITS},
-        "shortfalls": statistics.shortfalls(drawn, settings.counts, modalities),
+        "unusable": unusable_counts(unusable),
+        "splits": {split: of_split(drawn[split], len(whole[split])) for split in SPLITS},
+        "shortfalls": shortfalls(drawn, settings.counts, modalities),
         "images": {
             "names": len(contents),
             "contents": len(set(contents)),
             "repeated": sum(count > 1 for count in Counter(contents).values()),
-            "shared_images": statistics.shared_images(whole),
-            "shared_drawn": statistics.shared_images(drawn),
+            "shared_images": shared_images(whole),
+            "shared_drawn": shared_images(drawn),
         },
         "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
         "notes": list(source.notes),
@@ -217,7 +215,7 @@ def _usable_items(items: Sequence[Item], hashed: Mapping[str, HashedImage]) -> t
 
 def _most_frequent(unusable: Sequence[Unusable]) -> str:
     """A sentence about the reason that most rows have."""
-    counts = statistics.unusable_counts(unusable)
+    counts = unusable_counts(unusable)
     if not counts:
         return "The files hold no rows."
     first = next(row for row in unusable if (row.field, row.reason) == (counts[0]["field"], counts[0]["reason"]))
