@@ -164,6 +164,15 @@ def test_shipped_studies_can_be_read_and_are_no_recipes() -> None:
     assert not [name for name in shipped_recipes() if name.startswith("studies")]
 
 
+def test_the_study_in_the_docs_can_be_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "study.md").read_text(encoding="utf-8")
+    (tmp_path / "docs.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    study = read_study(str(tmp_path / "docs.yaml"))
+    assert [arm.name for arm in study.arms] == ["zero-shot", "grpo", "kepo", "kepo-small-teacher"]
+    assert study.tuning is not None
+    assert study.evaluation.options == {"batch_size": "64", "devices": "cuda:0,cuda:1"}
+
+
 def test_the_papers_study_has_every_arm_of_the_paper() -> None:
     arms = {recipe for arm in read_study("studies/paper").arms if arm.train for recipe in arm.recipe}
     assert arms == {name for name in shipped_recipes() if name.startswith("paper/")}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kepo.runs import append_metrics
+from kepo.runs import append_metrics, find_runs
 from kepo.studies.commands import afterwards, stages
 from kepo.studies.done import mark_done
-from kepo.studies.plan import RunPlan
+from kepo.studies.plan import RunPlan, plan_runs
 from kepo.studies.reading import read_study
 from kepo.studies.schema import StudySpec
 from kepo.studies.study import plans_for_now
@@ -139,3 +139,13 @@ def test_without_validation_while_training_the_best_checkpoint_counts(
     for plan in plans_for_now(study):
         mark_done(plan)
     assert set(_rates(plans_for_now(study)).values()) == {3.0e-4}
+
+
+def test_reports_do_not_find_the_runs_of_the_tuning_unless_they_are_asked_for(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    tried, run = plan_tuning(study)[0].folder, plan_runs(study)[0].folder
+    for folder in (tried, run):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    assert [found.folder for found in find_runs([tmp_path / "out"])] == [run]
+    assert [found.folder for found in find_runs([tried])] == [tried]
