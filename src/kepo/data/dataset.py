@@ -43,9 +43,7 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
         columns["reference"] = [default_completion(question, style) for question in questions]
     if any(question.images for question in questions):
         # An image is decoded when its row is read, and then knows its file no more.
-        columns["image_paths"] = [
-            [str(image) for image in question.images if isinstance(image, str | Path)] for question in questions
-        ]
+        columns["image_paths"] = [[str(one) for one in q.images if isinstance(one, str | Path)] for q in questions]
     return _build(questions, columns, image_size)
 
 

@@ -96,8 +96,8 @@ def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
     else:
         field, texts = "options", tuple(text_of(text, "options", place) for text in listed)
     if len(texts) == 1:
-        problem = f"only one option ({texts[0]!r}); give at least 2, or none for an open question"
-        place.refuse(field, problem, "only one option")
+        advice = "give at least 2, or none for an open question"
+        place.refuse(field, f"only one option ({texts[0]!r}); {advice}", "only one option")
     if len(texts) > len(ascii_uppercase):
         place.refuse(field, f"{len(texts)} options; there are letters for 26", "more options than letters")
     return texts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
-from kepo.types import Question, option_letters
+from kepo.types import Question
 
 
 def split_disjoint(
@@ -31,10 +31,8 @@ def split_disjoint(
         raise DataError(f"num_train={num_train}, num_eval={num_eval}: num_train is at least 1, num_eval at least 0")
     if wanted > total or (num_train is None and num_eval >= total):
         asked = f"{num_train} for training" if num_train is not None else "the rest for training"
-        raise DataError(
-            f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions; lower num_train "
-            "or num_eval, or widen the filters"
-        )
+        problem = f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions"
+        raise DataError(f"{problem}; lower num_train or num_eval, or widen the filters")
     groups = groups_sharing([_contents(question) for question in questions])
     random.Random(seed).shuffle(groups)
     evaluation: list[int] = []
@@ -86,23 +84,13 @@ def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> li
     if copies < 0:
         raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")
     order = random.Random(seed)
-    shuffled = [
-        _in_another_order(question, copy, order)
-        for copy in range(1, copies + 1)
-        for question in questions
-        if question.options
-    ]
-    return [*questions, *shuffled]
+    closed = [question for question in questions if question.options]
+    return [*questions, *(_in_another_order(one, copy, order) for copy in range(1, copies + 1) for one in closed)]
 
 
 def _in_another_order(question: Question, copy: int, order: random.Random) -> Question:
     places = list(range(len(question.options)))
     order.shuffle(places)
-    old_letters = option_letters(question.options)
-    correct = places.index(old_letters.index(question.answer))
-    return replace(
-        question,
-        id=f"{question.id}~{copy}",
-        options=tuple(question.options[place] for place in places),
-        answer=old_letters[correct],
-    )
+    options = tuple(question.options[place] for place in places)
+    answer = question.letters[places.index(question.letters.index(question.answer))]
+    return replace(question, id=f"{question.id}~{copy}", options=options, answer=answer)

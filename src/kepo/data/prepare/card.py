@@ -125,10 +125,8 @@ def _rows(card: Mapping[str, Any]) -> list[str]:
         "these with file, row, field, reason and value."
     )
     if rows["left_out"]:
-        text += (
-            f" Listed there too are {rows['left_out']} usable rows that were left out, because their image is in "
-            "another split."
-        )
+        left_out = f"{rows['left_out']} usable rows that were left out, because their image is in another split"
+        text += f" Listed there too are {left_out}."
     counted = [_records(("field", "reason", "rows"), card["unusable"])] if card["unusable"] else []
     return ["## Rows", text, *counted]
 

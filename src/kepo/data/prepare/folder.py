@@ -121,11 +121,8 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
     text = Value("string")
     names = ("id", "question", "options", "answer", "images", "modality", "task", "metadata")
     features = Features({name: List(text) if name in ("options", "images") else text for name in names})
-    splits = {
-        split: Dataset.from_dict(_columns(items, names), features=features, split=split)
-        for split, items in drawn.items()
-        if items
-    }
+    filled = {split: _columns(items, names) for split, items in drawn.items() if items}
+    splits = {split: Dataset.from_dict(columns, features, split=split) for split, columns in filled.items()}
     shown = not bars_disabled()
     disable_progress_bars()
     try:
@@ -137,7 +134,5 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
 
 def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[object]]:
     columns = text_columns([item.question for item in items], sort_keys=True)
-    columns["images"] = [
-        [f"{IMAGES}/{content}.png" for content in item.contents] if item.question.images else [] for item in items
-    ]
+    columns["images"] = [[f"{IMAGES}/{one}.png" for one in item.contents if item.question.images] for item in items]
     return {name: columns[name] for name in names}

@@ -134,18 +134,14 @@ def _card(
     datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
     contents = [one.content for one in hashed.values() if one.content is not None]
     modalities = {item.question.modality or "unknown" for item in items}
+    counts = {"usable": len(items), "unusable": len(unusable), "left_out": len(whole[LEFT_OUT])}
     return {
         "name": source.name,
         "command": command,
         "seed": settings.seed,
         "settings": asdict(settings),
         "identity": {**identity, "images": bool(hashed)},
-        "rows": {
-            "total": len(items) + len(unusable),
-            "usable": len(items),
-            "unusable": len(unusable),
-            "left_out": len(whole[LEFT_OUT]),
-        },
+        "rows": {"total": len(items) + len(unusable), **counts},
         "unusable": unusable_counts(unusable),
         "splits": {split: of_split(drawn[split], len(whole[split])) for split in SPLITS},
         "shortfalls": shortfalls(drawn, settings.counts, modalities),
@@ -219,7 +215,5 @@ def _most_frequent(unusable: Sequence[Unusable]) -> str:
     if not counts:
         return "The files hold no rows."
     first = next(row for row in unusable if (row.field, row.reason) == (counts[0]["field"], counts[0]["reason"]))
-    return (
-        f"Most often the field {first.field!r} {first.reason} ({counts[0]['rows']} rows; the first is row {first.row} "
-        f"of {first.source}: {first.value})."
-    )
+    example = f"{counts[0]['rows']} rows; the first is row {first.row} of {first.source}: {first.value}"
+    return f"Most often the field {first.field!r} {first.reason} ({example})."

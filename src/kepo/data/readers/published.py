@@ -174,17 +174,12 @@ def _completed(question: Question, file: _File, facts: _Facts, given: bool) -> Q
 
 def _facts(files: Sequence[Path]) -> _Facts:
     facts = _Facts()
-    for row in (row for file in files for row in list_of_rows(file)):
-        texts = (
-            {key: value.strip() for key, value in row.items() if isinstance(value, str)}
-            if isinstance(row, Mapping)
-            else {}
-        )
+    for row in (row for file in files for row in list_of_rows(file) if isinstance(row, Mapping)):
+        texts = {key: value.strip() for key, value in row.items() if isinstance(value, str)}
         image = texts.get("image_path")
         if image is None:
             continue
-        modality = canonical_modality(str(row.get("modality_type")))
-        if modality is not None:
+        if (modality := canonical_modality(texts.get("modality_type", ""))) is not None:
             facts.modality[image] = modality
         if "dataset" in texts:
             facts.dataset[image] = texts["dataset"]

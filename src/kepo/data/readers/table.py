@@ -128,10 +128,8 @@ class TableMap:
         known = {*columns, *self.constants}
         for name in needed:
             if name not in known:
-                raise ConfigError(
-                    f"{table.path}: it is not said where {name} stands; name the column ({name}=COLUMN) or one value "
-                    f"for all rows; its columns are {listed}"
-                )
+                advice = f"name the column ({name}=COLUMN) or one value for all rows; its columns are {listed}"
+                raise ConfigError(f"{table.path}: it is not said where {name} stands; {advice}")
         if "options" in known and known & set(_OPTION_FIELDS):
             raise ConfigError("options stand in 'options' and in lettered columns as well; map one of the two")
         return replace(self, columns=columns).with_split_of(table.path)
@@ -307,11 +305,10 @@ def _listed(value: Any, separator: str | None, name: str, place: Place) -> Seque
     """The list that a cell holds: as such, as a record of letters, as JSON text, or as text with separators."""
     if isinstance(value, str) and separator is not None:
         return [part.strip() for part in value.split(separator)]
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            place.refuse(name, "one text that is no JSON list; say which separator stands between the options")
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except (json.JSONDecodeError, RecursionError):
+        place.refuse(name, "one text that is no JSON list; say which separator stands between the options")
     if isinstance(value, Mapping):
         # A record read from Parquet has the letters of all rows, those without an option as None.
         value = {letter: text for letter, text in value.items() if text is not None}
