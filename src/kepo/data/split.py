@@ -51,22 +51,18 @@ def split_disjoint(
 
 def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     """Indices in groups, in order of their first one: two that hold the same `contents` are in one, also by others."""
-    parent = list(range(len(contents)))
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    first_with: dict[Hashable, int] = {}
-    for index, held in enumerate(contents):
-        for content in held:
-            one, other = find(index), find(first_with.setdefault(content, index))
-            parent[max(one, other)] = min(one, other)
+    nodes: dict[Hashable, int] = {}
+    # Every content is a node too, numbered after the indices.
+    edges = [(i, len(contents) + nodes.setdefault(one, len(nodes))) for i, held in enumerate(contents) for one in held]
+    size, pairs = len(contents) + len(nodes), np.array(edges, dtype=int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(contents)):
-        groups[find(index)].append(index)
+    for index, label in enumerate(connected_components(graph, directed=False)[1][: len(contents)].tolist()):
+        groups[label].append(index)
     return list(groups.values())
 
 

@@ -219,10 +219,9 @@ def _in_processes(
     with started(workers) as running:
         for ended in carry_out(running, batches):
             if isinstance(ended.error, WorkerDiedError):
-                raise DataError(
-                    "a worker process was ended from outside, perhaps because memory ran out; the same command goes on "
-                    "where this one stopped, and --workers with a lower number needs less memory"
-                ) from ended.error
+                reason = "a worker process was ended from outside, perhaps because memory ran out"
+                advice = "the same command continues, and needs less memory with a lower number of --workers"
+                raise DataError(f"{reason}; {advice}") from ended.error
             if ended.error is not None:
                 raise ended.error
             yield ended.result or []

@@ -54,11 +54,8 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
     Of several findings in one image (ChestMNIST) one is the correct option and the others are no options; "no finding"
     is an option of every question, so its presence reveals nothing. `metadata["labels"]` holds all labels.
 
-    Args:
-        files: `.npz` files by their published names, `pathmnist.npz` or `pathmnist_224.npz`; each set once.
-        unpack_to: A folder for the unpacked arrays, which must stay until the images are read.
-        seed: Seeds the other options and their order.
-        max_options: Options per question, 2..26.
+    Files have their published names, as `pathmnist.npz` or `pathmnist_224.npz`, each set once. The arrays in `unpack_to`
+    must stay until the images are read. `max_options` is 2..26.
     """
     sets, by_name = medmnist_sets(), dict[str, Path]()
     if not files or not 2 <= max_options <= 26:
@@ -95,7 +92,7 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
         if not all(value in allowed for value in label):
             yield Unusable(file.name, index + 1, f"{split}_labels", f"not a label of {title}: {rule}", str(label))
             continue
-        # Seeded by the id, so that a question reads the same whatever else is prepared beside it.
+        # By the id, so that a question reads the same whatever else is prepared beside it.
         rng = random.Random(f"{seed}:{question_id}")
         present = [text for text, flag in zip(texts, label, strict=True) if flag] if multi else [texts[label[0]]]
         absent = [text for text in texts if text not in present]
@@ -136,9 +133,9 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
     """The `.npz` files of the sets `names` in `folder`, images of `size` (28, 64, 128 or 224) pixels on each side."""
     sets, suffix = medmnist_sets(), "" if size == 28 else f"_{size}"
+    known = f"the 2-D sets are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
     for name in names:
         if name.lower() not in sets or size not in sets[name.lower()]["md5"]:
-            known = f"the 2-D sets are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
             raise ConfigError(f"there is no set {name!r} of size {size}; {known}")
     if importlib.util.find_spec("pooch") is None:
         raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
