@@ -109,7 +109,7 @@ def test_without_the_client_the_message_says_how_to_install_it(tmp_path: Path, m
 
 
 def test_unknown_sets_and_sizes(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no set 'organmnist3d' of size 28; the 2-D sets are pathmnist"):
+    with pytest.raises(ConfigError, match="no set 'organmnist3d' of size 28; there are pathmnist"):
         download_medmnist(["organmnist3d"], tmp_path)
     with pytest.raises(ConfigError, match="of size 32"):
         download_medmnist(["pathmnist"], tmp_path, 32)

@@ -220,7 +220,7 @@ def _in_processes(
         for ended in carry_out(running, batches):
             if isinstance(ended.error, WorkerDiedError):
                 reason = "a worker process was ended from outside, perhaps because memory ran out"
-                advice = "the same command continues, and needs less memory with a lower number of --workers"
+                advice = "the same command continues, and --workers with a lower number needs less memory"
                 raise DataError(f"{reason}; {advice}") from ended.error
             if ended.error is not None:
                 raise ended.error

@@ -54,7 +54,7 @@ def medmnist_source(files: Sequence[Path], unpack_to: Path, seed: int, max_optio
     Of several findings in one image (ChestMNIST) one is the correct option and the others are no options; "no finding"
     is an option of every question, so its presence reveals nothing. `metadata["labels"]` holds all labels.
 
-    Files have their published names, as `pathmnist.npz` or `pathmnist_224.npz`, each set once. The arrays in `unpack_to`
+    Files have their published names, `pathmnist.npz` or `pathmnist_224.npz`, each set once. The arrays in `unpack_to`
     must stay until the images are read. `max_options` is 2..26.
     """
     sets, by_name = medmnist_sets(), dict[str, Path]()
@@ -133,10 +133,11 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
 def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> list[Path]:
     """The `.npz` files of the sets `names` in `folder`, images of `size` (28, 64, 128 or 224) pixels on each side."""
     sets, suffix = medmnist_sets(), "" if size == 28 else f"_{size}"
-    known = f"the 2-D sets are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
     for name in names:
         if name.lower() not in sets or size not in sets[name.lower()]["md5"]:
-            raise ConfigError(f"there is no set {name!r} of size {size}; {known}")
+            raise ConfigError(
+                f"no set {name!r} of size {size}; there are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
+            )
     if importlib.util.find_spec("pooch") is None:
         raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
     import pooch
