@@ -99,11 +99,9 @@ def _prepare(source: "Source", options: Mapping[str, Any]) -> None:
     from kepo.data.prepare import PrepareSettings, prepare
 
     size, longest = options["size"], options["longest_side"]
-    settings = PrepareSettings(
-        **{name: _count(options, name) for name in ("train", "validation", "test")},
-        **{name: options[name] for name in ("split", "image_disjoint", "seed", "longest_side")},
-        size=384 if size is None and longest is None else size,
-    )
+    given = {name: options[name] for name in ("split", "image_disjoint", "seed", "longest_side")}
+    counts: dict[str, Any] = {name: _count(options, name) for name in ("train", "validation", "test")}
+    settings = PrepareSettings(**given, **counts, size=384 if size is None and longest is None else size)
     how = {name: options[name] for name in ("workers", "overwrite")}
     command = shlex.join(["kepo", *sys.argv[1:]])
     _show(Console(), prepare(source, settings, options["out"], **how, command=command, bar=True))
@@ -123,10 +121,9 @@ def _show(console: "Console", prepared: "Prepared") -> None:
 
     splits, rows = prepared.card["splits"], prepared.card["rows"]
     if not prepared.made:
+        again = " Images were not opened again; --overwrite does so, should missing ones be there by now."
         text = "Nothing to do: it was prepared from the same files with the same settings already."
-        if rows["unusable"]:
-            text += " Images were not looked at again; --overwrite does, should missing ones be there by now."
-        console.print(text)
+        console.print(text + again * bool(rows["unusable"]))
     table = Table("modality", *(Column(f"{split} (of)", justify="right") for split in splits))
     for modality in sorted({modality for split in splits.values() for modality in split["modalities"]}):
         counts = (split["modalities"].get(modality, {"questions": 0})["questions"] for split in splits.values())
@@ -140,14 +137,12 @@ def _show(console: "Console", prepared: "Prepared") -> None:
             listed = ", ".join(f"{short['modality']} {short['taken']}" for short in few)
             text = f"{split}: fewer than the {few[0]['asked']} questions asked for, so all were taken: {listed}"
             console.print(text, style="yellow", highlight=False, soft_wrap=True)
-    counts = f"{rows['usable']} usable, {rows['unusable']} not (unusable.jsonl)"
-    console.print(f"{rows['total']} rows: {counts}", highlight=False)
+    text = f"{rows['total']} rows: {rows['usable']} usable, {rows['unusable']} not (unusable.jsonl)"
+    console.print(text, highlight=False)
     console.print(f"data set and card: {prepared.folder}", highlight=False, soft_wrap=True, markup=False)
 
 
 _SPLIT_FILE = "JSON list of image, problem, solution, instead of QA_information/; may be repeated."
-_NO_IMAGES = "Leave images out: split files alone, for the text."
-_DOWNLOAD = "A set to fetch, such as pathmnist, or 'all'; may be repeated."
 _UNPACK_TO = "Folder for the unpacked arrays, kept. Default: beside --out, removed at the end."
 
 
@@ -155,7 +150,7 @@ _UNPACK_TO = "Folder for the unpacked arrays, kept. Default: beside --out, remov
 def omnimedvqa(
     root: Annotated[Path | None, _option("Folder with Images/ and QA_information/ (split files: Images/).")] = None,
     split_file: Annotated[list[Path] | None, _option(_SPLIT_FILE)] = None,
-    images: Annotated[bool, _option(_NO_IMAGES, "--images/--no-images")] = True,
+    images: Annotated[bool, _option("Leave images out (split files only).", "--images/--no-images")] = True,
     modality: Annotated[str | None, _option("Of split files whose names do not tell it.")] = None,
 ) -> "Source":
     """OmniMedVQA as published, or the split files of its users.
@@ -178,7 +173,7 @@ def medmnist(
     seed: int,
     scratch: Path,
     npz: Annotated[list[Path] | None, _option("A file such as pathmnist_224.npz; may be repeated.")] = None,
-    download: Annotated[list[str] | None, _option(_DOWNLOAD)] = None,
+    download: Annotated[list[str] | None, _option("A set to fetch, or 'all'; may be repeated.")] = None,
     pixels: Annotated[int, _option("Side of the images to fetch: 28, 64, 128 or 224.")] = 28,
     download_to: Annotated[Path, _option("Folder that fetched files are kept in.")] = Path("medmnist"),
     options: Annotated[int, _option("Options per question: the correct one, and others of the set.")] = 4,
@@ -234,7 +229,6 @@ _ANSWER = (
     "How answers are written: letter, text, index (from 0), letter_or_text, or auto: letter or text, and what could be "
     "both is listed."
 )
-_SEPARATOR = "Between options that stand in one cell. Default: they are a JSON list."
 
 
 @_command("table")
@@ -245,7 +239,7 @@ def table(
     column: Annotated[list[str] | None, _option(_COLUMN, metavar="FIELD=COLUMN")] = None,
     set_: Annotated[list[str] | None, _option("One value for all rows.", "--set", metavar="FIELD=VALUE")] = None,
     answer: Annotated[str, _option(_ANSWER)] = "auto",
-    option_separator: Annotated[str | None, _option(_SEPARATOR)] = None,
+    option_separator: Annotated[str | None, _option("Between options in one cell. Default: a JSON list.")] = None,
     image_root: Annotated[Path | None, _option("Folder of the image paths. Default: that of FILE.")] = None,
     license_: Annotated[str | None, _option("Of the images, for the data card.", "--license", "--licence")] = None,
     delimiter: Annotated[str | None, _option("Between cells. Default: in .csv a comma, in .tsv a tab.")] = None,
