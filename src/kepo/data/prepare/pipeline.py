@@ -60,12 +60,8 @@ def prepare(
         DataError: no row can be used, a file cannot be read, or the disk refuses.
     """
     settings, out = settings.resolved(source), Path(out).absolute()
-    identity = {
-        "source": source.name,
-        "options": dict(source.options),
-        "settings": asdict(settings),
-        "files": [_described(file) for file in source.files],
-    }
+    identity: dict[str, Any] = {"source": source.name, "options": dict(source.options), "settings": asdict(settings)}
+    identity["files"] = [_described(file) for file in source.files]
     card = finished(out, identity, overwrite)
     if card is not None:
         return Prepared(out, card, made=False)

@@ -81,7 +81,7 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
     unpacked, images = _array(file, f"{split}_images", folder)
     labels = _array(file, f"{split}_labels", folder)[1]
     shape, allowed = (len(images), len(texts) if multi else 1), range(2 if multi else len(texts))
-    rule = "flags are 0 or 1" if multi else f"labels are 0 to {allowed[-1]}"
+    rule = f"not a label of {title}: " + ("flags are 0 or 1" if multi else f"labels are 0 to {allowed[-1]}")
     if images.dtype != "uint8" or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
         raise DataError(f"{file}, '{split}_images': {images.dtype} {images.shape}; 2-D images are uint8 [N,H,W(,3)]")
     if labels.dtype.kind not in "ui" or labels.shape not in (shape, shape[:1]):
@@ -90,7 +90,7 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
     for index, label in enumerate(labels.reshape(shape).tolist()):
         question_id = f"{name}-{split}-{index}"
         if not all(value in allowed for value in label):
-            yield Unusable(file.name, index + 1, f"{split}_labels", f"not a label of {title}: {rule}", str(label))
+            yield Unusable(file.name, index + 1, f"{split}_labels", rule, str(label))
             continue
         # By the id, so that a question reads the same whatever else is prepared beside it.
         rng = random.Random(f"{seed}:{question_id}")
@@ -115,7 +115,7 @@ def _array(archive: Path, name: str, folder: Path) -> tuple[Path, Any]:
     try:
         with zipfile.ZipFile(archive) as members:
             info = members.getinfo(f"{name}.npy")
-            # The checksum in the name keeps the array of another archive with the same name apart.
+            # The checksum keeps the array of another archive with the same name apart.
             target = folder / f"{archive.stem}-{name}-{info.CRC:08x}.npy"
             if not (target.is_file() and target.stat().st_size == info.file_size):
                 folder.mkdir(parents=True, exist_ok=True)
