@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from kepo.data.augment import shuffle_options
-from kepo.data.files import load_dataset_folder, load_table
 from kepo.data.images import check_images
 from kepo.data.omnimedvqa import QUESTION_FOLDER
-from kepo.data.readers.presets import preset
 from kepo.data.readers.published import load_omnimedvqa
+from kepo.data.readers.questions import load_dataset_folder, load_table
 from kepo.data.readers.rows import KINDS
+from kepo.data.readers.table import load_preset
 from kepo.data.reasoning import load_reasoning_gym
-from kepo.data.split import split_disjoint
+from kepo.data.split import shuffle_options, split_disjoint
 from kepo.errors import ConfigError, DataError
 from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.types import Question
@@ -34,8 +33,7 @@ class DataArguments:
     """Which questions, and how they are shown to the policy. Fields are documented by their help texts."""
 
     data_format: DataFormat = field(
-        default="auto",
-        metadata={"help": "What data_path is; 'auto' tells by its name and contents."},
+        default="auto", metadata={"help": "What data_path is; 'auto': by name and contents."}
     )
     data_path: str | None = field(
         default=None,
@@ -43,13 +41,9 @@ class DataArguments:
             "help": "A .csv, .tsv, .jsonl, .json or .parquet file, a folder from save_to_disk, or that of OmniMedVQA."
         },
     )
-    data_preset: str | None = field(
-        default=None,
-        metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."},
-    )
+    data_preset: str | None = field(default=None, metadata={"help": "Layout of the rows, such as r1-v (docs/data.md)."})
     image_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder that image paths are relative to; default: the folder of data_path."},
+        default=None, metadata={"help": "Folder of the image paths; default: that of data_path."}
     )
     data_split: str | None = field(default=None, metadata={"help": "Split of a folder that holds several."})
     reasoning_tasks: list[str] = field(
@@ -60,14 +54,8 @@ class DataArguments:
         default=None,
         metadata={"help": "Settings of the reasoning tasks, as JSON: the same for all, or one record per task name."},
     )
-    modality: str | None = field(
-        default=None,
-        metadata={"help": "Keep only questions of this modality, or of these (comma-separated)."},
-    )
-    task_filter: str | None = field(
-        default=None,
-        metadata={"help": "Keep only questions of this task, or of these (comma-separated)."},
-    )
+    modality: str | None = field(default=None, metadata={"help": "Keep only these modalities (comma-separated)."})
+    task_filter: str | None = field(default=None, metadata={"help": "Keep only these tasks (comma-separated)."})
     num_train: int | None = field(default=None, metadata={"help": "Questions to train on; default: all."})
     num_eval: int = field(default=0, metadata={"help": "Questions held out for evaluation during training."})
     split_seed: int = field(default=42, metadata={"help": "Seeds the split and the reasoning tasks."})
@@ -75,20 +63,12 @@ class DataArguments:
         default="think",
         metadata={"help": "'think': reasoning, then answer. 'answer': answer only. 'plain': the bare question."},
     )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Resize images to this many pixels on each side; default: keep their size."},
-    )
-
-    option_shuffles: int = field(
-        default=0,
-        metadata={"help": "Copies of each training question with its options in another order, >= 0."},
-    )
+    image_size: int | None = field(default=None, metadata={"help": "Resize images to this side, in pixels; None: no."})
+    option_shuffles: int = field(default=0, metadata={"help": "Copies of each training question, options reordered."})
     sft_think: SftThink = field(
         default="reasoning",
         metadata={
-            "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
-            "(the text of the correct option, for data without written reasoning)."
+            "help": "<think> of supervised targets: 'reasoning' (of the metadata) or 'option' (the correct one)."
         },
     )
 
@@ -105,44 +85,33 @@ class DataArguments:
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
         if self.data_preset is not None:
-            preset(self.data_preset)
+            load_preset(self.data_preset)
         self.reasoning_config = _json_record(self.reasoning_config)
 
 
 def _json_record(value: dict[str, Any] | str | None) -> dict[str, Any] | None:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
-    if value is not None and not isinstance(value, dict):
-        raise ConfigError(f'reasoning_config {value!r} is not a record; write it as {{"setting": value}}')
-    return value
+    try:
+        record = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
+    if record is not None and not isinstance(record, dict):
+        raise ConfigError(f'reasoning_config {record!r} is not a record; write it as {{"setting": value}}')
+    return record
 
 
 def load_splits(args: DataArguments) -> tuple[list[Question], list[Question]]:
-    """Questions to train on and to evaluate on, their images checked: all that a training run needs.
-
-    Raises:
-        ConfigError, DataError: as `load_questions`, `split_questions` and `check_images`.
-    """
+    """Questions to train on and to evaluate on, their images checked: all that a training run needs."""
     train, evaluation = split_questions(args, load_questions(args))
     check_images([*train, *evaluation])
     return shuffle_options(train, args.option_shuffles, args.split_seed), evaluation
 
 
 def load_questions(args: DataArguments) -> list[Question]:
-    """All questions that `args` names, filtered by modality and task; images are not opened.
-
-    Raises:
-        ConfigError: settings that do not fit together.
-        DataError: data that cannot be used, or a filter that leaves nothing.
-    """
+    """All questions that `args` names, filtered by modality and task; images are not opened."""
     questions = _load(args)
     if not questions:
         raise DataError(f"{args.data_path}: there is not one question in it; check data_path and data_format")
-    questions = _keep(questions, "modality", args.modality, "modality")
-    return _keep(questions, "task", args.task_filter, "task_filter")
+    return _keep(_keep(questions, "modality", args.modality, "modality"), "task", args.task_filter, "task_filter")
 
 
 def split_questions(args: DataArguments, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
@@ -154,18 +123,14 @@ def _load(args: DataArguments) -> list[Question]:
     data_format = _detected(args) if args.data_format == "auto" else args.data_format
     if data_format == "reasoning_gym":
         return _load_reasoning(args)
-    path = _data_path(args)
-    root = None if args.image_root is None else Path(args.image_root)
+    path, root = _data_path(args), None if args.image_root is None else Path(args.image_root)
     if args.data_split is not None and data_format != "dataset":
-        raise ConfigError(
-            f"data_split {args.data_split!r}: data of the format {data_format!r} has no splits; remove it"
-        )
+        problem = f"data of the format {data_format!r} has no splits; remove it"
+        raise ConfigError(f"data_split {args.data_split!r}: {problem}")
     if data_format == "omnimedvqa":
         for name in ("image_root", "data_preset"):
             if getattr(args, name) is not None:
-                raise ConfigError(
-                    f"{name}: the folder of OmniMedVQA says where images and answers are; remove the setting"
-                )
+                raise ConfigError(f"{name}: the folder of OmniMedVQA has images and answers; remove the setting")
         return load_omnimedvqa(path)
     if data_format == "dataset":
         return load_dataset_folder(path, args.data_split, root, preset=args.data_preset)
@@ -215,7 +180,7 @@ def _load_reasoning(args: DataArguments) -> list[Question]:
 
 
 def _keep(questions: list[Question], attribute: str, wanted: str | None, setting: str) -> list[Question]:
-    """The questions whose `attribute` is one of the comma-separated `wanted`, case not looked at."""
+    """The questions whose `attribute` is one of the comma-separated `wanted`, ignoring case."""
     if wanted is None:
         return questions
     present = {str(value).casefold(): str(value) for q in questions if (value := getattr(q, attribute)) is not None}
@@ -223,7 +188,6 @@ def _keep(questions: list[Question], attribute: str, wanted: str | None, setting
     unknown = [name for name in names if name not in present]
     if unknown or not names:
         listed = ", ".join(sorted(present.values())) or "none at all"
-        raise DataError(
-            f"{setting} {wanted!r}: no question has {attribute} {', '.join(unknown)!r}; present are {listed}"
-        )
+        missing = f"no question has {attribute} {', '.join(unknown)!r}"
+        raise DataError(f"{setting} {wanted!r}: {missing}; present are {listed}")
     return [question for question in questions if str(getattr(question, attribute)).casefold() in names]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kepo.data.images import as_rgb
 from kepo.errors import DataError
 from kepo.prompts import PromptStyle, build_prompt
-from kepo.types import Conversation, Question
+from kepo.types import Question
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,13 +31,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     Args:
         questions: At least one.
         style: Prompt style, see `kepo.prompts`.
-        image_size: Resizes every image to (image_size, image_size) pixels when a row is read; None keeps sizes. A
-            resizing data set cannot be saved to disk; call `.with_format(None)` on it first, which takes the resizing
-            off.
-
-    Raises:
-        DataError: there is no question, or `image_size` is not positive.
-        ValueError: unknown style.
+        image_size: Resizes every image to (image_size, image_size) pixels when a row is read; None keeps sizes. Call
+            `.with_format(None)` on the data set, which removes the resizing, before saving it to disk.
     """
     columns: dict[str, list[Any]] = {
         "prompt": [build_prompt(question, style) for question in questions],
@@ -48,9 +43,7 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
         columns["reference"] = [default_completion(question, style) for question in questions]
     if any(question.images for question in questions):
         # An image is decoded when its row is read, and then knows its file no more.
-        columns["image_paths"] = [
-            [str(image) for image in question.images if isinstance(image, str | Path)] for question in questions
-        ]
+        columns["image_paths"] = [[str(one) for one in q.images if isinstance(one, str | Path)] for q in questions]
     return _build(questions, columns, image_size)
 
 
@@ -63,9 +56,7 @@ def text_columns(questions: Sequence[Question], *, sort_keys: bool = False) -> d
         "answer": [question.answer for question in questions],
         "modality": [question.modality for question in questions],
         "task": [question.task for question in questions],
-        "metadata": [
-            json.dumps(dict(question.metadata), ensure_ascii=False, sort_keys=sort_keys) for question in questions
-        ],
+        "metadata": [json.dumps(dict(one.metadata), ensure_ascii=False, sort_keys=sort_keys) for one in questions],
     }
 
 
@@ -78,37 +69,26 @@ def to_sft_dataset(
     """The data set of a supervised run: columns `prompt`, `completion` (conversations) and, if there are any, `images`.
 
     Args:
-        questions: At least one.
+        questions: At least one; with reasoning to show for the style "think".
         style: Prompt style, see `kepo.prompts`.
         completion: What the policy is to write; None: `default_completion` in this style.
         image_size: As in `to_dataset`.
-
-    Raises:
-        DataError: there is no question, or style "think" and a question has no reasoning to show.
-        ValueError: unknown style.
     """
     write = completion or partial(default_completion, style=style)
     columns: dict[str, list[Any]] = {
         "prompt": [build_prompt(question, style) for question in questions],
-        "completion": [_assistant(write(question)) for question in questions],
+        "completion": [[{"role": "assistant", "content": write(question)}] for question in questions],
     }
     return _build(questions, columns, image_size)
 
 
 def option_as_reasoning(question: Question) -> Question:
-    """`question` with the text of its correct option as its written reasoning, for data that has none.
-
-    What is seen then comes before the letter it has.
-    """
+    """`question` with the text of its correct option as its written reasoning, for data that has none."""
     return replace(question, metadata={**question.metadata, "reasoning": question.answer_text})
 
 
 def default_completion(question: Question, style: PromptStyle) -> str:
-    """What a perfect policy writes: the answer (its letter, where there are options) in the form the prompt asks for.
-
-    Raises:
-        DataError: style "think", and `metadata` has no text under "reasoning".
-    """
+    """What a perfect policy writes: the answer (its letter, where there are options) in the form of the prompt."""
     if style == "plain":
         return question.answer
     answer = f"<answer>{question.answer}</answer>"
@@ -129,10 +109,6 @@ def _reasoning(question: Question) -> str | None:
     return reasoning.strip() if isinstance(reasoning, str) and reasoning.strip() else None
 
 
-def _assistant(text: str) -> Conversation:
-    return [{"role": "assistant", "content": text}]
-
-
 def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_size: int | None) -> Dataset:
     from datasets import Dataset, Features, Image, List, Value
 
@@ -141,11 +117,9 @@ def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_s
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size is {image_size}; give the side in pixels, or None to keep sizes")
     text = Value("string")
-    types: dict[str, Any] = dict.fromkeys(columns, text)
-    for name in ("prompt", "completion"):
-        if name in columns:
-            types[name] = List({"role": text, "content": text})
-    types |= {name: List(text) for name in ("options", "image_paths") if name in columns}
+    turns = List({"role": text, "content": text})
+    lists = {"prompt": turns, "completion": turns, "options": List(text), "image_paths": List(text)}
+    types: dict[str, Any] = {name: lists.get(name, text) for name in columns}
     has_images = any(question.images for question in questions)
     if has_images:
         columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}

@@ -11,31 +11,20 @@ MODALITIES: tuple[str, ...] = ("MRI", "CT", "X-Ray", "Ultrasound", "Dermoscopy",
 
 QUESTION_FOLDER = Path("QA_information") / "Open-access"
 
-# Keys are the published strings up to a parenthesis, in lower case and letters only.
-_CANONICAL: Mapping[str, str] = {
-    "mr": "MRI",
-    "mri": "MRI",
-    "magneticresonance": "MRI",
-    "magneticresonanceimaging": "MRI",
-    "ct": "CT",
-    "ctscan": "CT",
-    "computedtomography": "CT",
-    "xray": "X-Ray",
-    "radiography": "X-Ray",
-    "us": "Ultrasound",
-    "ultrasound": "Ultrasound",
-    "ultrasonography": "Ultrasound",
-    "dermoscopy": "Dermoscopy",
-    "dermatoscopy": "Dermoscopy",
-    "fundus": "Fundus",
-    "fundusphotography": "Fundus",
-    "oct": "OCT",
-    "opticalcoherencetomography": "OCT",
-    "microscopy": "Microscopy",
-    "microscopyimages": "Microscopy",
+# Published spellings up to a parenthesis, in lower case and letters only.
+_SPELLINGS: Mapping[str, str] = {
+    "MRI": "mr mri magneticresonance magneticresonanceimaging",
+    "CT": "ct ctscan computedtomography",
+    "X-Ray": "xray radiography",
+    "Ultrasound": "us ultrasound ultrasonography",
+    "Dermoscopy": "dermoscopy dermatoscopy",
+    "Fundus": "fundus fundusphotography",
+    "OCT": "oct opticalcoherencetomography",
+    "Microscopy": "microscopy microscopyimages",
 }
+_CANONICAL = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 
-# Terms of collections whose images are part of OmniMedVQA, as their publishers state them; keys as the modalities'.
+# Terms of collections whose images are part of OmniMedVQA, as their publishers state them; spelled as the modalities.
 _LICENSES: Mapping[str, str] = {
     "breakhis": "CC BY 4.0",
     "crck": "CC BY 4.0",

@@ -14,19 +14,14 @@ from kepo.types import Question
 def load_reasoning_gym(task: str, size: int, seed: int, config: Mapping[str, Any] | None = None) -> list[Question]:
     """`size` open questions of one task, the same ones for the same seed and config.
 
+    `metadata` is what `kepo.rewards.reasoning_gym_score` needs, in a JSON-safe form. The `answer` of tasks with many
+    correct answers is empty.
+
     Args:
         task: Name of a reasoning-gym data set, for example "chain_sum".
         size: How many, at least 1.
         seed: Seeds the generator.
         config: Further settings of the task, for example `{"max_terms": 3}`.
-
-    Returns:
-        Questions without options. `metadata` is what `kepo.rewards.reasoning_gym_score` needs, in a JSON-safe form.
-        Tasks with many correct answers have none to show: their `answer` is empty.
-
-    Raises:
-        MissingExtraError: reasoning-gym is not installed.
-        DataError: unknown task, or settings that it refuses.
     """
     try:
         import reasoning_gym
@@ -37,9 +32,8 @@ def load_reasoning_gym(task: str, size: int, seed: int, config: Mapping[str, Any
         raise MissingExtraError("reasoning-gym", "pip install 'kepo[reasoning]'", f"the task {task!r}") from error
     if task not in DATASETS:
         close = difflib.get_close_matches(task, DATASETS, n=5, cutoff=0.4) or sorted(DATASETS)
-        raise DataError(
-            f"reasoning_tasks: {task!r} is unknown to reasoning-gym; it has, among others, {', '.join(close)}"
-        )
+        listed = ", ".join(close)
+        raise DataError(f"reasoning_tasks: {task!r} is unknown to reasoning-gym; it has, among others, {listed}")
     if size < 1:
         raise DataError(f"reasoning task {task!r}: size is {size}; ask for at least 1 question")
     settings = dict(config or {})
@@ -57,13 +51,8 @@ def _question(entry: Mapping[str, Any], question_id: str, task: str) -> Question
         json.dumps(metadata)
     except TypeError as error:
         raise DataError(f"reasoning task {task!r}, question {question_id!r}, field 'metadata': {error}") from error
-    return Question(
-        id=question_id,
-        text=str(entry["question"]),
-        answer="" if answer is None else str(answer),
-        task=task,
-        metadata=metadata,
-    )
+    answer = "" if answer is None else str(answer)
+    return Question(question_id, str(entry["question"]), answer, task=task, metadata=metadata)
 
 
 def encode_metadata(value: Any) -> Any:

@@ -21,23 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A row that no question could be made of.
+    """A row that no question could be made of."""
 
-    Attributes:
-        source: The name of the file.
-        row: Row number in it, from 1.
-        field: The column that is wrong; empty where it is the whole row.
-        reason: What is wrong, without the value, so that rows can be counted by it.
-        value: The value, shortened.
-        problem: What is wrong with which value, and what to do, for an error message.
-    """
-
-    source: str
-    row: int
-    field: str
-    reason: str
-    value: str
-    problem: str = setting(default="", compare=False)
+    source: str  # the name of the file
+    row: int  # from 1
+    field: str  # the column that is wrong; empty where it is the whole row
+    reason: str  # what is wrong, without the value, so that rows can be counted by it
+    value: str  # shortened
+    problem: str = setting(default="", compare=False)  # what is wrong with which value, and what to do
 
     def record(self) -> dict[str, Any]:
         """The columns of `unusable.jsonl`."""
@@ -46,10 +37,7 @@ class Unusable:
 
 @runtime_checkable
 class LazyImage(Protocol):
-    """An image that is no file of its own, such as one of an array; decoded only when it is needed.
-
-    It is sent to other processes, so it must pickle, and into few bytes: where the image lies, not the image.
-    """
+    """An image that is no file of its own, such as one of an array. It must pickle into few bytes."""
 
     @property
     def name(self) -> str:
@@ -66,11 +54,11 @@ class Source:
     Attributes:
         name: Names the data set in its card.
         rows: A question or an unusable row for every row, in the order of the files. Images are paths that are already
-            resolved below their root, or `LazyImage`s; nothing else. Every question has a `modality`, a `task` where
-            it is known, and `metadata["dataset"]`, the collection that its image comes from. Optional in `metadata`:
-            `file` and `row`, which name the row should its image turn out to be unusable (else the place in `rows`
-            does), and `image`, the name of the image, by which questions without images are kept in one split.
-        files: The files that `rows` come from; with the settings they say whether a prepared folder is up to date.
+            resolved below their root, or `LazyImage`s. Every question has a `modality`, a `task` where it is known,
+            and `metadata["dataset"]`, the collection of its image. Optional in `metadata`: `file` and `row`, which
+            name the row if its image is unusable, and `image`, the name of the image, by which questions without
+            images are kept in one split.
+        files: The files that `rows` come from; with `options` and settings they decide if a folder is up to date.
         license_of: Collection -> license of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.
@@ -89,12 +77,8 @@ class Source:
 def strict(rows: Iterable[Question | Unusable], files: Sequence[Path]) -> list[Question]:
     """The questions of `rows`, none of which may be unusable.
 
-    Args:
-        rows: As a reader yields them; read up to the first unusable one.
-        files: Where they come from, for the message: `file, row N, field 'x': problem`.
-
     Raises:
-        DataError: naming file, row, field and value of the first unusable row, and what to do.
+        DataError: naming file (one of `files`), row, field and value of the first unusable row, and what to do.
     """
     questions = []
     for row in rows:

@@ -1,14 +1,14 @@
-"""Train and evaluation questions, drawn so that no image is in both."""
+"""Train and evaluation questions, drawn so that no image is in both, and copies with their options in another order."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
 from kepo.types import Question
 
@@ -16,17 +16,11 @@ from kepo.types import Question
 def split_disjoint(
     questions: Sequence[Question], num_train: int | None, num_eval: int, seed: int
 ) -> tuple[list[Question], list[Question]]:
-    """Draws `num_eval` questions for evaluation, then `num_train` of the rest for training.
+    """Draws `num_eval` questions for evaluation, then `num_train` of the rest (None: all) for training.
 
     Questions that share an image (directly, or through a question that has both images) stay together, and so do
     questions without images that read the same. What is drawn for evaluation depends on `seed` only, not on
     `num_train`. Both keep the order of `questions`.
-
-    Args:
-        questions: Where to draw from.
-        num_train: How many to train on; None: all that are not drawn for evaluation.
-        num_eval: How many to evaluate on; 0 for none.
-        seed: Seeds the draw.
 
     Raises:
         DataError: more are asked for than there are.
@@ -37,11 +31,9 @@ def split_disjoint(
         raise DataError(f"num_train={num_train}, num_eval={num_eval}: num_train is at least 1, num_eval at least 0")
     if wanted > total or (num_train is None and num_eval >= total):
         asked = f"{num_train} for training" if num_train is not None else "the rest for training"
-        raise DataError(
-            f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions; lower num_train "
-            "or num_eval, or widen the filters"
-        )
-    groups = _groups(questions)
+        problem = f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions"
+        raise DataError(f"{problem}; lower num_train or num_eval, or widen the filters")
+    groups = groups_sharing([_contents(question) for question in questions])
     random.Random(seed).shuffle(groups)
     evaluation: list[int] = []
     while len(evaluation) < num_eval:
@@ -57,42 +49,44 @@ def split_disjoint(
     return [questions[i] for i in sorted(train)], [questions[i] for i in sorted(evaluation[:num_eval])]
 
 
-def _groups(questions: Sequence[Question]) -> list[list[int]]:
-    return groups_sharing([_contents(question) for question in questions])
-
-
 def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """Indices of what must stay together, in order of their first one.
+    """Indices in groups, in order of their first one: two that hold the same `contents` are in one, also by others."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    Args:
-        contents: What each one holds; two that hold the same, directly or through others, are in one group.
-    """
-    parent = list(range(len(contents)))
-
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    first_with: dict[Hashable, int] = {}
-    for index, held in enumerate(contents):
-        for content in held:
-            one, other = find(index), find(first_with.setdefault(content, index))
-            parent[max(one, other)] = min(one, other)
+    nodes: dict[Hashable, int] = {}
+    # Every content is a node too, numbered after the indices.
+    edges = [(i, len(contents) + nodes.setdefault(one, len(nodes))) for i, held in enumerate(contents) for one in held]
+    size, pairs = len(contents) + len(nodes), np.array(edges, dtype=int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(contents)):
-        groups[find(index)].append(index)
+    for index, label in enumerate(connected_components(graph, directed=False)[1][: len(contents)].tolist()):
+        groups[label].append(index)
     return list(groups.values())
 
 
 def _contents(question: Question) -> list[Hashable]:
     if not question.images:
         return [(question.text, question.options)]
-    return [_content(image) for image in question.images]
+    return [str(image) if isinstance(image, str | Path) else image_hash(image) for image in question.images]
 
 
-def _content(image: Any) -> Hashable:
-    if isinstance(image, str | Path):
-        return str(image)
-    return image_hash(image)
+def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:
+    """`questions`, then `copies` (>= 0) copies of each with its options in another order, ids `ID~1`, `ID~2`, ...
+
+    Open questions have none. A policy can only learn to match an option's text to its letter if the letter changes.
+    """
+    if copies < 0:
+        raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")
+    order = random.Random(seed)
+    closed = [question for question in questions if question.options]
+    return [*questions, *(_in_another_order(one, copy, order) for copy in range(1, copies + 1) for one in closed)]
+
+
+def _in_another_order(question: Question, copy: int, order: random.Random) -> Question:
+    places = list(range(len(question.options)))
+    order.shuffle(places)
+    options = tuple(question.options[place] for place in places)
+    answer = question.letters[places.index(question.letters.index(question.answer))]
+    return replace(question, id=f"{question.id}~{copy}", options=options, answer=answer)

@@ -13,7 +13,7 @@ from kepo.files import replacing
 
 @contextmanager
 def model_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A scratch folder beside `out` that takes its place when the block ends without an error.
+    """An empty folder beside `out` that takes its place when the block ends without an error.
 
     What was in `out` stays untouched until then, so an interrupted export leaves either the old model or none.
 
@@ -21,30 +21,20 @@ def model_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         out: The folder to make; its parents are made too.
         overwrite: Allow `out` to hold a model already. A folder with other content is never replaced.
 
-    Yields:
-        An empty folder to write into, on the same file system as `out`.
-
     Raises:
         ConfigError: `out` is a file, or a folder that may not be replaced.
     """
     out = Path(out).absolute()
-    _check_target(out, overwrite)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose the name of a folder for the model")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise ConfigError(f"{out} is not empty; choose another folder, or pass --overwrite (overwrite=True)")
+        if not (out / "config.json").is_file():
+            raise ConfigError(f"{out} holds no model (no config.json), so it is not overwritten; choose another folder")
     with replacing(out) as partial:
         partial.mkdir()
         yield partial
-
-
-def _check_target(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose the name of a folder for the model")
-    if not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise ConfigError(f"{out} is not empty; choose another folder, or pass --overwrite (overwrite=True)")
-    if not (out / "config.json").is_file():
-        raise ConfigError(f"{out} holds no model (no config.json), so it is not overwritten; choose another folder")
 
 
 def count_parameters(folder: Path) -> int:

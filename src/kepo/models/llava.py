@@ -26,14 +26,7 @@ Size: TypeAlias = Literal["student", "teacher"]
 
 @dataclass(frozen=True, slots=True)
 class LlavaSize:
-    """Widths and depths. The head width is 32 in both towers.
-
-    Attributes:
-        vision_width: Hidden width of the image tower, a multiple of 32.
-        vision_layers: Blocks of the image tower.
-        text_width: Hidden width of the decoder, a multiple of 32.
-        text_layers: Blocks of the decoder.
-    """
+    """Widths (multiples of 32, the width of a head) and numbers of blocks of image tower and decoder."""
 
     vision_width: int
     vision_layers: int
@@ -80,9 +73,6 @@ def build_llava(
         seed: Decides the initial weights.
         overwrite: Replace a model that `out` already holds.
 
-    Returns:
-        `out`.
-
     Raises:
         ConfigError: a size that is unknown or does not divide, no questions, or a folder that may not be written or
             has no suitable tokenizer.
@@ -94,11 +84,10 @@ def build_llava(
     if tokenizer_from is None and not questions:
         raise ConfigError("there are no questions to train a tokenizer on; give some, or tokenizer_from")
     with model_folder(out, overwrite=overwrite) as folder:
-        tokenizer = (
-            load_tokenizer(tokenizer_from)
-            if tokenizer_from is not None
-            else train_tokenizer(tokenizer_texts(questions), vocab_size)
-        )
+        if tokenizer_from is None:
+            tokenizer = train_tokenizer(tokenizer_texts(questions), vocab_size)
+        else:
+            tokenizer = load_tokenizer(tokenizer_from)
         widths = size if isinstance(size, LlavaSize) else SIZES[size]
         _model(_config(widths, tokenizer, image_size, patch_size), seed).save_pretrained(folder)
         _processor(tokenizer, image_size, patch_size).save_pretrained(folder)
@@ -110,12 +99,7 @@ def tokenizer_texts(questions: Sequence[Question]) -> Iterator[str]:
 
     Prompts in every style, hint requests of every level, hinted prompts, option texts and answers.
     """
-    seen: set[str] = set()
-    for question in questions:
-        for text in _texts_of(question):
-            if text not in seen:
-                seen.add(text)
-                yield text
+    yield from dict.fromkeys(text for question in questions for text in _texts_of(question))
 
 
 def _texts_of(question: Question) -> Iterator[str]:
@@ -130,11 +114,7 @@ def _texts_of(question: Question) -> Iterator[str]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model folder that `build_llava` (or `train_tokenizer`) wrote.
-
-    Raises:
-        ConfigError: the folder has no tokenizer, or one without this package's image token.
-    """
+    """The tokenizer of a model folder that `build_llava` (or `train_tokenizer`) wrote; a ConfigError for others."""
     from transformers import PreTrainedTokenizerFast
 
     if not (Path(folder) / "tokenizer.json").is_file():
@@ -158,11 +138,7 @@ def _config(size: LlavaSize, tokenizer: PreTrainedTokenizerFast, image_size: int
         vision_use_head=False,
     )
     heads = size.text_width // _HEAD_WIDTH
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     text = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=size.text_width,

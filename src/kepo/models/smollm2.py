@@ -28,11 +28,7 @@ _PURPOSE = "Exporting SmolLM2-135M-Instruct"
 
 
 def smollm2_weights() -> Path:
-    """The GGUF file inside the installed package, found without importing the package.
-
-    Raises:
-        MissingExtraError: the package is not installed, or came without its weights.
-    """
+    """The GGUF file inside the package, which is not imported; a MissingExtraError where there is none."""
     spec = find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         file = Path(folder) / WEIGHTS
@@ -51,9 +47,6 @@ def export_smollm2(out: Path, *, dtype: Dtype = "float32", overwrite: bool = Fal
         out: Folder to write; made whole or not at all.
         dtype: Number type of the stored weights.
         overwrite: Replace a model that `out` already holds.
-
-    Returns:
-        `out`.
 
     Raises:
         MissingExtraError: the weights or the package `gguf` that reads them are not installed.

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kepo.data.augment import shuffle_options
 from kepo.data.dataset import default_completion, option_as_reasoning
+from kepo.data.split import shuffle_options
 from kepo.errors import ConfigError
 from kepo.types import Question
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kepo.data import DataArguments, load_questions, load_splits, split_questions, to_dataset
-from kepo.data.files import load_jsonl
+from kepo.data.readers.questions import load_table
 from kepo.errors import ConfigError, DataError
 
 
@@ -97,7 +97,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], says: str) -> None:
 def test_the_format_is_told_by_name_and_contents(folder: Path) -> None:
     everything = [f"set-{n}" for n in range(1, 7)]
     assert ids(DataArguments(data_path=str(folder / "set.jsonl"))) == everything
-    dataset = to_dataset(load_jsonl(folder / "set.jsonl"), "plain")
+    dataset = to_dataset(load_table(folder / "set.jsonl"), "plain")
     dataset.save_to_disk(str(folder / "saved"))
     dataset.to_parquet(str(folder / "set.parquet"))
     assert ids(DataArguments(data_path=str(folder / "saved"))) == everything

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kepo.data import load_dataset_folder, load_jsonl, load_table, to_dataset
+from kepo.data import load_dataset_folder, load_table, to_dataset
 from kepo.errors import DataError
 
 ROW: dict[str, Any] = {"question": "What is it?", "options": ["Cyst", "Tumour"], "answer": "tumour"}
@@ -29,16 +29,16 @@ def png(colour: str = "red") -> bytes:
 
 def test_jsonl_counts_lines_and_skips_empty_ones(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "set.jsonl", ROW, "\n", {**ROW, "image": "img/a.png"})
-    questions = load_jsonl(path)
+    questions = load_table(path)
     assert [question.id for question in questions] == ["set-1", "set-3"]
     assert questions[1].images == (tmp_path / "img" / "a.png",)
-    assert load_jsonl(path, image_root=tmp_path / "else")[1].images == (tmp_path / "else" / "img" / "a.png",)
+    assert load_table(path, image_root=tmp_path / "else")[1].images == (tmp_path / "else" / "img" / "a.png",)
 
 
 def test_jsonl_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode())
-    assert len(load_jsonl(path)) == 1
+    assert len(load_table(path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_jsonl_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_jsonl_errors_name_the_line(tmp_path: Path, rows: list[Any], says: str) -> None:
     path = write_jsonl(tmp_path / "set.jsonl", *rows)
     with pytest.raises(DataError, match=rf"set\.jsonl, {says}"):
-        load_jsonl(path)
+        load_table(path)
 
 
 def test_jsonl_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(json.dumps(ROW).encode() + b"\n\xff\xfe\n")
     with pytest.raises(DataError, match="row 2: the line is not UTF-8"):
-        load_jsonl(path)
+        load_table(path)
 
 
-@pytest.mark.parametrize("load", [load_jsonl, load_table])
+@pytest.mark.parametrize("load", [load_table])
 def test_a_file_that_is_not_there(tmp_path: Path, load) -> None:
     with pytest.raises(DataError, match="there is no such file; check data_path"):
         load(tmp_path / "none")
@@ -109,7 +109,7 @@ def test_there_and_back_through_a_data_set(tmp_path: Path) -> None:
         {"question": "Where is {it}?", "answer": "left lung", "image": "b.png"},
         {"question": "1+1?", "answer": "2"},
     )
-    questions = load_jsonl(path)
+    questions = load_table(path)
     to_dataset(questions, "think").save_to_disk(str(tmp_path / "saved"))
     for name in ("a.png", "b.png"):
         (tmp_path / name).unlink()
@@ -126,7 +126,7 @@ def test_there_and_back_through_a_data_set(tmp_path: Path) -> None:
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     from datasets import DatasetDict
 
-    questions = load_jsonl(write_jsonl(tmp_path / "set.jsonl", ROW, ROW, ROW))
+    questions = load_table(write_jsonl(tmp_path / "set.jsonl", ROW, ROW, ROW))
     splits = {"train": to_dataset(questions[:2], "plain"), "test": to_dataset(questions[2:], "plain")}
     DatasetDict(splits).save_to_disk(str(tmp_path / "two"))
     DatasetDict({"test": splits["test"]}).save_to_disk(str(tmp_path / "one"))

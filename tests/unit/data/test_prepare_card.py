@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kepo.data.prepare.card import render
+from kepo.data.prepare.card import baselines, of_split, render, shared_images, shortfalls, unusable_counts
 from kepo.data.prepare.splitting import Item
-from kepo.data.prepare.statistics import baselines, of_split, shared_images, shortfalls, unusable_counts
 from kepo.data.sources import Unusable
 from kepo.types import Question
 

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from kepo.data.images import as_rgb
-from kepo.data.prepare.images import HashedImage, content_of, hash_images, resized, write_images
-from kepo.data.prepare.parallel import work_through
+from kepo.data.prepare.images import HashedImage, content_of, hash_images, resized, work_through, write_images
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
 from kepo.errors import ConfigError, DataError

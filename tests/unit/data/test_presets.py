@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from kepo.data import DataArguments, load_questions
-from kepo.data.readers.presets import preset
+from kepo.data.readers.questions import table_source
 from kepo.data.readers.rows import TableFile
-from kepo.data.readers.table import TableMap, table_source, value_at
+from kepo.data.readers.table import TableMap, load_preset, value_at
 from kepo.data.sources import Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
@@ -134,7 +134,7 @@ def test_the_same_preset_reads_rows_in_training_and_in_prepare(
     path = write(tmp_path, file, row)
     (trained,) = load_questions(DataArguments(data_path=str(path), data_preset=name))
     said = TableMap() if expected[3] else TableMap(constants={"modality": "CT"})
-    layout = preset(name)
+    layout = load_preset(name)
     source = table_source([TableFile(path)], said.over(layout.map), None, tmp_path / "kept", license=layout.license)
     (prepared,) = source.rows
     assert isinstance(prepared, Question)
@@ -154,7 +154,7 @@ def test_a_row_of_a_preset_that_cannot_be_used_is_named_by_its_column(tmp_path: 
     where = r"rows\.parquet, row 2, field 'reward_model\.ground_truth': 'C' is not among the options"
     with pytest.raises(DataError, match=where):
         load_questions(DataArguments(data_path=str(path), data_preset="verl"))
-    said = TableMap(constants={"modality": "CT"}).over(preset("verl").map)
+    said = TableMap(constants={"modality": "CT"}).over(load_preset("verl").map)
     _, bad = table_source([TableFile(path)], said, None, tmp_path / "kept").rows
     assert isinstance(bad, Unusable)
     assert (bad.field, bad.value) == ("reward_model.ground_truth", "C")
@@ -167,14 +167,14 @@ def test_a_preset_that_does_not_fit_says_which_columns_there_are(tmp_path: Path)
     ):
         load_questions(DataArguments(data_path=str(path), data_preset="r1-v"))
     with pytest.raises(ConfigError, match="not said where modality stands"):
-        table_source([TableFile(path)], preset("ms-swift").map, None, tmp_path / "kept")
+        table_source([TableFile(path)], load_preset("ms-swift").map, None, tmp_path / "kept")
 
 
 def test_what_is_said_beside_a_preset_goes_over_it(tmp_path: Path) -> None:
     path = write(tmp_path, "train.csv", {**PMC, "Frage": "Was?"})
     said = TableMap({"question": "Frage"}, {"modality": "ct scan", "dataset": "mine"}, "text", None)
     said = TableMap({**said.columns, "answer": "Answer"}, said.constants, said.answer)
-    (question,) = table_source([TableFile(path)], said.over(preset("pmc-vqa").map), None, tmp_path / "kept").rows
+    (question,) = table_source([TableFile(path)], said.over(load_preset("pmc-vqa").map), None, tmp_path / "kept").rows
     assert isinstance(question, Question)
     assert (question.text, question.modality, question.answer) == ("Was?", "CT", "B")
     assert question.metadata["dataset"] == "mine"
@@ -182,11 +182,11 @@ def test_what_is_said_beside_a_preset_goes_over_it(tmp_path: Path) -> None:
 
 def test_several_tables_are_one_data_set_with_their_splits(tmp_path: Path) -> None:
     tables = [TableFile(write(tmp_path, name, PMC)) for name in ("train.csv", "test_2.csv")]
-    source = table_source(tables, preset("pmc-vqa").map, None, tmp_path / "kept")
+    source = table_source(tables, load_preset("pmc-vqa").map, None, tmp_path / "kept")
     rows = list(source.rows)
     assert [row.metadata["split"] for row in rows if isinstance(row, Question)] == ["train", "test"]
     assert source.split_given
-    again = list(table_source([tables[0], tables[0]], preset("pmc-vqa").map, None, tmp_path / "kept").rows)
+    again = list(table_source([tables[0], tables[0]], load_preset("pmc-vqa").map, None, tmp_path / "kept").rows)
     assert [type(row) for row in again] == [Question, Unusable]
 
 

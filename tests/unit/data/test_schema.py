@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kepo.data import load_jsonl
+from kepo.data import load_table
+from kepo.data.images import ImageRoot
 from kepo.data.schema import Place, question_from_row, resolve_answer
 from kepo.errors import DataError
 
@@ -18,7 +19,7 @@ PLACE = Place("file.jsonl", 3)
 
 def build(**changes: Any):
     row = {key: value for key, value in {**ROW, **changes}.items() if value is not ...}
-    return question_from_row(row, source="folder/questions.jsonl", index=7, image_root=Path("/images"))
+    return question_from_row(row, Place("folder/questions.jsonl", 7), ImageRoot(Path("/images")))
 
 
 def test_a_full_row() -> None:
@@ -35,7 +36,7 @@ def test_a_full_row() -> None:
 
 
 def test_the_least_a_row_can_be() -> None:
-    question = question_from_row({"text": " 1+1? ", "answer": 2}, source="sums.jsonl", index=4, image_root=None)
+    question = question_from_row({"text": " 1+1? ", "answer": 2}, Place("sums.jsonl", 4), None)
     assert (question.id, question.text, question.answer, question.options) == ("sums-4", "1+1?", "2", ())
     assert (question.images, question.modality, question.task, question.metadata) == ((), None, None, {})
 
@@ -77,13 +78,13 @@ def test_empty_optional_columns_are_none() -> None:
     ],
 )
 def test_resolve_answer(answer: str, options: tuple[str, ...], letter: str) -> None:
-    assert resolve_answer(answer, options, PLACE, "answer") == letter
+    assert resolve_answer(answer, options, PLACE) == letter
 
 
 def test_an_answer_known_to_be_text_is_not_read_as_a_letter() -> None:
-    assert resolve_answer("A", ("B", "A"), PLACE, "gt_answer", letters=False) == "B"
+    assert resolve_answer("A", ("B", "A"), PLACE, letters=False) == "B"
     with pytest.raises(DataError, match="'C' is not among the options"):
-        resolve_answer("C", ("x", "y", "z"), PLACE, "gt_answer", letters=False)
+        resolve_answer("C", ("x", "y", "z"), PLACE, letters=False)
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -145,23 +146,23 @@ def test_refused_rows_name_file_row_and_field(changes: dict[str, Any], field: st
 
 def test_a_path_without_an_image_root() -> None:
     with pytest.raises(DataError, match=r"row 1, field 'image': 'a.png' is a path, but no image root was given"):
-        question_from_row({**ROW, "image": "a.png"}, source="x", index=1, image_root=None)
+        question_from_row({**ROW, "image": "a.png"}, Place("x", 1), None)
 
 
 def test_a_row_that_is_no_record() -> None:
     with pytest.raises(DataError, match=r"^x, row 2: it is \[1\], not a record"):
-        question_from_row([1], source="x", index=2, image_root=None)  # type: ignore[arg-type]
+        question_from_row([1], Place("x", 2), None)  # type: ignore[arg-type]
 
 
 def test_ids_must_be_unique(tmp_path: Path) -> None:
     file = tmp_path / "f.jsonl"
     file.write_text("\n".join(json.dumps({**ROW, "id": name}) for name in "ab") + "\n\n\n")
-    assert [question.id for question in load_jsonl(file)] == ["a", "b"]
+    assert [question.id for question in load_table(file)] == ["a", "b"]
     file.write_text(file.read_text() + json.dumps({**ROW, "id": "a"}))
     with pytest.raises(
         DataError, match=r"f\.jsonl, row 5, field 'id': 'a' is already the id of row 1; ids must be unique"
     ):
-        load_jsonl(file)
+        load_table(file)
 
 
 def test_links_may_not_lead_out_of_the_image_root(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_links_may_not_lead_out_of_the_image_root(tmp_path: Path) -> None:
     (inside / "in.png").symlink_to(inside / "b.png")
 
     def image(name: str):
-        return question_from_row({**ROW, "image": name}, source="x", index=1, image_root=inside).images[0]
+        return question_from_row({**ROW, "image": name}, Place("x", 1), ImageRoot(inside)).images[0]
 
     assert image("in.png") == inside / "b.png"
     assert image(str(inside / "b.png")) == inside / "b.png"
@@ -188,5 +189,5 @@ def test_the_image_root_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").touch()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    question = question_from_row({**ROW, "image": "a.png"}, source="x", index=1, image_root=tmp_path / "link")
+    question = question_from_row({**ROW, "image": "a.png"}, Place("x", 1), ImageRoot(tmp_path / "link"))
     assert question.images == (tmp_path / "real" / "a.png",)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from kepo.data.readers.published import omnimedvqa_source
-from kepo.data.readers.split_files import split_file_source
+from kepo.data.readers.published import omnimedvqa_source, split_file_source
 from kepo.data.readers.texts import options_in
 from kepo.data.schema import Place, RowError
 from kepo.data.sources import Source, Unusable

@@ -13,8 +13,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from kepo.data.readers.questions import table_source
 from kepo.data.readers.rows import TableFile
-from kepo.data.readers.table import TableMap, table_source
+from kepo.data.readers.table import TableMap
 from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kepo.cli.benchmark import app
-from kepo.data.files import load_jsonl
 from kepo.data.omnimedvqa import MODALITIES
+from kepo.data.readers.questions import load_table
 from kepo.errors import ConfigError
 from kepo.phantom.build import MODEL_PLANS
 from kepo.phantom.study import DEMO, FULL, Needs, Questions
@@ -47,7 +47,7 @@ def test_no_scene_and_no_id_is_in_two_splits() -> None:
 def test_questions_are_written_once(tmp_path: Path) -> None:
     SMALL.write(tmp_path)
     files = {name: tmp_path / "data" / f"{name}.jsonl" for name in ("train", "validation", "test")}
-    assert [question.id for question in load_jsonl(files["train"])] == [q.id for q in SMALL.draw()["train"]]
+    assert [question.id for question in load_table(files["train"])] == [q.id for q in SMALL.draw()["train"]]
     before = {name: file.stat().st_mtime_ns for name, file in files.items()}
     SMALL.write(tmp_path)
     assert {name: file.stat().st_mtime_ns for name, file in files.items()} == before
@@ -65,7 +65,7 @@ def test_questions_that_were_only_half_written_are_written_again(tmp_path: Path)
     (tmp_path / "data" / "data.json").unlink()
     (tmp_path / "data" / "test.jsonl").write_text("")
     SMALL.write(tmp_path)
-    assert len(load_jsonl(tmp_path / "data" / "test.jsonl")) == 18
+    assert len(load_table(tmp_path / "data" / "test.jsonl")) == 18
 
 
 @pytest.mark.parametrize("needs", [DEMO, FULL], ids=["demo", "full"])

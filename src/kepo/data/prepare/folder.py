@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kepo.data.dataset import text_columns
+from kepo.data.prepare.splitting import Item
 from kepo.errors import ConfigError, DataError
 
 CARD = "card.json"
@@ -29,36 +31,22 @@ IMAGES = "images"
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """The folder beside `out` in which it is put together.
-
-    Attributes:
-        out: Where the result goes.
-        folder: The workplace.
-        result: The folder to be, below `folder`.
-    """
+    """The folder beside `out` in which it is put together."""
 
     out: Path
     folder: Path
-    result: Path
-
-    @property
-    def hashed(self) -> Path:
-        """Keeps what was found out about images."""
-        return self.folder / "hashed.jsonl"
-
-    @property
-    def images(self) -> Path:
-        """The images of the folder to be."""
-        return self.result / IMAGES
+    result: Path  # the folder to be, below `folder`
+    images: Path
+    hashed: Path  # keeps the content hashes of the source's images
 
     def clear_all_but_images(self) -> None:
-        """Takes away what an interrupted run wrote besides images."""
+        """Removes what an interrupted run wrote besides images."""
         for entry in self.result.iterdir():
             if entry.name != IMAGES:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def publish(self) -> None:
-        """Puts the result in its place, and the folder that was there, and the workplace, away."""
+        """Puts the result in its place, and removes the folder that was there."""
         retired = self.folder / "retired"
         shutil.rmtree(retired, ignore_errors=True)
         if self.out.exists():
@@ -68,14 +56,10 @@ class Workplace:
 
 @contextmanager
 def workplace(out: Path, resized_to: str) -> Iterator[Workplace]:
-    """The workplace of `out`, held against other processes, and removed once it is published.
-
-    Raises:
-        ConfigError: another process is at work there.
-        DataError: the disk refuses.
-    """
+    """The workplace of `out`, locked against other processes, and removed once it is published."""
     folder = out.with_name(f".{out.name}.partial")
-    place = Workplace(out, folder, folder / resized_to)
+    result = folder / resized_to
+    place = Workplace(out, folder, result, result / IMAGES, folder / "hashed.jsonl")
     try:
         place.images.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock", timeout=0):
@@ -83,22 +67,14 @@ def workplace(out: Path, resized_to: str) -> Iterator[Workplace]:
             if not place.result.exists():
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout as error:
-        raise ConfigError(
-            f"{out} is being prepared by another process; wait for it, or choose another --out"
-        ) from error
+        raise ConfigError(f"{out} is being prepared by another process; wait, or choose another --out") from error
     except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error}. What is done is kept; the same command goes on."
-        ) from error
+        kept = "What is done is kept; the same command goes on."
+        raise DataError(f"{folder} cannot be written: {error}. {kept}") from error
 
 
 def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The card of a folder that is finished and was made from the same source with the same settings; None to make it.
-
-    Args:
-        out: The folder.
-        identity: What decides its content; compared with the card's `identity`.
-        overwrite: Make it again, whatever it is, as long as it is a prepared folder.
+    """The card of the folder `out` if it was made with this `identity` (source and settings); None: it is to be made.
 
     Raises:
         ConfigError: `out` holds something else, or was made otherwise and may not be overwritten.
@@ -110,12 +86,9 @@ def finished(out: Path, identity: Mapping[str, Any], overwrite: bool) -> dict[st
         raise ConfigError(f"{out} is not empty, and no folder that kepo prepare made; choose another --out")
     if overwrite:
         return None
-    differing = [key for key, value in identity.items() if card["identity"].get(key) != value]
-    if differing:
-        raise ConfigError(
-            f"{out} was prepared otherwise ({', '.join(_changes(card['identity'], identity))}); choose another --out, "
-            "or replace it with --overwrite"
-        )
+    if any(card["identity"].get(key) != value for key, value in identity.items()):
+        changes, advice = ", ".join(_changes(card["identity"], identity)), "or replace it with --overwrite"
+        raise ConfigError(f"{out} was prepared otherwise ({changes}); choose another --out, {advice}")
     return card
 
 
@@ -134,3 +107,32 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         elif old.get(key) != new[key]:
             short = isinstance(new[key], str | int | float | bool | None)
             yield f"{key} was {old.get(key)!r}, is now {new[key]!r}" if short else f"other {key}"
+
+
+def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
+    """Writes a folder per split that has questions, and `dataset_dict.json`, into `folder`.
+
+    Columns are those of `kepo.data.schema`. Images are paths relative to `folder`, so that a data set of any size is
+    opened without reading them.
+    """
+    from datasets import Dataset, DatasetDict, Features, List, Value, disable_progress_bars, enable_progress_bars
+    from datasets import are_progress_bars_disabled as bars_disabled
+
+    text = Value("string")
+    names = ("id", "question", "options", "answer", "images", "modality", "task", "metadata")
+    features = Features({name: List(text) if name in ("options", "images") else text for name in names})
+    filled = {split: _columns(items, names) for split, items in drawn.items() if items}
+    splits = {split: Dataset.from_dict(columns, features, split=split) for split, columns in filled.items()}
+    shown = not bars_disabled()
+    disable_progress_bars()
+    try:
+        DatasetDict(splits).save_to_disk(folder)
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[object]]:
+    columns = text_columns([item.question for item in items], sort_keys=True)
+    columns["images"] = [[f"{IMAGES}/{one}.png" for one in item.contents if item.question.images] for item in items]
+    return {name: columns[name] for name in names}

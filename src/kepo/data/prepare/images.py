@@ -8,39 +8,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from kepo.data.images import ImageError, as_rgb, decoded, shallow
-from kepo.data.prepare.parallel import work_through
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash, replacing
+from kepo.workers import Worker, WorkerDiedError, available_workers, carry_out, progress_bars, started
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 AnyImage: TypeAlias = Path | LazyImage
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 # 128 bits: two of a billion images are alike by chance once in 10^21 times.
 _HASH_LENGTH = 32
 # Lossless, and within 15 % of the smallest size at a third of the time of Pillow's default.
 _PNG_COMPRESSION = 3
+_BATCH = 16
+# Below this, starting processes takes longer than the work.
+_PROCESSES_FROM = 64
 
 
 @dataclass(frozen=True, slots=True)
 class HashedImage:
-    """One image, opened: `content`, or the `problem` with it.
-
-    Attributes:
-        name: See `image_name`.
-        content: Hash of what it shows, in hexadecimal; None where it cannot be used.
-        problem: Why it cannot be used, in words without details.
-    """
+    """One image, opened: the hash of its content in hexadecimal, or the problem with it, without details."""
 
     name: str
     content: str | None
@@ -48,38 +47,27 @@ class HashedImage:
 
 
 def image_name(image: AnyImage) -> str:
-    """Unique in its source."""
+    """The name of an image, unique in its source."""
     return str(image) if isinstance(image, Path) else image.name
 
 
 def hash_images(
     images: Iterable[AnyImage], record: Path, state: str, *, workers: int | None = None, bar: bool = False
 ) -> dict[str, HashedImage]:
-    """Decodes every image once, and says what each shows or why it cannot be used.
+    """Decodes every image once: its name -> the hash of its content, or why it cannot be used.
 
     Args:
         images: Each name once.
-        record: File that keeps what was found. Images that it knows are not opened again, unless the file of one has
-            changed; images with a problem are always opened again.
+        record: File that keeps the hashes. Its images are not opened again, unless the file of one has changed.
         state: Changes when the files of the source do; for images that are no files of their own.
-        workers: See `kepo.data.prepare.parallel`.
+        workers: See `work_through`.
         bar: Show progress.
-
-    Returns:
-        Name -> what was found.
     """
     known = _read_record(record)
-    found: dict[str, HashedImage] = {}
-    states: dict[str, str] = {}
-    todo: list[AnyImage] = []
-    for image in images:
-        name = image_name(image)
-        states[name] = _file_state(image) if isinstance(image, Path) else state
-        content = known.get((name, states[name]))
-        if content is None:
-            todo.append(image)
-        else:
-            found[name] = HashedImage(name, content, None)
+    by_name = {image_name(image): image for image in images}
+    states = {name: _file_state(one) if isinstance(one, Path) else state for name, one in by_name.items()}
+    found = {name: HashedImage(name, known[name, at], None) for name, at in states.items() if (name, at) in known}
+    todo = [image for name, image in by_name.items() if name not in found]
     with record.open("a", encoding="utf-8") as lines:
         for one in work_through(_hash_some, todo, workers, "Hashing images", bar):
             found[one.name] = one
@@ -114,14 +102,14 @@ def _file_state(file: Path) -> str:
 
 
 def _hash_some(images: Sequence[AnyImage]) -> list[HashedImage]:
-    hashed = []
-    for image in images:
-        try:
-            content, problem = content_of(_opened(image)), None
-        except ImageError as error:
-            content, problem = None, error.reason
-        hashed.append(HashedImage(image_name(image), content, problem))
-    return hashed
+    return [_hashed(image) for image in images]
+
+
+def _hashed(image: AnyImage) -> HashedImage:
+    try:
+        return HashedImage(image_name(image), content_of(_opened(image)), None)
+    except ImageError as error:
+        return HashedImage(image_name(image), None, error.reason)
 
 
 def _opened(image: AnyImage) -> Image:
@@ -144,26 +132,20 @@ def write_images(
     wanted: Mapping[str, AnyImage],
     folder: Path,
     settings: PrepareSettings,
-    *,
     workers: int | None = None,
     bar: bool = False,
 ) -> None:
     """Resized copies `CONTENT.png`; `folder` holds these and no other file at the end.
 
     Args:
-        wanted: Content -> an image that shows it.
-        folder: Where to; copies that are there already are not made again.
-        settings: How to resize.
-        workers: See `kepo.data.prepare.parallel`.
-        bar: Show progress.
+        wanted: Content -> an image with that content; copies in `folder` are not made again.
 
     Raises:
         DataError: an image has changed since it was hashed, or the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{content}.png" for content in wanted}
-    there = {entry.name for entry in os.scandir(folder)}
-    for name in there - names:
+    there = set(os.listdir(folder))
+    for name in there - {f"{content}.png" for content in wanted}:
         (folder / name).unlink()
     todo = [(content, image) for content, image in wanted.items() if f"{content}.png" not in there]
     task = partial(_write_some, folder=folder, settings=settings)
@@ -200,9 +182,50 @@ def resized(image: Image, settings: PrepareSettings) -> Image:
 
     if settings.longest_side is None:
         return as_rgb(image, settings.size)
-    rgb = as_rgb(image)
-    longest = max(rgb.size)
-    if longest <= settings.longest_side:
-        return rgb
-    width, height = (max(1, round(side * settings.longest_side / longest)) for side in rgb.size)
-    return rgb.resize((width, height), Resampling.BICUBIC)
+    if max(image.size) <= settings.longest_side:
+        return as_rgb(image)
+    width, height = (max(1, round(side * settings.longest_side / max(image.size))) for side in image.size)
+    return as_rgb(image).resize((width, height), Resampling.BICUBIC)
+
+
+def work_through(
+    task: Callable[[Sequence[_Job]], list[_Result]], jobs: Sequence[_Job], workers: int | None, title: str, bar: bool
+) -> Iterator[_Result]:
+    """The results of `task`, which takes some of the `jobs` at once, in the order in which they are ready.
+
+    Args:
+        workers: Processes, >= 1; None: one per core. With one, or few jobs, all happens in this process.
+
+    Raises:
+        ConfigError: `workers` is less than 1.
+        DataError: a process was ended from outside, as happens when memory runs out.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; give at least 1")
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+    processes = min(workers or available_workers(), len(batches))
+    with progress_bars(not bar or not jobs) as progress:
+        shown = progress.add_task(title, total=len(jobs))
+        alone = processes < 2 or len(jobs) < _PROCESSES_FROM
+        for results in map(task, batches) if alone else _in_processes(task, batches, processes):
+            progress.advance(shown, len(results))
+            yield from results
+
+
+def _in_processes(
+    task: Callable[[Sequence[_Job]], list[_Result]], batches: Sequence[Sequence[_Job]], processes: int
+) -> Iterator[list[_Result]]:
+    workers: Iterator[Worker[Sequence[_Job], list[_Result]]] = (Worker(_unchanged, task) for _ in range(processes))
+    with started(workers) as running:
+        for ended in carry_out(running, batches):
+            if isinstance(ended.error, WorkerDiedError):
+                reason = "a worker process was ended from outside, perhaps because memory ran out"
+                advice = "the same command continues, and --workers with a lower number needs less memory"
+                raise DataError(f"{reason}; {advice}") from ended.error
+            if ended.error is not None:
+                raise ended.error
+            yield ended.result or []
+
+
+def _unchanged(task: Callable[[Sequence[_Job]], list[_Result]]) -> Callable[[Sequence[_Job]], list[_Result]]:
+    return task

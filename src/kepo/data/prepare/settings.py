@@ -20,14 +20,11 @@ class PrepareSettings:
         split: "stratified": by modality and question type. "paper": question by question, by modality alone. "given":
             as the source says. None: "given" where the source has a split, else "stratified".
         image_disjoint: Keep all questions about one image in one split. None: yes, except for "paper".
-        train: Questions per modality drawn from the training split, >= 0; None takes all.
-        validation: The same for the validation split, which is taken out of the training split; 0 makes none.
-        test: The same for the test split.
-        test_share: Part of the questions in the test split, between 0 and 1.
-        validation_share: Part of the rest in the validation split, between 0 and 1.
+        train, validation, test: Questions per modality drawn from each split, >= 0; None takes all. The validation
+            split is taken out of the training split; 0 makes none.
+        test_share, validation_share: Part of the questions in the test split, and of the rest in the validation split.
         size: Images are resized to `size` x `size` pixels, 1..4096.
-        longest_side: Instead of `size`: the longer side is at most this many pixels, the shape is kept, and smaller
-            images stay as they are.
+        longest_side: Instead of `size`: at most this many pixels on the longer side, the shape kept, none enlarged.
         seed: Seeds split and sample.
     """
 
@@ -49,26 +46,22 @@ class PrepareSettings:
         for name, count in self.counts.items():
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")
-        if not any(count != 0 for count in self.counts.values()):
+        if set(self.counts.values()) == {0}:
             raise ConfigError("train, validation and test are all 0, so there is nothing to prepare; ask for some")
         for name in ("test_share", "validation_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number between 0 and 1")
-        if self.size is not None and self.longest_side is not None:
+        sides = {name: side for name in ("size", "longest_side") if (side := getattr(self, name)) is not None}
+        if len(sides) == 2:
             raise ConfigError("size and longest_side were both given; images are resized by one of them")
-        for name in ("size", "longest_side"):
-            side = getattr(self, name)
-            if side is not None and not 1 <= side <= 4096:
-                raise ConfigError(f"{name} is {side}; give 1 to 4096 pixels")
-        if self.size is None and self.longest_side is None:
+        if not sides:
             raise ConfigError("neither size nor longest_side is set; give one of them")
+        for name, side in sides.items():
+            if not 1 <= side <= 4096:
+                raise ConfigError(f"{name} is {side}; give 1 to 4096 pixels")
 
     def resolved(self, source: Source) -> PrepareSettings:
-        """These settings, with nothing left to the source.
-
-        Raises:
-            ConfigError: a given split is asked for, and the source has none.
-        """
+        """These settings, with nothing left to the source; a ConfigError where it has no split to be taken."""
         split = self.split or ("given" if source.split_given else "stratified")
         if split == "given" and not source.split_given:
             raise ConfigError(

@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kepo.data.prepare.settings import PrepareSettings
+from kepo.data.sources import Unusable, shortened
 from kepo.data.split import groups_sharing
 from kepo.types import SPLITS, Question
 
 _Key = TypeVar("_Key", bound=Hashable)
+_One = TypeVar("_One")
+_Counts: TypeAlias = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question that can be used.
-
-    Attributes:
-        question: With its images as the source gives them.
-        contents: What its images show, one key per image: equal keys are equal images, whatever their names.
-    """
+    """A question, and the file and row it comes from; equal `contents` are equal images, whatever their names."""
 
     question: Question
-    contents: tuple[str, ...]
+    contents: tuple[str, ...] = ()
+    file: str = ""
+    row: int = 0
+
+    def unusable(self, field: str, reason: str, value: Any) -> Unusable:
+        """The record of its row, for which no place in a split was found."""
+        return Unusable(self.file, self.row, field, reason, shortened(value))
 
 
 LEFT_OUT = "left_out"
@@ -37,19 +41,16 @@ LEFT_OUT = "left_out"
 
 
 def split_items(items: Sequence[Item], settings: PrepareSettings) -> dict[str, list[int]]:
-    """The split that `settings` (resolved) ask for.
+    """The split that `settings` (resolved) ask for: its name -> indices of its items, in their order.
 
     Every modality, or every question type of a modality, gives the same share of its questions to a split, as closely
-    as images with several questions allow.
-
-    Returns:
-        Split -> indices of its items, in their order. `LEFT_OUT` -> those of a given training or validation split whose
-        image is in the test split, or of the training split whose image is in the validation split; only where one
-        image may not be in two splits.
+    as images with several questions allow. Where one image may not be in two given splits, `LEFT_OUT` has the
+    training questions whose image is in a later split, and the validation questions whose image is in the test split.
     """
     left_out: list[int] = []
     if settings.split == "given":
-        train, validation, test = (_given(items, split) for split in SPLITS)
+        by_split = _by(range(len(items)), lambda index: items[index].question.metadata["split"])
+        train, validation, test = (by_split[split] for split in SPLITS)
         if settings.image_disjoint:
             validation, shared = _without(items, validation, test)
             train, more = _without(items, train, [*test, *validation])
@@ -62,10 +63,6 @@ def split_items(items: Sequence[Item], settings: PrepareSettings) -> dict[str, l
     return {"train": train, "validation": validation, "test": test, LEFT_OUT: left_out}
 
 
-def _given(items: Sequence[Item], split: str) -> list[int]:
-    return [index for index, item in enumerate(items) if item.question.metadata["split"] == split]
-
-
 def _without(items: Sequence[Item], part: Sequence[int], other: Sequence[int]) -> tuple[list[int], list[int]]:
     """(indices of `part` that share no image with `other`, the rest)."""
     taken = {content for index in other for content in items[index].contents}
@@ -76,19 +73,18 @@ def _without(items: Sequence[Item], part: Sequence[int], other: Sequence[int]) -
 def _taken_from(
     items: Sequence[Item], pool: Sequence[int], share: float, settings: PrepareSettings, purpose: str
 ) -> tuple[list[int], list[int]]:
-    """(rest, part): `share` of every stratum of `pool`, in units that are not torn apart."""
+    """(rest, part): `share` of every stratum of `pool`; units of questions that share an image stay together."""
     strata = {index: _stratum(items[index].question, settings) for index in pool}
     missing = _targets(Counter(strata.values()), share)
+    units = [[index] for index in pool]
     if settings.image_disjoint:
         places = groups_sharing([items[index].contents for index in pool])
         units = [[pool[place] for place in unit] for unit in places]
-    else:
-        units = [[index] for index in pool]
-    ranked = sorted(units, key=lambda unit: _rank(items, unit, settings.seed, purpose))
+    units.sort(key=lambda unit: _rank(min(items[index].question.id for index in unit), settings.seed, purpose))
     part: set[int] = set()
     # First what fits; what is still missing then is filled by units that come closer on the whole.
     for accepts in (_fits, _comes_closer):
-        for unit in ranked:
+        for unit in units:
             counts = Counter(strata[index] for index in unit)
             if part.isdisjoint(unit) and accepts(counts, missing):
                 part.update(unit)
@@ -97,11 +93,11 @@ def _taken_from(
     return [index for index in pool if index not in part], [index for index in pool if index in part]
 
 
-def _fits(counts: Mapping[tuple[str, str], int], missing: Mapping[tuple[str, str], int]) -> bool:
+def _fits(counts: _Counts, missing: _Counts) -> bool:
     return all(count <= missing[stratum] for stratum, count in counts.items())
 
 
-def _comes_closer(counts: Mapping[tuple[str, str], int], missing: Mapping[tuple[str, str], int]) -> bool:
+def _comes_closer(counts: _Counts, missing: _Counts) -> bool:
     after = sum(abs(missing[stratum] - count) for stratum, count in counts.items())
     return after < sum(abs(missing[stratum]) for stratum in counts)
 
@@ -110,37 +106,25 @@ def _stratum(question: Question, settings: PrepareSettings) -> tuple[str, str]:
     return question.modality or "", "" if settings.split == "paper" else question.task or ""
 
 
-def _targets(counts: Mapping[tuple[str, str], int], share: float) -> dict[tuple[str, str], int]:
+def _targets(counts: _Counts, share: float) -> dict[tuple[str, str], int]:
     """How many questions of each (modality, question type) go to a part: in all of a modality, the share rounded."""
-    by_modality: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
-    for stratum, count in counts.items():
-        by_modality[stratum[0]][stratum] = count
     targets: dict[tuple[str, str], int] = {}
-    for group in by_modality.values():
+    for strata in _by(counts, lambda stratum: stratum[0]).values():
+        group = {stratum: counts[stratum] for stratum in strata}
         targets.update(quotas(group, round(share * sum(group.values()))))
     return targets
 
 
-def _rank(items: Sequence[Item], unit: Sequence[int], seed: int, purpose: str) -> str:
-    return rank(min(items[index].question.id for index in unit), seed, purpose)
-
-
-def rank(name: str, seed: int, purpose: str) -> str:
+def _rank(name: str, seed: int, purpose: str) -> str:
     """A number between 0 and 2^256, drawn for `name`, as text that sorts like it."""
     return hashlib.sha256(f"{seed}\n{purpose}\n{name}".encode()).hexdigest()
 
 
 def draw(items: Sequence[Item], part: Sequence[int], count: int | None, seed: int, purpose: str) -> list[int]:
-    """`count` questions of each modality of a split, or all there are, in the order of `part`.
+    """`count` questions of each modality of a split (None: all), in the order of `part`, the indices to draw from.
 
-    Question types and collections keep their shares of the modality (largest remainder).
-
-    Args:
-        items: What the indices stand for.
-        part: Indices to draw from.
-        count: Questions per modality; None for all.
-        seed: Seeds the draw.
-        purpose: Draws for different purposes are independent of each other.
+    Question types and collections keep their shares of the modality (largest remainder). Draws for different purposes
+    are independent of each other.
     """
     if count is None:
         return list(part)
@@ -149,15 +133,15 @@ def draw(items: Sequence[Item], part: Sequence[int], count: int | None, seed: in
         strata = _by(pool, lambda index: _within_modality(items[index].question))
         wanted = quotas({key: len(members) for key, members in strata.items()}, min(count, len(pool)))
         for key, members in strata.items():
-            ranked = sorted(members, key=lambda index: rank(items[index].question.id, seed, purpose))
+            ranked = sorted(members, key=lambda index: _rank(items[index].question.id, seed, purpose))
             drawn.update(ranked[: wanted[key]])
     return [index for index in part if index in drawn]
 
 
-def _by(pool: Sequence[int], key: Callable[[int], _Key]) -> dict[_Key, list[int]]:
-    groups: dict[_Key, list[int]] = defaultdict(list)
-    for index in pool:
-        groups[key(index)].append(index)
+def _by(pool: Iterable[_One], key: Callable[[_One], _Key]) -> dict[_Key, list[_One]]:
+    groups: dict[_Key, list[_One]] = defaultdict(list)
+    for one in pool:
+        groups[key(one)].append(one)
     return groups
 
 
@@ -165,16 +149,8 @@ def _within_modality(question: Question) -> tuple[str, str]:
     return question.task or "", str(question.metadata["dataset"])
 
 
-def quotas(counts: Mapping[tuple[str, str], int], total: int) -> dict[tuple[str, str], int]:
-    """`total` shared out in proportion to `counts` by the largest remainder; ties go to the first key in sorted order.
-
-    Args:
-        counts: How many there are of each key, >= 0.
-        total: How many to share out, 0..sum of `counts`.
-
-    Returns:
-        For each key 0..its count; together `total`.
-    """
+def quotas(counts: _Counts, total: int) -> dict[tuple[str, str], int]:
+    """`total` (0..sum of `counts`) in proportion to `counts` by the largest remainder; ties go to the first key."""
     available = sum(counts.values())
     if not available:
         return dict.fromkeys(counts, 0)

@@ -26,19 +26,12 @@ _CSV_BLOCK = 2**24
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A file of rows.
-
-    Attributes:
-        path: A .csv, .tsv, .jsonl, .json (a list of records) or .parquet file.
-        delimiter: Between the cells of a CSV file; None: a comma, in a .tsv file a tab.
-        encoding: Of a CSV or TSV file; JSON is UTF-8.
-        kind: One of `KINDS`, for a file whose name does not tell; None: as its name ends.
-    """
+    """A .csv, .tsv, .jsonl, .json (a list of records) or .parquet file."""
 
     path: Path
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    kind: str | None = None
+    delimiter: str | None = None  # between the cells of a CSV file; None: a comma, in a .tsv file a tab
+    encoding: str = "utf-8"  # of a CSV or TSV file; JSON is UTF-8
+    kind: str | None = None  # one of `KINDS`; None: as the name of the file ends
 
     def __post_init__(self) -> None:
         """Raises ConfigError or DataError for a file that is none of these."""
@@ -59,11 +52,7 @@ class TableFile:
         return self._kind() in _DELIMITERS
 
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns: of the header, or all that any record has.
-
-        Raises:
-            DataError: the file is not what its name says, or has a column twice.
-        """
+        """The names of the columns: of the header, or all that any record has."""
         if self.is_text:
             return self._header()
         if self._kind() == "parquet":
@@ -73,20 +62,18 @@ class TableFile:
         return tuple(dict.fromkeys(name for record in records for name in record))
 
     def rows(self, columns: tuple[str, ...] | None = None) -> Numbered:
-        """Every row; empty ones are none.
+        """Every row that is not empty; a DataError where the file as a whole is not what its name says.
 
         Args:
             columns: Names or dotted paths. Only these are read from Parquet, where others would cost time; None: all.
-
-        Raises:
-            DataError: the file as a whole is not what its name says.
         """
-        kind = self._kind()
         if self.is_text:
             return self._csv_rows()
-        if kind == "parquet":
+        if self._kind() == "parquet":
             return _parquet_rows(self.path, columns)
-        return _jsonl_rows(self.path) if kind == "jsonl" else _json_rows(self.path)
+        if self._kind() == "jsonl":
+            return _jsonl_rows(self.path)
+        return ((number, _record(row, self.path, number)) for number, row in enumerate(list_of_rows(self.path), 1))
 
     def _header(self) -> tuple[str, ...]:
         import pyarrow.lib
@@ -112,19 +99,11 @@ class TableFile:
         from pyarrow import csv
 
         try:
-            read = csv.ReadOptions(
-                use_threads=False,
-                block_size=_CSV_BLOCK,
-                encoding=self.encoding,
-                column_names=header,
-                skip_rows_after_names=0 if header is None else 1,
-            )
-            parse = csv.ParseOptions(
-                delimiter=self.delimiter or _DELIMITERS[self._kind()],
-                newlines_in_values=True,
-                ignore_empty_lines=False,
-                invalid_row_handler=malformed or (lambda row: "skip"),
-            )
+            read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, encoding=self.encoding)
+            if header is not None:
+                read.column_names, read.skip_rows_after_names = header, 1
+            parse = csv.ParseOptions(delimiter=self.delimiter or _DELIMITERS[self._kind()], newlines_in_values=True)
+            parse.ignore_empty_lines, parse.invalid_row_handler = False, malformed or (lambda row: "skip")
             convert = csv.ConvertOptions(column_types=dict.fromkeys(header or (), pyarrow.binary()))
             return csv.open_csv(self.path, read, parse, convert)
         except LookupError as error:
@@ -180,12 +159,7 @@ class TableFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFolder:
-    """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
-
-    Attributes:
-        path: The folder; also the folder of one data set inside that of a `DatasetDict`.
-        split: Which data set of a `DatasetDict`; may be left out if it has only one.
-    """
+    """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`; `split` names one of the latter's."""
 
     path: Path
     split: str | None = None
@@ -195,20 +169,15 @@ class DatasetFolder:
         return tuple(self._dataset().column_names)
 
     def rows(self, columns: tuple[str, ...] | None = None) -> Numbered:
-        """Every row, with its images as bytes and path, so that a broken one is a problem of its row.
-
-        Raises:
-            DataError: not such a folder, or no such split.
-        """
+        """Every row, with its images as bytes and path, so that a broken one is a problem of its row."""
         return enumerate(self._dataset(), start=1)
 
     def _dataset(self) -> Any:
         from datasets import DatasetDict, Image, List, load_from_disk
 
         if not any((self.path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            raise DataError(
-                f"{self.path}: not a folder written by datasets' save_to_disk; give one, or another data_format"
-            )
+            advice = "give one, or another data_format"
+            raise DataError(f"{self.path}: not a folder written by datasets' save_to_disk; {advice}")
         dataset = load_from_disk(str(self.path))
         if isinstance(dataset, DatasetDict):
             dataset = dataset[self._split_name(list(dataset))]
@@ -220,12 +189,11 @@ class DatasetFolder:
         return dataset.with_format(None)
 
     def _split_name(self, names: list[str]) -> str:
-        if self.split is None and len(names) == 1:
-            return names[0]
-        if self.split not in names:
-            asked = "no split was chosen" if self.split is None else f"there is no split {self.split!r}"
-            raise DataError(f"{self.path}, field 'data_split': {asked}; the folder has {', '.join(names)}")
-        return self.split
+        split = names[0] if self.split is None and len(names) == 1 else self.split
+        if split in names:
+            return split
+        problem = "no split was chosen" if split is None else f"there is no split {split!r}"
+        raise DataError(f"{self.path}, field 'data_split': {problem}; the folder has {', '.join(names)}")
 
 
 def _jsonl_rows(file: Path) -> Numbered:
@@ -243,11 +211,7 @@ def _jsonl_rows(file: Path) -> Numbered:
 
 
 def list_of_rows(file: Path) -> list[Any]:
-    """The rows of a JSON file that holds a list.
-
-    Raises:
-        DataError: it holds something else, or is no JSON, which would hide how many rows are lost.
-    """
+    """The rows of a JSON file that holds a list; a DataError where it does not, which would hide the lost rows."""
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -259,18 +223,11 @@ def list_of_rows(file: Path) -> list[Any]:
     return rows
 
 
-def _json_rows(file: Path) -> Numbered:
-    for number, row in enumerate(list_of_rows(file), start=1):
-        yield number, _record(row, file, number)
-
-
 def _record(row: Any, file: Path, number: int) -> Record | Unusable:
     if isinstance(row, Mapping):
         return row
-    reason = "is not a record with columns"
-    return Unusable(
-        file.name, number, "", reason, shortened(row), f"it is {shortened(repr(row))}, not a record with columns"
-    )
+    problem = f"it is {shortened(repr(row))}, not a record with columns"
+    return Unusable(file.name, number, "", "is not a record with columns", shortened(row), problem)
 
 
 def _parquet(file: Path) -> Any:
@@ -284,13 +241,9 @@ def _parquet(file: Path) -> Any:
 
 
 def _parquet_rows(file: Path, columns: tuple[str, ...] | None) -> Numbered:
-    number = 0
     with _parquet(file) as parquet:
         present = parquet.schema_arrow.names
         tops = [path if path in present else path.partition(".")[0] for path in columns or present]
-        for batch in parquet.iter_batches(
-            _PARQUET_BATCH, columns=[name for name in dict.fromkeys(tops) if name in present]
-        ):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        read = [name for name in dict.fromkeys(tops) if name in present]
+        batches = parquet.iter_batches(_PARQUET_BATCH, columns=read)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)

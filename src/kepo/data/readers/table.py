@@ -1,39 +1,34 @@
-"""Any table as questions, by a map from the fields of a question to its columns (or to one value for all rows).
-
-`read_rows` is the only reader of rows there is. It is tolerant: what no question can be made of is yielded as
-`Unusable`. Strict reading is `kepo.data.sources.strict` around it.
-"""
+"""Where the fields of a question stand in a table: a map given by the user, or a preset of `presets.yaml`."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from importlib.resources import files
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, TypeAlias, get_args
 
-from kepo.data.images import ImageRoot
+import yaml
+
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
 from kepo.data.readers.rows import DatasetFolder, Record, TableFile
 from kepo.data.readers.texts import SPLIT_NAMES, options_in, split_of_name
-from kepo.data.schema import Place, RowError, claim_id, options_of, question_from_row, resolve_answer, text_of
-from kepo.data.sources import Source, Unusable, shortened
-from kepo.errors import ConfigError, DataError
-from kepo.types import Question, option_letters
+from kepo.data.schema import Place, options_of, resolve_answer, text_of
+from kepo.errors import ConfigError
+from kepo.types import option_letters
 
 AnswerForm: TypeAlias = Literal["auto", "letter", "text", "index", "letter_or_text"]
 ColumnPath: TypeAlias = str | Sequence[str]
 Table: TypeAlias = TableFile | DatasetFolder
 
-_OPTION_FIELDS = tuple(f"option_{letter}" for letter in ascii_uppercase)
 _OTHER_FIELDS = ("question", "answer", "options", "image", "id", "modality", "task", "dataset", "split", "answer_type")
-FIELDS = (*_OTHER_FIELDS, *_OPTION_FIELDS)
-"""What a column or a constant can be mapped to."""
-
-_YES_NO = ("Yes", "No")
+_OPTION_FIELDS = tuple(f"option_{letter}" for letter in ascii_uppercase)
+_FIELDS = (*_OTHER_FIELDS, *_OPTION_FIELDS)
+_ALL_OPTIONS = {"options", *_OPTION_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class TableMap:
     is a place (`messages.-1.content`), a name the last message of that role (`messages.user.content`).
 
     Attributes:
-        columns: Field (see `FIELDS`) -> column, or several of which the first that the table has is read.
+        columns: Field -> column, or several of which the first that the table has is read.
         constants: Field -> the value of all rows.
         answer: How answers are written: "letter" ("B", "(b)"), "text" (that of an option), "index" (from 0), "auto" (a
             letter or a text; what could be both is refused) or "letter_or_text" (what could be both is a letter).
@@ -88,40 +83,32 @@ class TableMap:
         if self.answer not in get_args(AnswerForm):
             raise ConfigError(f"answer {self.answer!r} is unknown; use one of {', '.join(get_args(AnswerForm))}")
         for name in (*self.columns, *self.constants):
-            if name not in FIELDS:
-                raise ConfigError(
-                    f"a question has no field {name!r}; there are {', '.join(_OTHER_FIELDS)}, option_A to option_Z"
-                )
-        both = [name for name in self.columns if name in self.constants]
-        if both:
-            raise ConfigError(f"{both[0]!r} is given as a column and as a constant; keep one of them")
+            if name not in _FIELDS:
+                listed = ", ".join(_OTHER_FIELDS)
+                raise ConfigError(f"a question has no field {name!r}; there are {listed}, option_A to option_Z")
+            if name in self.columns and name in self.constants:
+                raise ConfigError(f"{name!r} is given as a column and as a constant; keep one of them")
         if self.option_separator == "":
             raise ConfigError("the option separator is empty; give the text that stands between two options")
 
     def over(self, preset: TableMap) -> TableMap:
         """`preset`, with what this map says about columns, constants and answers in its place."""
         said = {*self.columns, *self.constants}
-        if any(name in ("options", *_OPTION_FIELDS) for name in said):
-            said.update(("options", *_OPTION_FIELDS))
-        kept = {name: column for name, column in preset.columns.items() if name not in said}
-        constants = {name: value for name, value in preset.constants.items() if name not in said}
+        if said & _ALL_OPTIONS:
+            said |= _ALL_OPTIONS
         return replace(
             preset,
-            columns={**kept, **self.columns},
-            constants={**constants, **self.constants},
+            columns={**_without(preset.columns, said), **self.columns},
+            constants={**_without(preset.constants, said), **self.constants},
             answer=preset.answer if self.answer == "auto" else self.answer,
             option_separator=self.option_separator or preset.option_separator,
         )
 
     def resolved(self, table: Table, needed: Sequence[str] = ("question", "answer")) -> TableMap:
-        """The map with one column, which this table has, for every field of it.
-
-        Args:
-            table: What is to be read.
-            needed: Fields that must stand somewhere.
+        """The map with one column, which `table` has, for every field of it.
 
         Raises:
-            ConfigError: a column that the table lacks, a field that must be there and is not, or options twice.
+            ConfigError: a column that the table lacks, a field of `needed` that stands nowhere, or options twice.
         """
         present = table.columns()
         listed = ", ".join(present) or "none"
@@ -133,19 +120,16 @@ class TableMap:
                 columns[name] = found
             elif isinstance(given, str):
                 raise ConfigError(f"{table.path} has no column {given!r} (for {name}); its columns are {listed}")
-        said = {*self.columns, *self.constants}
-        own = {name: name for name in FIELDS if name in present and name not in said and name != "answer_type"}
-        if self.options_in_question or any(name in ("options", *_OPTION_FIELDS) for name in said):
+        said = {*self.columns, *self.constants, "answer_type"}
+        if self.options_in_question or said & _ALL_OPTIONS:
             # A map that says where the options are says it for all of them.
-            own = {name: column for name, column in own.items() if name not in ("options", *_OPTION_FIELDS)}
-        columns = {**own, **columns}
+            said |= _ALL_OPTIONS
+        columns = {**{name: name for name in _FIELDS if name in present and name not in said}, **columns}
         known = {*columns, *self.constants}
         for name in needed:
             if name not in known:
-                raise ConfigError(
-                    f"{table.path}: it is not said where {name} stands; name the column ({name}=COLUMN) or one value "
-                    f"for all rows; its columns are {listed}"
-                )
+                advice = f"name the column ({name}=COLUMN) or one value for all rows; its columns are {listed}"
+                raise ConfigError(f"{table.path}: it is not said where {name} stands; {advice}")
         if "options" in known and known & set(_OPTION_FIELDS):
             raise ConfigError("options stand in 'options' and in lettered columns as well; map one of the two")
         return replace(self, columns=columns).with_split_of(table.path)
@@ -155,8 +139,7 @@ class TableMap:
         split = split_of_name(path) if self.split_by_name else None
         if split is None:
             return self
-        columns = {name: column for name, column in self.columns.items() if name != "split"}
-        return replace(self, columns=columns, constants={**self.constants, "split": split})
+        return replace(self, columns=_without(self.columns, {"split"}), constants={**self.constants, "split": split})
 
     def column(self, name: str) -> str:
         """The column of a field, for messages; the field itself where it has none."""
@@ -168,11 +151,7 @@ class TableMap:
         return tuple(dict.fromkeys((*map(self.column, self.columns), *self.where, *self.metadata)))
 
     def row(self, record: Record, place: Place) -> dict[str, Any]:
-        """The row in the columns of `kepo.data.schema`.
-
-        Raises:
-            RowError: a field of the row cannot be used.
-        """
+        """The row in the columns of `kepo.data.schema`; a RowError where a field cannot be used."""
         for column, wanted in self.where.items():
             if record.get(column) != wanted:
                 place.refuse(column, f"not {wanted!r}, and only that was asked for")
@@ -233,7 +212,7 @@ class TableMap:
             place.refuse("answer_type", "an open question, and only closed ones were asked for")
         if self.closed_only and not answered:
             place.refuse("answer", "a closed question answered by neither yes nor no, so its options are not known")
-        return _YES_NO if answered and kind != "OPEN" else ()
+        return ("Yes", "No") if answered and kind != "OPEN" else ()
 
     def _answer(self, value: Any, options: tuple[str, ...], place: Place) -> Any:
         """The answer as `question_from_row` reads it: the letter in brackets, or free text without options."""
@@ -249,7 +228,7 @@ class TableMap:
             place.refuse("answer", f"{text!r} {problem}", problem)
         if self.answer == "letter" or (self.answer == "letter_or_text" and bare in letters):
             return f"({bare})"
-        return f"({resolve_answer(text, options, place, 'answer', letters=self.answer == 'auto')})"
+        return f"({resolve_answer(text, options, place, letters=self.answer == 'auto')})"
 
     def _modality(self, given: str | None, place: Place) -> str | None:
         if given is None:
@@ -271,113 +250,28 @@ class TableMap:
         return kept
 
 
-def read_rows(
-    table: Table,
-    table_map: TableMap | None,
-    images: ImageRoot | None,
-    *,
-    seen: dict[str, Place] | None = None,
-    keep_images_in: Path | None = None,
-    origin: bool = False,
-    shown: str | None = None,
-) -> Iterator[Question | Unusable]:
-    """A question, or the record of what is wrong, for every row.
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """The layout of a published data set, or of the rows of another trainer."""
 
-    Args:
-        table: Where the rows are.
-        table_map: Resolved for this table; None: the rows have the columns of `kepo.data.schema`.
-        images: The folder that image paths are relative to and may not leave; None: images of a map are left out.
-        seen: The ids of the tables read before, which these must not repeat; those of this one are added.
-        keep_images_in: Folder for images that stand in the rows themselves; None: they are decoded.
-        origin: Keep `file`, `row`, the name of the `image` and, where there is none, a `dataset` in the metadata.
-        shown: Names the table in ids, metadata and records of problems; None: the name of its file.
-    """
-    seen = {} if seen is None else seen
-    shown = shown or table.path.name
-    for number, record in table.rows(None if table_map is None else table_map.reads()):
-        if isinstance(record, Unusable):
-            yield replace(record, source=shown)
-            continue
-        place = Place(shown, number)
-        try:
-            row = record if table_map is None else table_map.row(record, place)
-            if table_map is not None and images is None:
-                row = {**row, "image": None}
-            question = question_from_row(
-                row, source=shown, index=number, image_root=images, keep_images_in=keep_images_in
-            )
-            claim_id(question.id, seen, place, "id")
-        except RowError as error:
-            column = error.field if table_map is None else table_map.column(error.field)
-            constant = "" if table_map is None else table_map.constants.get(error.field, "")
-            value = record[column] if column in record else value_at(record, column) or constant
-            yield Unusable(shown, number, column, error.reason, shortened(value), error.problem)
-            continue
-        if origin:
-            origins: dict[str, Any] = {"dataset": table.path.stem, **question.metadata, "file": shown, "row": number}
-            name = None
-            if table_map is not None:
-                name = table_map.constants.get("image") or value_at(record, table_map.column("image"))
-            question = replace(question, metadata={**origins, "image": name} if isinstance(name, str) else origins)
-        yield question
+    map: TableMap
+    title: str | None = None  # names the data set in its card; None for a layout of many data sets
+    license: str = "unknown"  # of its images
+    question_files: Sequence[Sequence[str]] = ()  # names of files to look for, in order of preference
+    image_folders: Sequence[str] = ()  # names of folders to look for, in order of preference
+    notes: Sequence[str] = ()  # sentences for the data card
 
 
-def table_source(
-    tables: Sequence[TableFile],
-    table_map: TableMap,
-    image_root: Path | None,
-    keep_images_in: Path,
-    *,
-    license: str = "unknown",
-    name: str | None = None,
-    notes: tuple[str, ...] = (),
-) -> Source:
-    """The questions of tables, for `kepo prepare`.
-
-    Args:
-        tables: The files, at least one.
-        table_map: Where the fields of a question stand in them.
-        image_root: The folder that image paths are relative to and may not leave; None: the folder of the first file.
-        keep_images_in: A folder for images that stand in the table itself (Parquet), which must stay until the images
-            have been read; each is written once, under a name made of its content.
-        license: Of the images, for the data card.
-        name: Of the data set; None: that of the first file.
-        notes: Sentences for the data card.
-
-    Raises:
-        ConfigError: a map that does not fit a table; the message lists the columns that exist.
-        DataError: a file that is not what its name says. A row that cannot be used is `Unusable`.
-    """
-    maps = [table_map.resolved(table, ("question", "answer", "modality")) for table in tables]
-    root = image_root or tables[0].path.parent
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; check the image root")
-    unset = asdict(TableMap())
-    said = {key: value for key, value in asdict(maps[0]).items() if key in _ALWAYS_SAID or value != unset[key]}
-    return Source(
-        name=name or tables[0].path.stem,
-        rows=read_tables(tables, maps, ImageRoot(root), keep_images_in),
-        files=tuple(table.path for table in tables),
-        license_of=lambda dataset: license,
-        notes=notes,
-        # The names of these options are compared with those of folders that were prepared before.
-        options={**said, "encoding": tables[0].encoding, "delimiter": tables[0].delimiter, "licence": license},
-        split_given=all("split" in one.columns or "split" in one.constants for one in maps),
-    )
+def load_preset(name: str) -> Preset:
+    """The preset `name`; a ConfigError lists the names where there is none of this one."""
+    entries: Mapping[str, Any] = yaml.safe_load((files(__package__) / "presets.yaml").read_text(encoding="utf-8"))
+    if name not in entries:
+        raise ConfigError(f"there is no preset {name!r}; there are {', '.join(entries)}")
+    return Preset(**{**entries[name], "map": TableMap(**entries[name]["map"])})
 
 
-_ALWAYS_SAID = ("columns", "constants", "answer", "option_separator")
-
-
-def read_tables(
-    tables: Sequence[TableFile], maps: Sequence[TableMap], images: ImageRoot, keep_images_in: Path | None
-) -> Iterator[Question | Unusable]:
-    """The rows of several tables with a resolved map each, as `kepo prepare` needs them."""
-    seen: dict[str, Place] = {}
-    for table, table_map in zip(tables, maps, strict=True):
-        mapped = (name for name in ("modality", "dataset", "split", "image") if name in table_map.columns)
-        strict_map = replace(table_map, required=tuple(dict.fromkeys((*table_map.required, *mapped))))
-        yield from read_rows(table, strict_map, images, seen=seen, keep_images_in=keep_images_in, origin=True)
+def _without(fields: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def value_at(record: Any, path: str) -> Any:
@@ -411,11 +305,10 @@ def _listed(value: Any, separator: str | None, name: str, place: Place) -> Seque
     """The list that a cell holds: as such, as a record of letters, as JSON text, or as text with separators."""
     if isinstance(value, str) and separator is not None:
         return [part.strip() for part in value.split(separator)]
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            place.refuse(name, "one text that is no JSON list; say which separator stands between the options")
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except (json.JSONDecodeError, RecursionError):
+        place.refuse(name, "one text that is no JSON list; say which separator stands between the options")
     if isinstance(value, Mapping):
         # A record read from Parquet has the letters of all rows, those without an option as None.
         value = {letter: text for letter, text in value.items() if text is not None}
@@ -445,7 +338,6 @@ def _index(value: Any, count: int, place: Place) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if isinstance(value, bool) or not number.is_integer() or not 0 <= number < count:
-        place.refuse(
-            "answer", f"{value!r:.80} is no whole number from 0 to {count - 1}", "is not the index of an option"
-        )
+        problem = f"{value!r:.80} is no whole number from 0 to {count - 1}"
+        place.refuse("answer", problem, "is not the index of an option")
     return int(number)

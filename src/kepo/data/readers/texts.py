@@ -26,18 +26,7 @@ def split_of_name(path: Path) -> str | None:
 
 
 def options_in(text: str, place: Place) -> tuple[str, tuple[str, ...]]:
-    """(question, options) of a text such as `What is it? A)CT, B)MRI, C)X-ray`.
-
-    Args:
-        text: The text.
-        place: For errors.
-
-    Returns:
-        The text as it is, and nothing, where there are not at least two options.
-
-    Raises:
-        RowError: letters are not in order, or there is no question.
-    """
+    """(question, options) of a text such as `What is it? A)CT, B)MRI`; no options where there are not at least two."""
     # Commas first: "vitamin B)" inside an option is no mark, but some files set options apart by spaces only.
     for before in (r"[,\n]\s*", r"\s+"):
         parts = _split_at_letters(text, before)
@@ -63,11 +52,8 @@ def _split_at_letters(problem: str, before: str) -> list[str]:
         if not marks:
             break
         # "(type A)" is no mark; a bracket that is never closed is a slip, and hides none.
-        found = next((one for one in marks if not _inside_brackets(rest[: one.start()])), marks[0])
+        before_marks = ((one, rest[: one.start()]) for one in marks)
+        found = next((one for one, left in before_marks if left.count("(") <= left.count(")")), marks[0])
         parts.append(rest[: found.start()])
         rest = rest[found.end() :]
     return [*parts, rest]
-
-
-def _inside_brackets(before: str) -> bool:
-    return before.count("(") > before.count(")")

@@ -1,0 +1,169 @@
+"""From rows to questions: for `kepo prepare`, which lists the rows that cannot be used, and for training, which raises.
+
+`read_rows` is the only reader of rows. It yields an `Unusable` where no question can be made of a row; strict reading
+is `kepo.data.sources.strict` around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from kepo.data.images import ImageRoot
+from kepo.data.readers.rows import DatasetFolder, TableFile
+from kepo.data.readers.table import Table, TableMap, load_preset, value_at
+from kepo.data.schema import Place, RowError, claim_id, question_from_row
+from kepo.data.sources import Source, Unusable, shortened, strict
+from kepo.errors import DataError
+from kepo.types import Question
+
+_ALWAYS_NAMED = ("columns", "constants", "answer", "option_separator")
+
+
+def load_table(
+    path: str | Path, image_root: Path | None = None, *, kind: str | None = None, preset: str | None = None
+) -> list[Question]:
+    """Questions of a CSV, TSV, JSON lines, JSON or Parquet file.
+
+    Args:
+        path: The file; text is UTF-8.
+        image_root: The folder that image paths are relative to; None: the folder of the file.
+        kind: "csv", "tsv", "jsonl", "json" or "parquet"; None: as the name of the file ends.
+        preset: The layout of the rows, see `presets.yaml`; None: the columns of `kepo.data.schema`.
+
+    Raises:
+        ConfigError, DataError: a preset that does not fit, or a row that cannot be used (file, row, field and value).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file; check data_path")
+    table, table_map = TableFile(file, kind=kind), None
+    if preset is None and table.is_text:
+        # Cells of text hold lists as JSON.
+        table_map = TableMap({"question": ("question", "text"), "image": ("image", "images")})
+    return _load(table, table_map, preset, image_root or file.parent)
+
+
+def load_dataset_folder(
+    path: str | Path, split: str | None = None, image_root: Path | None = None, *, preset: str | None = None
+) -> list[Question]:
+    """Questions of a folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
+
+    Args:
+        path: The folder; also the folder of one data set inside that of a `DatasetDict`.
+        split: Which data set of a `DatasetDict`; may be left out if it has only one.
+        image_root: The folder that image paths are relative to; None: the folder itself, or that of the `DatasetDict`.
+        preset: As in `load_table`.
+    """
+    folder = Path(path)
+    parent = folder.absolute().parent
+    home = parent if (parent / "dataset_dict.json").is_file() else folder
+    return _load(DatasetFolder(folder, split), None, preset, image_root or home)
+
+
+def _load(table: Table, table_map: TableMap | None, preset: str | None, image_root: Path) -> list[Question]:
+    table_map = load_preset(preset).map if preset is not None else table_map
+    if table_map is not None:
+        table_map = table_map.resolved(table)
+    return strict(read_rows(table, table_map, ImageRoot(image_root)), [table.path])
+
+
+def read_rows(
+    table: Table,
+    table_map: TableMap | None,
+    images: ImageRoot | None,
+    *,
+    seen: dict[str, Place] | None = None,
+    keep_images_in: Path | None = None,
+    origin: bool = False,
+    shown: str | None = None,
+) -> Iterator[Question | Unusable]:
+    """A question, or the record of what is wrong, for every row.
+
+    Args:
+        table: The file or folder.
+        table_map: Resolved for this table; None: the rows have the columns of `kepo.data.schema`.
+        images: The folder that image paths are relative to and may not leave; None: images of a map are left out.
+        seen: The ids of the tables read before, which these must not repeat; those of this one are added.
+        keep_images_in: Folder for images that stand in the rows themselves; None: they are decoded.
+        origin: Keep `file`, `row`, the name of the `image` and, where there is none, a `dataset` in the metadata.
+        shown: Names the table in ids, metadata and records of problems; None: the name of its file.
+    """
+    seen = {} if seen is None else seen
+    shown = shown or table.path.name
+    for number, record in table.rows(None if table_map is None else table_map.reads()):
+        if isinstance(record, Unusable):
+            yield replace(record, source=shown)
+            continue
+        place = Place(shown, number)
+        try:
+            row = record if table_map is None else table_map.row(record, place)
+            if table_map is not None and images is None:
+                row = {**row, "image": None}
+            question = question_from_row(row, place, images, keep_images_in)
+            claim_id(question.id, seen, place)
+        except RowError as error:
+            column = error.field if table_map is None else table_map.column(error.field)
+            constant = "" if table_map is None else table_map.constants.get(error.field, "")
+            value = record[column] if column in record else value_at(record, column) or constant
+            yield Unusable(shown, number, column, error.reason, shortened(value), error.problem)
+            continue
+        if origin:
+            origins: dict[str, Any] = {"dataset": table.path.stem, **question.metadata, "file": shown, "row": number}
+            name = None
+            if table_map is not None:
+                name = table_map.constants.get("image") or value_at(record, table_map.column("image"))
+            question = replace(question, metadata={**origins, "image": name} if isinstance(name, str) else origins)
+        yield question
+
+
+def read_tables(
+    tables: Sequence[TableFile], maps: Sequence[TableMap], images: ImageRoot, keep_images_in: Path | None
+) -> Iterator[Question | Unusable]:
+    """The rows of several tables with a resolved map each, as `kepo prepare` needs them."""
+    seen: dict[str, Place] = {}
+    for table, table_map in zip(tables, maps, strict=True):
+        mapped = (name for name in ("modality", "dataset", "split", "image") if name in table_map.columns)
+        strict_map = replace(table_map, required=tuple(dict.fromkeys((*table_map.required, *mapped))))
+        yield from read_rows(table, strict_map, images, seen=seen, keep_images_in=keep_images_in, origin=True)
+
+
+def table_source(
+    tables: Sequence[TableFile],
+    table_map: TableMap,
+    image_root: Path | None,
+    keep_images_in: Path,
+    *,
+    license: str = "unknown",
+    name: str | None = None,
+    notes: Sequence[str] = (),
+) -> Source:
+    """The questions of one or more tables, for `kepo prepare`; a ConfigError where the map does not fit a table.
+
+    Args:
+        tables: The files, at least one.
+        table_map: Where the fields of a question stand in them.
+        image_root: The folder that image paths are relative to and may not leave; None: the folder of the first file.
+        keep_images_in: A folder for images in the table itself (Parquet), which must stay until the images are read.
+        license: Of the images, for the data card.
+        name: Of the data set; None: that of the first file.
+        notes: Sentences for the data card.
+    """
+    maps = [table_map.resolved(table, ("question", "answer", "modality")) for table in tables]
+    root = image_root or tables[0].path.parent
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; check the image root")
+    unset = asdict(TableMap())
+    said = {key: value for key, value in asdict(maps[0]).items() if key in _ALWAYS_NAMED or value != unset[key]}
+    return Source(
+        name=name or tables[0].path.stem,
+        rows=read_tables(tables, maps, ImageRoot(root), keep_images_in),
+        files=tuple(table.path for table in tables),
+        license_of=lambda dataset: license,
+        notes=tuple(notes),
+        # The names of these options are compared with those of folders that were prepared before.
+        options={**said, "encoding": tables[0].encoding, "delimiter": tables[0].delimiter, "licence": license},
+        split_given=all("split" in one.columns or "split" in one.constants for one in maps),
+    )
