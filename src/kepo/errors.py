@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class KepoError(ValueError):
-    """Base of the errors that a user can mend; the command line prints them without a traceback."""
+    """Base of the errors that a user can fix; the command line prints them without a traceback."""
 
 
 class ConfigError(KepoError):
@@ -28,3 +28,23 @@ class MissingExtraError(KepoError):
 
     def __init__(self, package: str, install: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}', which is not installed. Run: {install}")
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a `value` of the field `name` that is not one of `allowed`.
+
+    Raises:
+        ConfigError: Names the field, the value and what is allowed.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
+
+
+def check_whole(name: str, value: int, at_least: int) -> None:
+    """Refuse a `value` of the field `name` that is no whole number of at least `at_least`.
+
+    Raises:
+        ConfigError: Names the field, the value and the bound.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(f"{name} is {value!r}; give a whole number of at least {at_least}.")

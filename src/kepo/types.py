@@ -31,7 +31,7 @@ class Question:
     Attributes:
         id: Unique within its data set.
         text: The question itself, without its options.
-        answer: The ground truth. With options: the LETTER of the right one ("A", "B", ...). Else: free text.
+        answer: The ground truth. With options: the LETTER of the correct one ("A", "B", ...). Else: free text.
         options: The texts of the options in order, without their letters; empty for an open question.
         images: Paths of image files, or images already decoded (PIL).
         modality: Imaging modality ("MRI", "CT", ...); None where it means nothing.
@@ -55,7 +55,7 @@ class Question:
 
     @property
     def answer_text(self) -> str:
-        """The text of the right option, or the answer itself for an open question."""
+        """The text of the correct option, or the answer itself for an open question."""
         if not self.options:
             return self.answer
         return self.options[self.letters.index(self.answer)]
@@ -83,7 +83,8 @@ class Hint:
     Attributes:
         text: What is shown to the student; empty when there is no usable hint.
         level: 0 is the weakest (a concept); higher levels tell more.
-        leaks: What the audit found in the text as written by the teacher: any of "letter", "option".
+        leaks: What the audit found in `written`: any of "letter", "option".
+        written: The hint as the teacher wrote it, before the leak policy.
         raw: The teacher's answer as it came, for the log.
         banked: Whether it was read from a hint bank instead of being asked for.
     """
@@ -91,6 +92,7 @@ class Hint:
     text: str
     level: int = 0
     leaks: tuple[str, ...] = ()
+    written: str = ""
     raw: str = ""
     banked: bool = False
 
@@ -100,7 +102,7 @@ class Group:
     """The G rollouts of one prompt, as exploration sees them.
 
     Attributes:
-        key: Names the question (its id); used in logs and as the address of its hints.
+        key: Names the question (its id); used in logs, and for the reader of a hint bank.
         prompt: The original prompt, images included.
         answer: Ground truth: the option's letter, or free text. None if the data set has none.
         options: Option texts in order; empty for an open question.

@@ -109,7 +109,7 @@ def test_two_banks_with_the_same_hints_are_the_same_file(project: Path, teacher:
     assert (project / "a.jsonl").read_bytes() == (project / "b.jsonl").read_bytes()
 
 
-def test_how_the_questions_are_shown_decides_the_address(project: Path, teacher: ScriptedTeacher) -> None:
+def test_how_the_questions_are_shown_decides_whether_they_are_found(project: Path, teacher: ScriptedTeacher) -> None:
     _write("--levels", "1")
     assert "4 hints to be written" in _write("--levels", "1", "--prompt-style", "answer").output
     assert len(HintBank.open("hints.jsonl")) == 8
@@ -125,7 +125,7 @@ def test_limit_draws_questions(project: Path, teacher: ScriptedTeacher) -> None:
         (["questions.jsonl"], "No teacher is named"),
         (["questions.jsonl", "--teacher", "big", "--levels", "4"], "levels is 4; give 1 to 3"),
         (["questions.jsonl", "--teacher", "big", "--per-question", "2", "--temperature", "0"], "greedy hints are all"),
-        (["questions.jsonl", "--teacher", "big", "--leak-policy", "never"], "leak_policy is 'never'"),
+        (["questions.jsonl", "--teacher", "big", "--leak-policy", "never"], "hint_leak_policy is 'never'"),
         (["--teacher", "big"], "There are no questions"),
         (["questions.jsonl", "--teacher", "big", "--prompt-style", "poem"], "prompt_style 'poem'"),
         (["questions.jsonl", "--teacher", "big", "--out", "."], r"hint bank \. cannot be opened"),

@@ -42,7 +42,7 @@ def test_real_images_to_a_data_set_that_training_and_evaluation_load(mini_omnime
     card = json.loads((out / "card.json").read_text())
     assert card["rows"] == {"total": 3877, "usable": 3877, "unusable": 0, "left_out": 0}
     assert sum(split["available"] for split in card["splits"].values()) == 3877
-    assert card["images"]["shared_sides"]["train and test"] == {"images": 0, "test_questions": 0}
+    assert card["images"]["shared_images"]["train and test"] == {"images": 0, "test_questions": 0}
     test = load_questions(DataArguments(data_path=str(out), data_split="test"))
     assert Counter(question.modality for question in test) == {
         **dict.fromkeys(("MRI", "CT", "X-Ray", "Ultrasound", "Dermoscopy", "Fundus", "Microscopy"), 30),
@@ -128,7 +128,7 @@ rows = (
     for n in range(count)
 )
 settings = PrepareSettings(train=None, test=None, validation=0, size=32)
-prepare(Source("x", rows, (), {}), settings, folder / f"out-{count}", workers=1)
+prepare(Source("x", rows, ()), settings, folder / f"out-{count}", workers=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

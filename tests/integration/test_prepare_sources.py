@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from kepo.cli.main import app
 from kepo.data import DataArguments, check_images, load_questions
-from kepo.data.medmnist_sets import MEDMNIST_SETS
+from kepo.data.readers.medmnist import medmnist_sets
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
 from tests.medmnist_files import COUNTS, archive, arrays
@@ -48,7 +49,7 @@ def test_medmnist(tmp_path: Path) -> None:
     prepare(*arguments)
     counts = card(tmp_path / "out")
     assert counts["rows"] == {"total": 44, "usable": 44, "unusable": 0, "left_out": 0}
-    assert counts["licences"] == {"BloodMNIST": "CC BY 4.0", "RetinaMNIST": "CC BY 4.0"}
+    assert counts["licenses"] == {"BloodMNIST": "CC BY 4.0", "RetinaMNIST": "CC BY 4.0"}
     for split, stem in (("train", "train"), ("validation", "val"), ("test", "test")):
         questions = loaded(tmp_path / "out", split)
         assert len(questions) == 2 * COUNTS[stem] == counts["splits"][split]["questions"]
@@ -58,7 +59,7 @@ def test_medmnist(tmp_path: Path) -> None:
         # Nothing was resized, so every picture is still the one of its label.
         for question, image, label in zip(blood, held[f"{stem}_images"], held[f"{stem}_labels"], strict=True):
             np.testing.assert_array_equal(pixels(question.images[0]), image)
-            assert question.answer_text == MEDMNIST_SETS["bloodmnist"].labels[label[0]]
+            assert question.answer_text == medmnist_sets()["bloodmnist"]["labels"][label[0]]
     assert "Nothing to do" in prepare(*arguments)
     with pytest.raises(ConfigError, match="max_options was 4, is now 3"):
         prepare(*arguments, "--options", 3)
@@ -118,7 +119,7 @@ def test_vqa_rad(tmp_path: Path) -> None:
     assert {pixels(q.images[0]).shape for q in train} == {(32, 32, 3)}
     reasons = [json.loads(line)["reason"] for line in (out / "unusable.jsonl").read_text().splitlines()]
     assert sorted(reasons) == ["does not exist", "lies outside the image root"]
-    # By default no image is on two sides: the training questions about test images are left out, and listed.
+    # By default no image is in two splits: the training questions about test images are left out, and listed.
     prepare("vqa-rad", "--root", root, "--out", tmp_path / "disjoint", "--validation", 0, "--closed-only")
     rows = card(tmp_path / "disjoint")["rows"]
     assert rows == {"total": 26, "usable": 16, "unusable": 10, "left_out": 4}
@@ -154,7 +155,7 @@ def test_slake(tmp_path: Path) -> None:
     prepare("slake", "--root", tmp_path / "slake", "--out", out, "--language", "en", "--size", 16)
     assert card(out)["rows"] == {"total": 12, "usable": 6, "unusable": 6, "left_out": 0}
     assert [len(loaded(out, split)) for split in ("train", "validation", "test")] == [4, 1, 1]
-    assert card(out)["licences"] == {"SLAKE": "CC BY 4.0"}
+    assert card(out)["licenses"] == {"SLAKE": "CC BY 4.0"}
 
 
 def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(*table, "--delimiter", ";", "--encoding", "cp1252", "--licence", "CC0 1.0", "--out", out, "--validation", 2)
     assert card(out)["rows"] == {"total": 13, "usable": 10, "unusable": 3, "left_out": 0}
-    assert card(out)["licences"] == {"fragen": "CC0 1.0"}
+    assert card(out)["licenses"] == {"fragen": "CC0 1.0"}
     questions = [q for split in ("train", "validation", "test") for q in loaded(out, split)]
     assert all(q.answer_text == ("Müll" if int(q.text[-2]) % 2 else "Niere") for q in questions)
     assert {(q.modality, q.task) for q in questions} == {("Ultrasound", "Sono")}
@@ -186,6 +187,39 @@ def test_a_table_with_foreign_column_names(tmp_path: Path) -> None:
         prepare(*table, "--column", "id=Bilder", "--delimiter", ";", "--encoding", "cp1252", "--out", out)
     with pytest.raises(ConfigError, match="--column 'question' is not of the form"):
         prepare("table", tmp_path / "fragen.csv", "--column", "question", "--out", out)
+
+
+def test_rows_of_another_trainer_by_a_preset(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    def row(number: int) -> dict[str, Any]:
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 20), (number * 20, 40, 9)).save(buffer, format="PNG")
+        return {
+            "data_source": "atlas",
+            "prompt": [{"role": "user", "content": f"Which organ is in image {number}? A)Liver, B)Heart"}],
+            "images": [{"bytes": buffer.getvalue(), "path": None}],
+            "reward_model": {"style": "rule", "ground_truth": "AB"[number % 2]},
+        }
+
+    files = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    pyarrow.parquet.write_table(pa.Table.from_pylist([row(number) for number in range(6)]), files[0])
+    broken = {**row(0), "reward_model": {"style": "rule", "ground_truth": "C"}}
+    pyarrow.parquet.write_table(pa.Table.from_pylist([*(row(number) for number in range(6, 12)), broken]), files[1])
+    out = tmp_path / "out"
+    prepare("table", *files, "--preset", "verl", "--set", "modality=CT", "--out", out, "--size", 16)
+    assert card(out)["rows"] == {"total": 13, "usable": 12, "unusable": 1, "left_out": 0}
+    (bad,) = [json.loads(line) for line in (out / "unusable.jsonl").read_text().splitlines()]
+    assert (bad["source"], bad["row"], bad["field"]) == ("two.parquet", 7, "reward_model.ground_truth")
+    questions = [q for split in ("train", "validation", "test") for q in loaded(out, split)]
+    assert len(questions) == 12
+    assert {q.options for q in questions} == {("Liver", "Heart")}
+    assert all(q.answer == "AB"[int(q.text.rstrip("?").split()[-1]) % 2] for q in questions)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "out", "two.parquet"]
+    # The same rows straight in training.
+    direct = load_questions(DataArguments(data_path=str(files[0]), data_preset="verl"))
+    assert {q.id: q.answer for q in direct} == {q.id: q.answer for q in questions if q.id.startswith("one")}
 
 
 def test_a_table_of_real_images(mini_omnimedvqa: Path, tmp_path: Path) -> None:

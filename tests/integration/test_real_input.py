@@ -23,7 +23,7 @@ SHORT = ["--max_steps", "2", "--save_steps", "2", "--logging_steps", "1", "--dis
 def test_from_real_images_to_a_trained_vision_language_model(
     mini_omnimedvqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kepo.data.omnimedvqa import load_omnimedvqa
+    from kepo.data import load_omnimedvqa
     from kepo.models import build_llava
 
     monkeypatch.chdir(tmp_path)

@@ -88,7 +88,7 @@ def _killed_after_the_first_checkpoint(run: Path) -> None:
 def test_from_a_data_set_on_disk_to_the_table(
     mini_omnimedvqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kepo.data.omnimedvqa import load_omnimedvqa
+    from kepo.data import load_omnimedvqa
     from kepo.models import build_llava
 
     monkeypatch.chdir(tmp_path)

@@ -106,12 +106,65 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_only_the_seams_know_private_names_of_trl() -> None:
-    for path in (SOURCE / "trainer").rglob("*.py"):
-        if path.parent.name == "seams":
-            continue
-        modules = {name for name in _imports(path) if name.split(".")[0] == "trl"}
-        assert modules <= {"trl"}, f"{path} reaches into {modules}; that belongs in seams.py"
+ADAPTER = SOURCE / "trainer" / "adapter"
+# Private names of other libraries that have no public one: leaving a process at once, the folder a model came from.
+PRIVATE_NAMES_OF_OTHERS = {"_exit", "_name_or_path"}
+
+
+def _own_names(tree: ast.AST) -> set[str]:
+    """Names that a file defines: functions, fields of classes, and what is set on `self`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
+            names.add(node.attr)
+    return names
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def private_accesses(source: str) -> list[str]:
+    """Accesses of names with one leading underscore that neither the file itself nor its own object owns."""
+    tree = ast.parse(source)
+    allowed = _own_names(tree) | PRIVATE_NAMES_OF_OTHERS
+    return [
+        f"{ast.unparse(node)} in line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not _is_self(node.value)
+        and node.attr not in allowed
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_the_adapter_knows_private_names_of_trl(path: Path) -> None:
+    if path.parent != ADAPTER:
+        deep = {name for name in _imports(path) if name.startswith("trl.")}
+        assert not deep, f"{path} reaches into {deep}; that belongs in trainer/adapter/"
+        found = private_accesses(path.read_text())
+        assert not found, f"{path} uses private names of others: {found}; TRL's belong in trainer/adapter/"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("trainer._tokenizer", ["trainer._tokenizer in line 1"]),
+        ("def f(self):\n    self._trainer._metrics['train']", ["self._trainer._metrics in line 2"]),
+        ("class A(B):\n    def f(self):\n        super()._generate()", ["super()._generate in line 3"]),
+        ("class A:\n    def __init__(self, other):\n        self._x = other._x", []),
+        ("class A:\n    def _open(self): ...\n    def f(self, other):\n        return other._open()", []),
+        ("os._exit(1)", []),
+    ],
+)
+def test_a_private_access_is_seen(source: str, found: list[str]) -> None:
+    assert private_accesses(source) == found
 
 
 @pytest.mark.parametrize("module", ["kepo", "kepo.types", "kepo.prompts", "kepo.cli.main"])

@@ -83,12 +83,12 @@ def write(
     """
     from rich.console import Console
 
-    from kepo.cli.hints_plan import Options, make_plan
+    from kepo.cli.hints_plan import make_plan
     from kepo.exploration.bank import HintBank
 
-    options = Options(
-        dataset=dataset,
-        recipes=from_recipe or (),
+    plan = make_plan(
+        dataset,
+        from_recipe or (),
         data={
             "data_format": data_format,
             "modality": modality,
@@ -111,46 +111,41 @@ def write(
         hints={
             "levels": levels,
             "per_question": per_question,
-            "leak_policy": leak_policy,
-            "retries": retries,
+            "hint_leak_policy": leak_policy,
+            "hint_retries": retries,
             "seed": seed,
         },
         limit=limit,
         out=out,
         trust_remote_code=trust_remote_code,
     )
-    plan = make_plan(options)
     _carry_out(plan, HintBank.open(plan.out, create=True), Console(quiet=quiet))
 
 
 def _carry_out(plan: Plan, bank: HintBank, console: Console) -> None:
     from kepo.cli.hints_tables import summary_table
-    from kepo.exploration.filling import fill, wanted_hints
+    from kepo.exploration.filling import fill, hint_quotas
 
     groups = (plan.group(place) for place in range(len(plan.questions)))
-    wanted = wanted_hints(bank, groups, plan.teacher, plan.settings)
-    lacking = sum(one.lacking for one in wanted)
-    questions = len({one.place for one in wanted})
+    quotas = hint_quotas(bank, groups, plan.teacher, plan.settings)
+    lacking = sum(quota.lacking for quota in quotas)
+    questions = len({quota.place for quota in quotas})
     if lacking:
         _say(console, f"{questions} questions: {lacking} hints to be written to {bank.path}")
         with _progress(lacking, console) as advance:
             try:
-                writer = plan.load_teacher()
-                fill(bank, wanted, plan.group, writer, plan.settings, seed=_seed_torch, advance=advance)
+                fill(bank, quotas, plan.group, plan.load_teacher(), plan.settings, seed=_seed_torch, advance=advance)
             except KeyboardInterrupt:
                 _say(console, f"{bank.path} keeps what was written; the same command goes on.")
                 raise
     else:
         _say(console, f"{bank.path} already has all hints of these {questions} questions.")
     bank.tidy()
-    hints = [hint for one in wanted for hint in bank.find(one.address, plan.teacher)]
+    written = [bank.find(quota.content_hash, plan.teacher) for quota in quotas]
     if not console.quiet:
-        console.print(summary_table(hints, f"{bank.path}, {plan.teacher}"))
-    unanswered = sum(plan.settings.lacking(bank.find(one.address, plan.teacher)) for one in wanted)
-    if unanswered:
-        _say(
-            console, f"{unanswered} hints are missing: their answers were empty. The same command asks again.", "yellow"
-        )
+        console.print(summary_table([hint for hints in written for hint in hints], f"{bank.path}, {plan.teacher}"))
+    if missing := sum(map(plan.settings.lacking, written)):
+        _say(console, f"{missing} hints are missing: their answers were empty. The same command asks again.", "yellow")
 
 
 @app.command()

@@ -15,23 +15,10 @@ if TYPE_CHECKING:
     from kepo.data.arguments import DataArguments
     from kepo.recipes.arguments import TeacherArguments
     from kepo.teachers.base import HintWriter
+    from kepo.trainer.config import KEPOConfig
     from kepo.types import Group, Question
 
 DEFAULT_BANK = "hints.jsonl"
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options as given, by the fields they set; None where left out, for the recipe's value or the default."""
-
-    dataset: str | None
-    recipes: Sequence[str]
-    data: Mapping[str, Any]  # fields of DataArguments
-    teacher: Mapping[str, Any]  # fields of TeacherArguments
-    hints: Mapping[str, Any]  # fields of FillSettings
-    limit: int | None
-    out: Path | None
-    trust_remote_code: bool
 
 
 @dataclass(frozen=True)
@@ -63,78 +50,77 @@ class Plan:
         question = self.questions[place]
         shown = EvaluationSettings(prompt_style=self.data.prompt_style, image_size=self.data.image_size)
         (prompt,) = conversations([OrderedQuestion(question, 0)], shown)
-        row = {"question": question.text}
-        return Group(question.id, prompt, question.answer, question.options, correct=(), rewards=(), row=row)
+        return Group(question.id, prompt, question.answer, question.options, correct=(), rewards=())
 
 
-def make_plan(options: Options) -> Plan:
-    """The options, with the recipe's values and the defaults for what was left out.
+def make_plan(
+    dataset: str | None,
+    recipes: Sequence[str],
+    *,
+    data: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+    hints: Mapping[str, Any],
+    limit: int | None,
+    out: Path | None,
+    trust_remote_code: bool,
+) -> Plan:
+    """The options, with the recipe's values and the defaults for what was left out (None, or an empty list).
+
+    Args:
+        dataset: File or folder of the questions.
+        recipes: Whose training the hints are for; later ones over earlier ones.
+        data: Fields of `DataArguments`.
+        teacher: Fields of `TeacherArguments`.
+        hints: Fields of `FillSettings`.
+        limit: Questions, drawn with the seed.
+        out: The bank.
+        trust_remote_code: Run code that comes with the model.
 
     Raises:
         ConfigError: Options that cannot work together, or a value out of range.
         DataError: Data that cannot be used.
     """
+    from kepo.data.arguments import DataArguments, load_questions, load_splits
     from kepo.data.images import check_images
     from kepo.evaluation.job import draw
+    from kepo.recipes.arguments import TeacherArguments
 
-    base = _of_recipe(options) if options.recipes else _defaults(options)
-    data = replace(base.data, **_given(options.data))
-    teacher = replace(base.teacher, **_given(options.teacher))
-    settings = replace(base.settings, batch_size=_batch(teacher), **_given(options.hints))
-    _check(teacher, settings)
-    questions = draw(base.questions(data), options.limit, settings.seed)
+    training = None
+    if recipes:
+        asked, writer, training = _of_recipe(recipes, dataset)
+    elif dataset is not None:
+        asked, writer = DataArguments(data_path=dataset), TeacherArguments()
+    else:
+        raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
+    asked, writer = replace(asked, **_given(data)), replace(writer, **_given(teacher))
+    fields = {"batch_size": _batch(writer), **_given(hints)}
+    if training is not None:
+        fields = {"hint_leak_policy": training.hint_leak_policy, "hint_retries": training.hint_retries, **fields}
+        trust_remote_code = trust_remote_code or training.trust_remote_code
+    settings = FillSettings(**fields)
+    _check(writer, settings)
+    # Of a recipe those of training, copies with shuffled options included.
+    questions = draw(load_questions(asked) if training is None else load_splits(asked)[0], limit, settings.seed)
     check_images(questions)
+    template = None if training is None else training.chat_template_kwargs
     return Plan(
         questions,
-        data,
-        options.out or base.out,
-        str(teacher.teacher_model_name_or_path),
-        partial(_load_teacher, teacher, base.chat_template_kwargs, options.trust_remote_code or base.trust_remote_code),
+        asked,
+        out or Path((training and training.hint_bank) or DEFAULT_BANK),
+        str(writer.teacher_model_name_or_path),
+        partial(_load_teacher, writer, template, trust_remote_code),
         settings,
     )
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What the options are put over."""
-
-    data: DataArguments
-    teacher: TeacherArguments
-    settings: FillSettings
-    out: Path
-    questions: Callable[[DataArguments], list[Question]]
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    trust_remote_code: bool = False
-
-
-def _defaults(options: Options) -> _Base:
-    from kepo.data.arguments import DataArguments, load_questions
-    from kepo.recipes.arguments import TeacherArguments
-
-    if options.dataset is None:
-        raise ConfigError("There are no questions: name a file or folder of them, or a recipe with --from-recipe.")
-    data = DataArguments(data_path=options.dataset)
-    return _Base(data, TeacherArguments(), FillSettings(), Path(DEFAULT_BANK), load_questions)
-
-
-def _of_recipe(options: Options) -> _Base:
-    from kepo.data.arguments import load_splits
+def _of_recipe(recipes: Sequence[str], dataset: str | None) -> tuple[DataArguments, TeacherArguments, KEPOConfig]:
     from kepo.recipes.recipe import load_recipe
     from kepo.trainer.config import KEPOConfig
 
-    recipe = load_recipe(options.recipes, [] if options.dataset is None else ["--data_path", options.dataset])
-    training = recipe.training
-    if not isinstance(training, KEPOConfig):
-        raise ConfigError(f"{recipe.source} is of method 'sft', which uses no hints; name the recipe of a kepo arm.")
-    return _Base(
-        recipe.data,
-        recipe.teacher,
-        FillSettings(leak_policy=training.hint_leak_policy, retries=training.hint_retries),
-        Path(training.hint_bank or DEFAULT_BANK),
-        lambda data: load_splits(data)[0],  # those of training, copies with shuffled options included
-        training.chat_template_kwargs,
-        training.trust_remote_code,
-    )
+    loaded = load_recipe(recipes, [] if dataset is None else ["--data_path", dataset])
+    if not isinstance(loaded.training, KEPOConfig):
+        raise ConfigError(f"{loaded.source} is of method 'sft', which uses no hints; name the recipe of a kepo arm.")
+    return loaded.data, loaded.teacher, loaded.training
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -11,22 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kepo.exploration.bank_lines import BankedHint
-from kepo.exploration.bank_summary import LevelSummary, summarize
+from kepo.exploration.bank_summary import COUNTS, summarize
 from kepo.prompts import HINT_LEVELS
 from kepo.reports.terminal import visible
-
-_ROWS: dict[str, Callable[[LevelSummary], float]] = {
-    "questions": lambda level: level.questions,
-    "hints": lambda level: level.hints,
-    "usable: with a text, no leak": lambda level: level.usable,
-    "questions with a usable one": lambda level: level.served,
-    "without a hint in the answer": lambda level: level.empty,
-    "naming the letter": lambda level: level.letter,
-    "naming the answer": lambda level: level.option,
-    "in another language": lambda level: level.other_language,
-    "duplicates": lambda level: level.duplicates,
-    "words, median": lambda level: level.words,
-}
 
 
 def summary_table(hints: Sequence[BankedHint], title: str) -> Table:
@@ -34,9 +21,9 @@ def summary_table(hints: Sequence[BankedHint], title: str) -> Table:
     levels = summarize(hints)
     table = Table("", title=Text(visible(title, one_line=True)))
     for level in levels:
-        table.add_column("all" if level.level is None else f"level {level.level}", justify="right")
-    for name, count in _ROWS.items():
-        table.add_row(name, *(f"{count(level):g}" for level in levels))
+        table.add_column(level, justify="right")
+    for name in COUNTS:
+        table.add_row(name, *(f"{counts[name]:g}" for counts in levels.values()))
     return table
 
 
@@ -56,7 +43,6 @@ def _shown(hint: BankedHint) -> Text:
     text = Text(f"{hint.index}  ", style="dim")
     text.append(visible(hint.text) if hint.text else "(no hint in the answer)", style="not dim")
     notes = [f"leaks: {', '.join(hint.leaks)}"] if hint.leaks else []
-    notes += [f"language: {hint.language}"] if hint.other_language else []
     notes += ["duplicate"] if hint.duplicate else []
     if notes:
         text.append(f"  [{'; '.join(notes)}]", style="not dim yellow")

@@ -29,7 +29,7 @@ _COMMANDS = {
     "benchmark": ("benchmark", "app", "Write the questions and base models of PhantomVQA."),
     "hints": ("hints", "app", "Write hints ahead of training, and show them."),
     "models": ("models", "app", "Write a starting model, without a model hub."),
-    "prepare": ("prepare_sources", "app", "Split a data set and write it as files."),
+    "prepare": ("prepare", "app", "Split a data set and write it as files."),
 }
 _TAKES_FIELDS = ("train", "plan", "recipes")
 

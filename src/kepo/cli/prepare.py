@@ -1,10 +1,15 @@
-"""`kepo prepare SOURCE`: from a data set on disk to a folder that is trained and evaluated on."""
+"""`kepo prepare SOURCE`: from a data set on disk to a folder that is trained and evaluated on.
 
-from __future__ import annotations
+A command returns the `Source` that its own options name; the options that all commands share are added by `_command`,
+which reads signatures, so annotations are not postponed here.
+"""
 
+import inspect
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +20,7 @@ from kepo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.data.prepare import Prepared, PrepareSettings
+    from kepo.data.prepare import Prepared
     from kepo.data.sources import Source
 
 app = typer.Typer(
@@ -23,48 +28,94 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-
-# What every command has; the defaults stand at the commands, because typer takes them from there.
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; it appears whole or not at all.")]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="stratified: by modality and question type. paper: by modality, question by question. given: as the "
-        "source says. Default: given where there is one, else stratified.",
-    ),
-]
-ImageDisjoint = Annotated[
-    bool | None,
-    typer.Option(
-        "--image-disjoint/--no-image-disjoint",
-        help="Keep all questions about one picture on one side. Default: yes, except for --split paper.",
-    ),
-]
-Train = Annotated[str, typer.Option("--train", metavar="N|all", help="Questions per modality.")]
-Test = Annotated[str, typer.Option("--test", metavar="N|all", help="Questions per modality.")]
-Validation = Annotated[
-    str, typer.Option("--validation", metavar="N|all", help="The same, out of the training side; 0: none.")
-]
-Size = Annotated[int | None, typer.Option("--size", help="Images become N x N pixels. Default: 384.")]
-LongestSide = Annotated[
-    int | None, typer.Option("--longest-side", help="Instead: at most N pixels on the longer side, shape kept.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Of split and samples.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that was prepared otherwise.")]
+_Count = Annotated[str, typer.Option(metavar="N|all", help="Questions per modality.")]
 
 
-def settings_from(options: Mapping[str, Any]) -> PrepareSettings:
-    """The shared options of a command, by the names of its parameters (`locals()`), as settings.
+def _shared(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="stratified: by modality and question type. paper: by modality, question by question. given: as the "
+            "source says. Default: given where there is one, else stratified.",
+        ),
+    ] = None,
+    image_disjoint: Annotated[
+        bool | None,
+        typer.Option(
+            "--image-disjoint/--no-image-disjoint",
+            help="Keep all questions about one image in one split. Default: yes, except for --split paper.",
+        ),
+    ] = None,
+    train: _Count = "all",
+    test: _Count = "all",
+    validation: Annotated[
+        str, typer.Option(metavar="N|all", help="The same, out of the training questions; 0: none.")
+    ] = "all",
+    size: Annotated[int | None, typer.Option(help="Images become N x N pixels. Default: 384.")] = None,
+    longest_side: Annotated[
+        int | None, typer.Option(help="Instead: at most N pixels on the longer side, shape kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of split and samples.")] = 42,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a folder that was prepared otherwise.")
+    ] = False,
+) -> None:
+    """The options of every command; never called."""
 
-    Raises:
-        ConfigError: they cannot work together.
+
+def _command(name: str, **defaults: str) -> Callable[[Callable[..., "Source"]], Callable[..., None]]:
+    """Makes a command `kepo prepare NAME` of a function that returns what is to be prepared.
+
+    The function's own options come first; it may also take `seed`, and `scratch`, a folder beside the result for what
+    is unpacked, which only a failure leaves there.
+
+    Args:
+        name: Of the command.
+        defaults: Other defaults of the shared options.
     """
-    from kepo.data.prepare import PrepareSettings
+    shared = {
+        key: option.replace(default=defaults.get(key, option.default))
+        for key, option in inspect.signature(_shared).parameters.items()
+    }
+
+    def made(source: Callable[..., "Source"]) -> Callable[..., None]:
+        taken = inspect.signature(source).parameters
+
+        @wraps(source)
+        def run(**options: Any) -> None:
+            out = options["out"].absolute()
+            scratch = out.with_name(f".{out.name}.unpacked")
+            given = {key: options[key] for key in taken if key != "scratch"}
+            _prepare(source(**given, **({"scratch": scratch} if "scratch" in taken else {})), options)
+            # A folder that was named is kept, be it this one.
+            if options.get("unpack_to") is None:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+        own = [
+            option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for key, option in taken.items()
+            if key not in ("scratch", *shared)
+        ]
+        parameters = [*own, *shared.values()]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in parameters}
+        app.command(name)(run)
+        return run
+
+    return made
+
+
+def _prepare(source: "Source", options: Mapping[str, Any]) -> None:
+    """Prepares `source` with the shared options of a command, and says what came out."""
+    from rich.console import Console
+
+    from kepo.data.prepare import PrepareSettings, prepare
 
     size, longest = options["size"], options["longest_side"]
-    return PrepareSettings(
+    settings = PrepareSettings(
         split=options["split"],
         image_disjoint=options["image_disjoint"],
         train=_count(options, "train"),
@@ -74,6 +125,16 @@ def settings_from(options: Mapping[str, Any]) -> PrepareSettings:
         longest_side=longest,
         seed=options["seed"],
     )
+    prepared = prepare(
+        source,
+        settings,
+        options["out"],
+        workers=options["workers"],
+        overwrite=options["overwrite"],
+        command=shlex.join(["kepo", *sys.argv[1:]]),
+        bar=True,
+    )
+    _show(Console(), prepared)
 
 
 def _count(options: Mapping[str, Any], name: str) -> int | None:
@@ -87,26 +148,7 @@ def _count(options: Mapping[str, Any], name: str) -> int | None:
     return int(text)
 
 
-def run(source: Source, options: Mapping[str, Any]) -> None:
-    """Prepares `source` with the shared options of a command (`locals()`), and says what came out."""
-    from rich.console import Console
-
-    from kepo.data.prepare import prepare
-
-    command = shlex.join(["kepo", *sys.argv[1:]])
-    prepared = prepare(
-        source,
-        settings_from(options),
-        options["out"],
-        workers=options["workers"],
-        overwrite=options["overwrite"],
-        command=command,
-        bar=True,
-    )
-    _show(Console(), prepared)
-
-
-def _show(console: Console, prepared: Prepared) -> None:
+def _show(console: "Console", prepared: "Prepared") -> None:
     from rich.table import Table
 
     splits, rows = prepared.card["splits"], prepared.card["rows"]
@@ -137,9 +179,8 @@ def _show(console: Console, prepared: Prepared) -> None:
     console.print(f"data set and card: {prepared.folder}", highlight=False, soft_wrap=True, markup=False)
 
 
-@app.command()
+@_command("omnimedvqa", train="600", test="300", validation="100")
 def omnimedvqa(
-    out: Out,
     root: Annotated[
         Path | None, typer.Option(help="Folder with Images/ and, unless split files are given, QA_information/.")
     ] = None,
@@ -151,30 +192,158 @@ def omnimedvqa(
         bool, typer.Option("--images/--no-images", help="Leave images out: split files alone, for the text.")
     ] = True,
     modality: Annotated[str | None, typer.Option(help="Of split files whose names do not tell it.")] = None,
-    split: Split = None,
-    image_disjoint: ImageDisjoint = None,
-    train: Train = "600",
-    test: Test = "300",
-    validation: Validation = "100",
-    size: Size = None,
-    longest_side: LongestSide = None,
-    seed: Seed = 42,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-) -> None:
+) -> "Source":
     """OmniMedVQA as published, or the split files of its users.
 
     Stopped by Ctrl-C or a crash, the same command goes on where it was.
     """
-    options = locals()
-    from kepo.data.omnimedvqa import omnimedvqa_source
-    from kepo.data.split_files import split_file_source
+    from kepo.data.readers.published import omnimedvqa_source
+    from kepo.data.readers.split_files import split_file_source
 
     if split_file:
-        run(split_file_source(split_file, root, images=images, modality=modality), options)
-        return
+        return split_file_source(split_file, root, images=images, modality=modality)
     if root is None:
         raise ConfigError("--root is missing: name the folder that holds QA_information/ and Images/")
     if modality is not None or not images:
         raise ConfigError("--modality and --no-images are for split files (--split-file); remove them")
-    run(omnimedvqa_source(root), options)
+    return omnimedvqa_source(root)
+
+
+@_command("medmnist")
+def medmnist(
+    seed: int,
+    scratch: Path,
+    npz: Annotated[
+        list[Path] | None, typer.Option(help="A file such as pathmnist.npz or pathmnist_224.npz; may be repeated.")
+    ] = None,
+    download: Annotated[
+        list[str] | None, typer.Option(help="A set to fetch, such as pathmnist, or 'all'; may be repeated.")
+    ] = None,
+    pixels: Annotated[int, typer.Option(help="Side of the images to fetch: 28, 64, 128 or 224.")] = 28,
+    download_to: Annotated[Path, typer.Option(help="Folder that fetched files are kept in.")] = Path("medmnist"),
+    options_per_question: Annotated[
+        int, typer.Option("--options", help="Options per question: the correct one, and others of the set.")
+    ] = 4,
+    unpack_to: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the unpacked arrays, kept. Default: beside --out, removed at the end."),
+    ] = None,
+) -> "Source":
+    """The 2-D sets of MedMNIST as multiple-choice questions, in their own splits."""
+    from kepo.data.readers.medmnist import download_medmnist, medmnist_sets, medmnist_source
+
+    if not npz and not download:
+        raise ConfigError("no data was named: give files with --npz FILE, or sets to fetch with --download NAME")
+    names = list(medmnist_sets()) if download == ["all"] else download or []
+    fetched = download_medmnist(names, download_to, pixels) if names else []
+    return medmnist_source([*(npz or []), *fetched], unpack_to or scratch, seed, options_per_question)
+
+
+_Root = Annotated[Path, typer.Option(help="The folder that the data set unpacks to.")]
+_Questions = Annotated[list[Path] | None, typer.Option(help="JSON file instead of those in --root; may be repeated.")]
+_Images = Annotated[Path | None, typer.Option(help="Image folder instead of the one in --root.")]
+_ClosedOnly = Annotated[
+    bool,
+    typer.Option("--closed-only", help="Leave out, and list, what does not become multiple choice with yes and no."),
+]
+
+
+@_command("vqa-rad")
+def vqa_rad(
+    root: _Root = Path(), questions: _Questions = None, images: _Images = None, closed_only: _ClosedOnly = False
+) -> "Source":
+    """VQA-RAD as published. Its own split shares images: with --no-image-disjoint it is kept as it is."""
+    from kepo.data.readers.published import published_source
+
+    return published_source("vqa-rad", root, questions=questions or (), images=images, closed_only=closed_only)
+
+
+@_command("slake")
+def slake(
+    root: _Root = Path(),
+    questions: _Questions = None,
+    images: _Images = None,
+    closed_only: _ClosedOnly = False,
+    language: Annotated[str | None, typer.Option(help="Only questions in 'en' or 'zh'.")] = None,
+) -> "Source":
+    """SLAKE as published, in its own splits."""
+    from kepo.data.readers.published import published_source
+
+    return published_source(
+        "slake", root, questions=questions or (), images=images, closed_only=closed_only, language=language
+    )
+
+
+@_command("table")
+def table(
+    scratch: Path,
+    file: Annotated[list[Path], typer.Argument(help="One or more .csv, .tsv, .jsonl, .json or .parquet files.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=COLUMN",
+            help="Where a field stands: question, answer, options or option_A, option_B, ..., image, id, modality, "
+            "task, dataset, split. Fields with a column of their own name need none. A dotted path leads into records "
+            "and lists. May be repeated.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="One value for all rows; may be repeated."),
+    ] = None,
+    answer: Annotated[
+        str,
+        typer.Option(
+            help="How answers are written: letter, text, index (from 0), letter_or_text, or auto: letter or text, and "
+            "what could be both is listed."
+        ),
+    ] = "auto",
+    option_separator: Annotated[
+        str | None, typer.Option(help="Between options that stand in one cell. Default: they are a JSON list.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder that image paths are relative to. Default: that of FILE.")
+    ] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", "--licence", help="Of the images, for the data card.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between the cells of a CSV file. Default: a comma; in .tsv a tab.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of a CSV or TSV file.")] = "utf-8",
+) -> "Source":
+    """Any table, by the name of its layout or by saying which column holds what."""
+    from kepo.data.readers.presets import preset as preset_of
+    from kepo.data.readers.rows import TableFile
+    from kepo.data.readers.table import TableMap, table_source
+
+    tables = [TableFile(one, delimiter, encoding) for one in file]
+    said = TableMap(_pairs(column, "--column"), _pairs(set_, "--set"), answer, option_separator)  # type: ignore[arg-type]
+    if preset is None:
+        return table_source(tables, said, image_root, scratch, license=license_ or "unknown")
+    layout = preset_of(preset)
+    return table_source(
+        tables,
+        said.over(layout.map),
+        image_root,
+        scratch,
+        license=license_ or layout.license,
+        name=layout.title,
+        notes=layout.notes,
+    )
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given or []:
+        name, separator, value = text.partition("=")
+        if not (separator and name and value):
+            raise ConfigError(f"{option} {text!r} is not of the form FIELD=...")
+        if name in pairs:
+            raise ConfigError(f"{option}: {name} is given twice, as {pairs[name]!r} and as {value!r}; keep one of them")
+        pairs[name] = value
+    return pairs

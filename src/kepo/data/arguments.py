@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.augment import shuffle_options
-from kepo.data.files import load_dataset_folder, load_jsonl, load_parquet
+from kepo.data.files import load_dataset_folder, load_table
 from kepo.data.images import check_images
-from kepo.data.omnimedvqa import QUESTION_FOLDER, load_omnimedvqa
+from kepo.data.omnimedvqa import QUESTION_FOLDER
+from kepo.data.readers.presets import preset
+from kepo.data.readers.published import load_omnimedvqa
+from kepo.data.readers.rows import KINDS
 from kepo.data.reasoning import load_reasoning_gym
 from kepo.data.split import split_disjoint
 from kepo.errors import ConfigError, DataError
 from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.types import Question
 
-DataFormat: TypeAlias = Literal["auto", "jsonl", "parquet", "dataset", "omnimedvqa", "reasoning_gym"]
+DataFormat: TypeAlias = Literal[
+    "auto", "csv", "tsv", "jsonl", "json", "parquet", "dataset", "omnimedvqa", "reasoning_gym"
+]
 
 SftThink: TypeAlias = Literal["reasoning", "option"]
 _FORMATS: tuple[str, ...] = get_args(DataFormat)
@@ -34,7 +39,13 @@ class DataArguments:
     )
     data_path: str | None = field(
         default=None,
-        metadata={"help": "A .jsonl or .parquet file, a folder from save_to_disk, or the folder of OmniMedVQA."},
+        metadata={
+            "help": "A .csv, .tsv, .jsonl, .json or .parquet file, a folder from save_to_disk, or that of OmniMedVQA."
+        },
+    )
+    data_preset: str | None = field(
+        default=None,
+        metadata={"help": "Layout of the rows, such as r1-v, verl or pmc-vqa (docs/data.md lists them)."},
     )
     image_root: str | None = field(
         default=None,
@@ -77,7 +88,7 @@ class DataArguments:
         default="reasoning",
         metadata={
             "help": "What a supervised target has inside <think>: 'reasoning' (the question's metadata) or 'option' "
-            "(the text of the right option, for data without written reasoning)."
+            "(the text of the correct option, for data without written reasoning)."
         },
     )
 
@@ -93,6 +104,8 @@ class DataArguments:
             raise ConfigError(f"num_eval is {self.num_eval}; give 0 or more")
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
+        if self.data_preset is not None:
+            preset(self.data_preset)
         self.reasoning_config = _json_record(self.reasoning_config)
 
 
@@ -147,15 +160,16 @@ def _load(args: DataArguments) -> list[Question]:
         raise ConfigError(
             f"data_split {args.data_split!r}: data of the format {data_format!r} has no splits; remove it"
         )
-    if root is not None and data_format == "omnimedvqa":
-        raise ConfigError("image_root: the images of OmniMedVQA lie in the folder data_path itself; remove the setting")
     if data_format == "omnimedvqa":
+        for name in ("image_root", "data_preset"):
+            if getattr(args, name) is not None:
+                raise ConfigError(
+                    f"{name}: the folder of OmniMedVQA says where images and answers are; remove the setting"
+                )
         return load_omnimedvqa(path)
-    if data_format == "jsonl":
-        return load_jsonl(path, root)
-    if data_format == "parquet":
-        return load_parquet(path, root)
-    return load_dataset_folder(path, args.data_split, root)
+    if data_format == "dataset":
+        return load_dataset_folder(path, args.data_split, root, preset=args.data_preset)
+    return load_table(path, root, kind=data_format, preset=args.data_preset)
 
 
 def _data_path(args: DataArguments) -> Path:
@@ -170,16 +184,16 @@ def _detected(args: DataArguments) -> str:
     path = _data_path(args)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; check data_path")
-    by_suffix = {".jsonl": "jsonl", ".parquet": "parquet"}
-    if path.is_file() and path.suffix in by_suffix:
-        return by_suffix[path.suffix]
+    suffix = path.suffix.lower().removeprefix(".")
+    if path.is_file() and suffix in KINDS:
+        return suffix
     if (path / QUESTION_FOLDER).is_dir():
         return "omnimedvqa"
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         return "dataset"
     raise DataError(
-        f"{path}: not a .jsonl or .parquet file, a folder from save_to_disk, or the folder of OmniMedVQA; "
-        f"give one of these, or set data_format to one of {', '.join(_FORMATS[1:])}"
+        f"{path}: not a {', '.join(f'.{kind}' for kind in KINDS)} file, a folder from save_to_disk, or that of "
+        f"OmniMedVQA; give one of these, or set data_format to one of {', '.join(_FORMATS[1:])}"
     )
 
 

@@ -42,10 +42,10 @@ def _in_another_order(question: Question, copy: int, order: random.Random) -> Qu
     places = list(range(len(question.options)))
     order.shuffle(places)
     old_letters = option_letters(question.options)
-    right = places.index(old_letters.index(question.answer))
+    correct = places.index(old_letters.index(question.answer))
     return replace(
         question,
         id=f"{question.id}~{copy}",
         options=tuple(question.options[place] for place in places),
-        answer=old_letters[right],
+        answer=old_letters[correct],
     )

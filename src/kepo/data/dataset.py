@@ -41,14 +41,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     """
     columns: dict[str, list[Any]] = {
         "prompt": [build_prompt(question, style) for question in questions],
-        "id": [question.id for question in questions],
-        "question": [question.text for question in questions],
-        "options": [list(question.options) for question in questions],
-        "answer": [question.answer for question in questions],
+        **text_columns(questions),
         "solution": [question.answer_text for question in questions],
-        "modality": [question.modality for question in questions],
-        "task": [question.task for question in questions],
-        "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False) for question in questions],
     }
     if style != "think" or all(_reasoning(question) for question in questions):
         columns["reference"] = [default_completion(question, style) for question in questions]
@@ -58,6 +52,21 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
             [str(image) for image in question.images if isinstance(image, str | Path)] for question in questions
         ]
     return _build(questions, columns, image_size)
+
+
+def text_columns(questions: Sequence[Question], *, sort_keys: bool = False) -> dict[str, list[Any]]:
+    """The columns of `kepo.data.schema`, all but the images; metadata as JSON text, its keys sorted if asked for."""
+    return {
+        "id": [question.id for question in questions],
+        "question": [question.text for question in questions],
+        "options": [list(question.options) for question in questions],
+        "answer": [question.answer for question in questions],
+        "modality": [question.modality for question in questions],
+        "task": [question.task for question in questions],
+        "metadata": [
+            json.dumps(dict(question.metadata), ensure_ascii=False, sort_keys=sort_keys) for question in questions
+        ],
+    }
 
 
 def to_sft_dataset(
@@ -87,8 +96,10 @@ def to_sft_dataset(
 
 
 def option_as_reasoning(question: Question) -> Question:
-    """`question` with the text of its right option as its written reasoning, for data that has none: what is seen comes
-    before the letter it has."""
+    """`question` with the text of its correct option as its written reasoning, for data that has none.
+
+    What is seen then comes before the letter it has.
+    """
     return replace(question, metadata={**question.metadata, "reasoning": question.answer_text})
 
 

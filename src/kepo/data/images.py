@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import warnings
@@ -75,10 +76,22 @@ class ImageRoot:
         return resolved
 
 
-def read_images(row: Mapping[str, Any], root: Path | ImageRoot | None, refuse: Refuse) -> tuple[Any, ...]:
-    """The images of a row, from `image` or `images`: a path each, or a PIL image where the row holds the image itself.
+def read_images(
+    row: Mapping[str, Any], root: Path | ImageRoot | None, refuse: Refuse, keep_in: Path | None = None
+) -> tuple[Any, ...]:
+    """The images of a row, from `image` or `images`.
 
-    An image is a path relative to `root`, a PIL image, or `{"bytes": ..., "path": ...}` as data sets store it.
+    An image is a path relative to `root`, a PIL image, or an encoded one: bytes, or `{"bytes": ..., "path": ...}` as
+    data sets store it.
+
+    Args:
+        row: Column -> value.
+        root: The folder that paths are relative to and may not leave; None where there are no paths.
+        refuse: Raises the DataError of the row.
+        keep_in: Folder that encoded images are written to, one file for each content; None: they become PIL images.
+
+    Returns:
+        Paths and PIL images.
 
     Raises:
         DataError: by `refuse`; a path leaves `root`, there is no `root`, or the bytes are no whole image.
@@ -94,43 +107,48 @@ def read_images(row: Mapping[str, Any], root: Path | ImageRoot | None, refuse: R
     values = list(given) if is_list else [given]
     if isinstance(root, Path):
         root = ImageRoot(root)
-    return tuple(_read_image(value, field, root, refuse) for value in values)
+    return tuple(_read_image(value, field, root, refuse, keep_in) for value in values)
 
 
-def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse) -> Any:
+def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, keep_in: Path | None) -> Any:
     if isinstance(value, Mapping):
-        if value.get("bytes") is not None:
-            return _from_bytes(value["bytes"], field, refuse)
-        value = value.get("path")
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, bytes) and value:
+        return _decoded_later(value, field, refuse) if keep_in is None else _kept(value, keep_in)
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
-            refuse(
-                field,
-                f"{str(value)!r} is a path, but no image root was given to look it up in; set image_root",
-                "is a path, but no image root was given",
-            )
+            reason = "is a path, but no image root was given"
+            refuse(field, f"{str(value)!r} {reason} to look it up in; set image_root", reason)
         try:
-            return root.locate(str(value))
+            return root.locate(str(value).strip())
         except DataError as error:
             outside = error.__cause__ is None
             refuse(field, str(error), "lies outside the image root" if outside else "is no name that a file can have")
     if not (hasattr(value, "convert") and hasattr(value, "size")):
-        refuse(
-            field,
-            f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path",
-            "is not an image",
-        )
+        problem = f"{value!r:.80} is not an image; give a path, a PIL image, or a record of bytes and path"
+        refuse(field, problem, "is not an image")
     return value
 
 
-def _from_bytes(data: bytes, field: str, refuse: Refuse) -> Any:
+def _decoded_later(data: bytes, field: str, refuse: Refuse) -> Any:
+    """The image, decoded once as a check and then only when it is used."""
     problem = _problem(io.BytesIO(data))
     if problem:
         refuse(field, f"the stored image {problem}", "the stored image cannot be decoded")
     from PIL import Image
 
-    # Opened anew, and decoded only when it is used.
     return Image.open(io.BytesIO(data))
+
+
+def _kept(data: bytes, folder: Path) -> Path:
+    """A file with this content, named by its hash, so that no name out of a table can lead anywhere."""
+    file = folder.resolve() / hashlib.sha256(data).hexdigest()
+    if not file.is_file() or file.stat().st_size != len(data):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_bytes(data)
+        part.replace(file)
+    return file
 
 
 def check_images(questions: Sequence[Question], workers: int = 8) -> None:
@@ -187,7 +205,7 @@ def decoded(file: Path | io.BytesIO) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(file, Path) and not _is_file(file):
-        raise ImageError("does not exist", "; put the file there or mend the path")
+        raise ImageError("does not exist", "; put the file there or correct the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

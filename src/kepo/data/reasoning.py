@@ -22,7 +22,7 @@ def load_reasoning_gym(task: str, size: int, seed: int, config: Mapping[str, Any
 
     Returns:
         Questions without options. `metadata` is what `kepo.rewards.reasoning_gym_score` needs, in a JSON-safe form.
-        Tasks with many right answers have none to show: their `answer` is empty.
+        Tasks with many correct answers have none to show: their `answer` is empty.
 
     Raises:
         MissingExtraError: reasoning-gym is not installed.
@@ -70,7 +70,7 @@ def encode_metadata(value: Any) -> Any:
     """`value` in a form that survives JSON; `kepo.rewards.verifiers.decode_metadata` undoes it.
 
     A tuple becomes `{"__tuple__": [...]}`, a mapping whose keys are not all text `{"__items__": [[key, value], ...]}`:
-    some tasks compare with tuples, for which a list would never be right.
+    some tasks compare with tuples, for which a list would never be correct.
     """
     if isinstance(value, tuple):
         return {"__tuple__": [encode_metadata(item) for item in value]}

@@ -15,6 +15,7 @@ from string import ascii_uppercase
 from typing import Any, NoReturn
 
 from kepo.data.images import ImageRoot, read_images
+from kepo.data.sources import shortened
 from kepo.errors import DataError
 from kepo.types import Question, option_letters
 
@@ -48,58 +49,41 @@ class RowError(DataError):
     """A row that cannot be used.
 
     Attributes:
-        source: The file or folder.
-        row: Row number, from 1.
+        place: The file or folder, and the row.
         field: The column that is wrong; empty where it is the whole row.
+        problem: What is wrong with which value, and what to do.
         reason: What is wrong, without the value, so that rows can be counted by it.
     """
 
     def __init__(self, place: Place, field: str, problem: str, reason: str) -> None:
         where = f", field {field!r}" if field else ""
         super().__init__(f"{place.source}, row {place.row}{where}: {problem}")
-        self.source, self.row, self.field, self.reason = place.source, place.row, field, reason
+        self.place, self.field, self.problem, self.reason = place, field, problem, reason
 
 
-def questions_from_rows(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], *, source: str, image_root: Path | None
-) -> list[Question]:
-    """Questions of numbered rows, whose ids must be unique.
-
-    Args:
-        rows: (row number from 1, row) pairs.
-        source: The file, for errors and for the ids of rows without one.
-        image_root: The folder that image paths are relative to and may not leave.
-
-    Raises:
-        DataError: a row cannot be used, or two have the same id.
-    """
-    root = None if image_root is None else ImageRoot(image_root)
-    questions: list[Question] = []
-    seen: dict[str, int] = {}
-    for number, row in rows:
-        question = question_from_row(row, source=source, index=number, image_root=root)
-        claim_id(question.id, seen, Place(source, number), "id")
-        questions.append(question)
-    return questions
-
-
-def claim_id(question_id: str, seen: dict[str, int], place: Place, field: str) -> None:
+def claim_id(question_id: str, seen: dict[str, Place], place: Place, field: str) -> None:
     """Notes in `seen` that this row has the id `question_id`.
 
     Raises:
-        DataError: another row of the file has it already.
+        DataError: another row has it already.
     """
-    if question_id in seen:
-        place.refuse(
-            field,
-            f"{question_id!r} is already the id of row {seen[question_id]}; ids must be unique",
-            "is already the id of another row",
-        )
-    seen[question_id] = place.row
+    first = seen.setdefault(question_id, place)
+    if first is place:
+        return
+    if first.source == place.source:
+        problem, reason = f"is already the id of row {first.row}", "is already the id of another row"
+    else:
+        problem, reason = f"is also in {first.source}", "is already the id of a row in another file"
+    place.refuse(field, f"{question_id!r} {problem}; ids must be unique", reason)
 
 
 def question_from_row(
-    row: Mapping[str, Any], *, source: str, index: int, image_root: Path | ImageRoot | None
+    row: Mapping[str, Any],
+    *,
+    source: str,
+    index: int,
+    image_root: Path | ImageRoot | None,
+    keep_images_in: Path | None = None,
 ) -> Question:
     """The question that `row` holds; see the top of this module for its columns.
 
@@ -108,25 +92,26 @@ def question_from_row(
         source: The file, for errors; its stem begins the id of a row without one: `<stem>-<index>`.
         index: Row number, from 1.
         image_root: The folder that image paths are relative to and may not leave; None where there are no paths.
+        keep_images_in: Folder that images which stand in the row itself are written to; None: they are decoded.
 
     Raises:
         DataError: naming source, row, field and value, and what to do.
     """
     place = Place(source, index)
     if not isinstance(row, Mapping):
-        place.refuse("", f"it is {_shown(row)}, not a record with columns", "is not a record with columns")
+        place.refuse("", f"it is {shortened(repr(row))}, not a record with columns", "is not a record with columns")
     text_field = "question" if row.get("question") is not None else "text"
-    text = _text(row.get(text_field), text_field if text_field in row else "question", place)
+    question = text_of(row.get(text_field), text_field if text_field in row else "question", place)
     options = options_of(row, place)
-    answer = _text(row.get("answer"), "answer", place)
+    answer = text_of(row.get("answer"), "answer", place)
     if options:
         answer = resolve_answer(answer, options, place, "answer")
     return Question(
         id=_optional_text(row, "id", place) or f"{Path(source).stem}-{index}",
-        text=text,
+        text=question,
         answer=answer,
         options=options,
-        images=read_images(row, image_root, place.refuse),
+        images=read_images(row, image_root, place.refuse, keep_images_in),
         modality=_optional_text(row, "modality", place),
         task=_optional_text(row, "task", place),
         metadata=_metadata(row.get("metadata"), place),
@@ -143,17 +128,14 @@ def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
     if listed is None:
         field, texts = _lettered_options(row, place)
     elif isinstance(listed, str | Mapping) or not isinstance(listed, Iterable):
-        place.refuse("options", f"{_shown(listed)} is not a list of texts", "is not a list of texts")
+        place.refuse("options", f"{shortened(repr(listed))} is not a list of texts", "is not a list of texts")
     else:
-        field, texts = "options", tuple(_text(text, "options", place) for text in listed)
+        field, texts = "options", tuple(text_of(text, "options", place) for text in listed)
     if len(texts) == 1:
-        place.refuse(
-            field, f"only one option ({texts[0]!r}); give at least 2, or none for an open question", "only one option"
-        )
+        problem = f"only one option ({texts[0]!r}); give at least 2, or none for an open question"
+        place.refuse(field, problem, "only one option")
     if len(texts) > len(ascii_uppercase):
-        place.refuse(
-            field, f"{len(texts)} options; there are letters for {len(ascii_uppercase)}", "more options than letters"
-        )
+        place.refuse(field, f"{len(texts)} options; there are letters for 26", "more options than letters")
     return texts
 
 
@@ -161,12 +143,9 @@ def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[
     given = [letter for letter in ascii_uppercase if row.get(f"option_{letter}") not in (None, "")]
     for expected, letter in zip(ascii_uppercase, given, strict=False):
         if letter != expected:
-            place.refuse(
-                f"option_{expected}",
-                f"is missing, but there is an option_{letter}; fill the letters in order",
-                "is missing, but there is one of a later letter",
-            )
-    texts = tuple(_text(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
+            problem = f"is missing, but there is an option_{letter}; fill the letters in order"
+            place.refuse(f"option_{expected}", problem, "is missing, but there is one of a later letter")
+    texts = tuple(text_of(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
     return f"option_{given[-1]}" if given else "options", texts
 
 
@@ -192,26 +171,18 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, field: s
     by_text = _same_text(stripped, names, options)
     if letters and upper in names:
         if by_text and by_text != [upper]:
-            place.refuse(
-                field,
-                f"{answer!r} is the letter of option {upper} ({options[names.index(upper)]!r}) and the text of option "
-                f"{by_text[0]}; write ({upper}) for the letter or ({by_text[0]}) for the text",
-                "is the letter of one option and the text of another",
-            )
+            letter = f"the letter of option {upper} ({options[names.index(upper)]!r})"
+            advice = f"write ({upper}) for the letter or ({by_text[0]}) for the text"
+            problem = f"{answer!r} is {letter} and the text of option {by_text[0]}; {advice}"
+            place.refuse(field, problem, "is the letter of one option and the text of another")
         return upper
     if len(by_text) > 1:
-        place.refuse(
-            field,
-            f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead",
-            "fits more than one option",
-        )
+        problem = f"{answer!r} fits the options {' and '.join(by_text)}; give the letter instead"
+        place.refuse(field, problem, "fits more than one option")
     if not by_text:
         listed = ", ".join(f"{name}) {text!r}" for name, text in zip(names, options, strict=True))
-        place.refuse(
-            field,
-            f"{answer!r} is not among the options {listed}; give a letter or the text of an option",
-            "is not among the options",
-        )
+        problem = f"{answer!r} is not among the options {listed}; give a letter or the text of an option"
+        place.refuse(field, problem, "is not among the options")
     return by_text[0]
 
 
@@ -228,20 +199,20 @@ def _loose(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(". ")
 
 
-def _text(value: Any, field: str, place: Place) -> str:
+def text_of(value: Any, field: str, place: Place) -> str:
     """`value` as trimmed text that is not empty; numbers count as text."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         place.refuse(field, "is missing or empty")
     if not isinstance(value, str):
-        place.refuse(field, f"{_shown(value)} is not text", "is not text")
+        place.refuse(field, f"{shortened(repr(value))} is not text", "is not text")
     return value.strip()
 
 
 def _optional_text(row: Mapping[str, Any], field: str, place: Place) -> str | None:
     value = row.get(field)
-    return None if value is None or value == "" else _text(value, field, place)
+    return None if value is None or value == "" else text_of(value, field, place)
 
 
 def _metadata(value: Any, place: Place) -> dict[str, Any]:
@@ -251,12 +222,8 @@ def _metadata(value: Any, place: Place) -> dict[str, Any]:
     try:
         record = json.loads(value) if isinstance(value, str) else json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
-        place.refuse("metadata", f"{_shown(value)} cannot be kept as JSON: {error}", "cannot be kept as JSON")
+        place.refuse("metadata", f"{shortened(repr(value))} cannot be kept as JSON: {error}", "cannot be kept as JSON")
     if not isinstance(record, dict):
-        place.refuse("metadata", f"{_shown(value)} is not a record; write it as {{name: value}}", "is not a record")
+        problem = f"{shortened(repr(value))} is not a record; write it as {{name: value}}"
+        place.refuse("metadata", problem, "is not a record")
     return record
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,22 +1,22 @@
-"""What every reader of a data set hands to `kepo prepare`: its questions, and the rows that cannot be used.
+"""What a reader of a data set yields: its questions, and a record of every row that no question could be made of.
 
-A reader goes over its files once and yields a `Question` or an `Unusable` for every row, so that nothing is dropped
-silently; what it does not know, such as whether an image decodes, is found out by `kepo.data.prepare`.
+`kepo prepare` lists those records; training, which takes no data with a hole in it, raises the first one (`strict`).
+Nothing is dropped silently. Whether an image decodes is found out later, by `kepo.data.images` or `kepo.data.prepare`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as setting  # `Unusable` has an attribute of that name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from kepo.errors import DataError
 from kepo.types import Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from kepo.data.schema import RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,12 @@ class Unusable:
     """A row that no question could be made of.
 
     Attributes:
-        source: The file.
+        source: The name of the file.
         row: Row number in it, from 1.
         field: The column that is wrong; empty where it is the whole row.
         reason: What is wrong, without the value, so that rows can be counted by it.
         value: The value, shortened.
+        problem: What is wrong with which value, and what to do, for an error message.
     """
 
     source: str
@@ -36,6 +37,11 @@ class Unusable:
     field: str
     reason: str
     value: str
+    problem: str = setting(default="", compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """The columns of `unusable.jsonl`."""
+        return {name: getattr(self, name) for name in ("source", "row", "field", "reason", "value")}
 
 
 @runtime_checkable
@@ -48,15 +54,9 @@ class LazyImage(Protocol):
     @property
     def name(self) -> str:
         """Unique in its source; for messages."""
-        ...
 
     def load(self) -> Image:
-        """The decoded image, in any mode that Pillow converts to RGB without clipping.
-
-        Raises:
-            OSError, ValueError: it cannot be read.
-        """
-        ...
+        """The decoded image, in a mode that Pillow converts to RGB without clipping. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class Source:
             resolved below their root, or `LazyImage`s; nothing else. Every question has a `modality`, a `task` where
             it is known, and `metadata["dataset"]`, the collection that its image comes from. Optional in `metadata`:
             `file` and `row`, which name the row should its image turn out to be unusable (else the place in `rows`
-            does), and `image`, the name of the image, by which questions without images are kept on one side.
+            does), and `image`, the name of the image, by which questions without images are kept in one split.
         files: The files that `rows` come from; with the settings they say whether a prepared folder is up to date.
-        licences: Dataset -> licence of its images, "unknown" where it is not known.
+        license_of: Collection -> license of its images, "unknown" where it is not known.
         notes: Sentences for the data card.
         split_given: `metadata["split"]` says "train", "validation" or "test" already.
         options: What besides `files` decides the rows, such as settings of the reader; must survive JSON.
@@ -80,16 +80,30 @@ class Source:
     name: str
     rows: Iterable[Question | Unusable]
     files: tuple[Path, ...]
-    licences: Mapping[str, str]
+    license_of: Callable[[str], str] = lambda dataset: "unknown"
     notes: tuple[str, ...] = ()
     split_given: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = setting(default_factory=dict)
 
 
-def unusable(error: RowError, row: Any) -> Unusable:
-    """The record of a row that `kepo.data.schema` refused with `error`."""
-    value = row.get(error.field, "") if isinstance(row, Mapping) else row
-    return Unusable(error.source, error.row, error.field, error.reason, shortened(value))
+def strict(rows: Iterable[Question | Unusable], files: Sequence[Path]) -> list[Question]:
+    """The questions of `rows`, none of which may be unusable.
+
+    Args:
+        rows: As a reader yields them; read up to the first unusable one.
+        files: Where they come from, for the message: `file, row N, field 'x': problem`.
+
+    Raises:
+        DataError: naming file, row, field and value of the first unusable row, and what to do.
+    """
+    questions = []
+    for row in rows:
+        if isinstance(row, Unusable):
+            file = next((str(file) for file in files if file.name == row.source), row.source)
+            field_name = f", field {row.field!r}" if row.field else ""
+            raise DataError(f"{file}, row {row.row}{field_name}: {row.problem or row.reason}")
+        questions.append(row)
+    return questions
 
 
 def shortened(value: Any, length: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""Train and evaluation questions, drawn so that no image is on both sides."""
+"""Train and evaluation questions, drawn so that no image is in both."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def split_disjoint(
 ) -> tuple[list[Question], list[Question]]:
     """Draws `num_eval` questions for evaluation, then `num_train` of the rest for training.
 
-    Questions that share an image (directly, or through a question that has both images) stay on one side, and so do
+    Questions that share an image (directly, or through a question that has both images) stay together, and so do
     questions without images that read the same. What is drawn for evaluation depends on `seed` only, not on
-    `num_train`. Both sides keep the order of `questions`.
+    `num_train`. Both keep the order of `questions`.
 
     Args:
         questions: Where to draw from.
-        num_train: How many to train on; None: all that are not on the evaluation side.
+        num_train: How many to train on; None: all that are not drawn for evaluation.
         num_eval: How many to evaluate on; 0 for none.
         seed: Seeds the draw.
 

@@ -7,12 +7,11 @@ and it goes to whichever of several servers is free.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from kepo.evaluation.backend import Completion, Sampling
 from kepo.servers.background import Background, all_of
-from kepo.servers.chat import SEEDS, ChatAnswer, read_chat, wire_messages
+from kepo.servers.chat import SEEDS, ask_chat
 from kepo.servers.endpoint import Endpoint
 from kepo.servers.pool import Pool
 from kepo.types import Conversation
@@ -56,7 +55,7 @@ class OpenAIBackend:
     ) -> None:
         urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
         endpoints = [Endpoint(url, api_key, timeout) for url in urls]
-        self._pool = Pool(endpoints, concurrency=concurrency, attempts=attempts, first_wait=first_wait, say=say)
+        self._pool = Pool(endpoints, model, concurrency=concurrency, attempts=attempts, first_wait=first_wait, say=say)
         self._background = Background()
         self._extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
         self.model = model
@@ -71,30 +70,22 @@ class OpenAIBackend:
             ConfigError: the server refuses the requests (key, model name, length).
             KepoError: the server does not answer, or not in the form of the API.
         """
-        return self._background.run(self._generate(prompts, sampling, seeds))
+        return self._background.run(self._generate, prompts, sampling, seeds)
 
     async def _generate(
         self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        async with self._pool:
-            answers = await all_of(
-                self._answer(partial(self._body, prompt, sampling, (seed + k) % SEEDS))
-                for prompt, seed in zip(prompts, seeds, strict=True)
-                for k in range(sampling.samples)
-            )
-        return [answers[start : start + sampling.samples] for start in range(0, len(answers), sampling.samples)]
-
-    async def _answer(self, body: Callable[[], dict[str, Any]]) -> Completion:
-        answer: ChatAnswer = await self._pool.ask("chat/completions", body, read_chat, f"model {self.model!r}")
-        return Completion(answer.text, answer.tokens, answer.finished)
-
-    def _body(self, prompt: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:
-        return {
-            "model": self.model,
+        fields = {
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             **self._extra,
-            "messages": wire_messages(prompt),
-            "seed": seed,
         }
+        async with self._pool:
+            answers = await all_of(
+                ask_chat(self._pool, prompt, (seed + k) % SEEDS, fields)
+                for prompt, seed in zip(prompts, seeds, strict=True)
+                for k in range(sampling.samples)
+            )
+        completions = [Completion(answer.text, answer.tokens, answer.finished) for answer in answers]
+        return [completions[start : start + sampling.samples] for start in range(0, len(answers), sampling.samples)]

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kepo.rewards import predicted_letter
+from kepo.rewards.text import folded, is_denied, phrase_pattern
 from kepo.types import option_letters
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ _ANSWER = re.compile(r"<answer\s*>", re.IGNORECASE)
 
 # A full stop or comma inside a number separates nothing.
 _SEPARATOR = re.compile(r"[;\n]|(?<!\d)[.,]|[.,](?!\d)")
-_DENIED = re.compile(
-    r"(?:\b(?:not|no|nor|never|without|unlike|except|excluding|rather than|instead of|rules? out|ruled out)|n't)"
-    r"\s+(?:an?\s+|the\s+)?$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +106,19 @@ def _last_named(reasoning: str, options: tuple[str, ...]) -> tuple[str, ...] | N
     pattern, letters = _option_pattern(options)
     last = None
     for match in pattern.finditer(reasoning):
-        if not _DENIED.search(reasoning[max(0, match.start() - 40) : match.start()]):
+        if not is_denied(reasoning, match.start()):
             last = match
-    return letters[_folded(last[0])] if last else None
+    return letters[folded(last[0])] if last else None
 
 
 @lru_cache(maxsize=4096)
 def _option_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
     letters: dict[str, tuple[str, ...]] = {}
     for letter, option in zip(option_letters(options), options, strict=True):
-        text = _folded(option)
+        text = folded(option)
         if text and not (len(text) == 1 and text.isalpha()):
             letters[text] = (*letters.get(text, ()), letter)
-    longest_first = sorted(letters, key=len, reverse=True)
-    texts = "|".join(r"\s+".join(map(re.escape, text.split())) for text in longest_first) or r"(?!)"
-    # Not inside a longer word or number: "normal" in "abnormal", "5" in "2.5".
-    return re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{texts})(?![\w-])(?![.,]\d)", re.IGNORECASE), letters
+    return phrase_pattern(letters), letters
 
 
 def statements(reasoning: str, facts: Mapping[str, Any]) -> tuple[int, int]:
@@ -146,19 +139,15 @@ def statements(reasoning: str, facts: Mapping[str, Any]) -> tuple[int, int]:
         return 0, 0
     pattern, truths = _statement_pattern(tuple((name, str(value)) for name, value in facts.items()))
     found = [match for part in _SEPARATOR.split(reasoning) if (match := pattern.fullmatch(part.strip()))]
-    return len(found), sum(_folded(match["value"]) == truths[_folded(match["name"])] for match in found)
+    return len(found), sum(folded(match["value"]) == truths[folded(match["name"])] for match in found)
 
 
 @lru_cache(maxsize=4096)
 def _statement_pattern(facts: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    truths = {_folded(name): _folded(value) for name, value in facts}
+    truths = {folded(name): folded(value) for name, value in facts}
     names = "|".join(r"\s+".join(map(re.escape, name.split())) for name in sorted(truths, key=len, reverse=True))
     source = rf"(?:and\s+|the\s+)*(?P<name>{names})(?:\s*[:=]\s*|\s+is\s+|\s+)(?P<value>\S.*)"
     return re.compile(source, re.IGNORECASE | re.DOTALL), truths
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def summarize_reasoning(table: pa.Table) -> ReasoningSummary:

@@ -11,14 +11,14 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
+from msgspec.structs import replace
 
 from kepo.errors import ConfigError, DataError
 from kepo.exploration.bank_lines import BankedHint, parse_line, to_line
-from kepo.exploration.hint_audit import is_duplicate
+from kepo.exploration.duplicates import is_duplicate
 from kepo.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class HintBank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._by_address: dict[str, list[BankedHint]] = {}
+        self._by_hash: dict[str, list[BankedHint]] = {}
         self._by_question: dict[str, list[BankedHint]] = {}
         self._lines = 0
         self._read = 0  # bytes
@@ -56,7 +56,7 @@ class HintBank:
             bank._refresh()
         except FileNotFoundError as error:
             raise ConfigError(
-                f"There is no hint bank {bank.path}. Write one with `kepo hints`, mend the path, or name a teacher, "
+                f"There is no hint bank {bank.path}. Write one with `kepo hints`, fix the path, or name a teacher, "
                 "which writes the missing hints."
             ) from error
         except OSError as error:
@@ -64,26 +64,26 @@ class HintBank:
         return bank
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_address.values()))
+        return sum(map(len, self._by_hash.values()))
 
     @property
     def hints(self) -> list[BankedHint]:
         """All hints, sorted."""
-        return sorted((hint for hints in self._by_address.values() for hint in hints), key=lambda hint: hint.order)
+        return sorted((hint for hints in self._by_hash.values() for hint in hints), key=lambda hint: hint.order)
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """Who wrote them, sorted."""
-        return tuple(sorted({hint.teacher for hints in self._by_address.values() for hint in hints}))
+        return tuple(sorted({hint.teacher for hints in self._by_hash.values() for hint in hints}))
 
-    def find(self, address: str, teacher: str | None = None) -> tuple[BankedHint, ...]:
+    def find(self, content_hash: str, teacher: str | None = None) -> tuple[BankedHint, ...]:
         """The hints of one request, those that leak included, in the order of `BankedHint.order`.
 
         Args:
-            address: See `kepo.files.content_hash`.
+            content_hash: Of the request, see `kepo.files.content_hash`.
             teacher: Only hints of this teacher; None: of any.
         """
-        hints = [hint for hint in self._by_address.get(address, ()) if teacher in (None, hint.teacher)]
+        hints = [hint for hint in self._by_hash.get(content_hash, ()) if teacher in (None, hint.teacher)]
         return tuple(sorted(hints, key=lambda hint: hint.order))
 
     def refresh(self) -> None:
@@ -100,7 +100,8 @@ class HintBank:
         """Append hints to the file, under its lock.
 
         Args:
-            hints: As `audited_hint` makes them; `index` and `duplicate` are set here.
+            hints: As `to_banked` makes them; `index` and `duplicate` are set here. Those of an empty answer are left
+                out, so that they are asked for again.
 
         Returns:
             The hints as they were written.
@@ -108,11 +109,11 @@ class HintBank:
         Raises:
             ConfigError: The file cannot be written.
         """
-        drafts = list(hints)
+        drafts = [hint for hint in hints if hint.raw.strip()]
         if not drafts:
             return []
         with self._explained("written"), self._lock():
-            self._mend()
+            self._make_whole()
             added = [self._remember(self._placed(draft)) for draft in drafts]
             with self.path.open("ab") as file:
                 file.write(b"".join(map(to_line, added)))
@@ -127,7 +128,7 @@ class HintBank:
             ConfigError: The file cannot be written; it is what it was.
         """
         with self._explained("written"), self._lock():
-            self._mend()
+            self._make_whole()
             content = b"".join(map(to_line, _in_order(self.hints)))
             if content != self.path.read_bytes():
                 with replacing(self.path) as partial:
@@ -184,7 +185,7 @@ class HintBank:
                 "`kepo hints` writes the hint again."
             ) from error
 
-    def _mend(self) -> None:
+    def _make_whole(self) -> None:
         """Take up what others wrote, and see to it that the file ends with a whole line."""
         self._refresh()
         with self.path.open("r+b") as file:
@@ -198,11 +199,11 @@ class HintBank:
     # --- what is known of it ----------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._by_address, self._by_question = {}, {}
+        self._by_hash, self._by_question = {}, {}
         self._read = self._lines = 0
 
     def _remember(self, hint: BankedHint) -> BankedHint:
-        hints = self._by_address.setdefault(hint.address, [])
+        hints = self._by_hash.setdefault(hint.content_hash, [])
         if hint not in hints:  # two banks that were put together may both hold it
             hints.append(hint)
             self._by_question.setdefault(hint.question, []).append(hint)
@@ -210,7 +211,7 @@ class HintBank:
 
     def _placed(self, draft: BankedHint) -> BankedHint:
         """The hint with its number, and whether it says what another hint of its question says."""
-        taken = [hint.index for hint in self.find(draft.address, draft.teacher)]
+        taken = [hint.index for hint in self.find(draft.content_hash, draft.teacher)]
         others = [hint.text for hint in self._by_question.get(draft.question, ())]
         return replace(draft, index=max(taken, default=-1) + 1, duplicate=is_duplicate(draft.text, others))
 
@@ -221,7 +222,7 @@ def _in_order(hints: Sequence[BankedHint]) -> list[BankedHint]:
     texts: dict[str, list[str]] = {}
     ordered = []
     for hint in hints:
-        key, said = (hint.address, hint.teacher), texts.setdefault(hint.question, [])
+        key, said = (hint.content_hash, hint.teacher), texts.setdefault(hint.question, [])
         index = counts.get(key, 0)
         ordered.append(replace(hint, index=index, duplicate=is_duplicate(hint.text, said)))
         counts[key] = index + 1

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeAlias
 
 from kepo.exploration.bank import HintBank
-from kepo.exploration.bank_lines import audited_hint
-from kepo.exploration.hints import HintSource, has_answer, judge_hint, teacher_hints
+from kepo.exploration.bank_lines import BankedHint, to_banked
+from kepo.exploration.hints import HintSource, audited_hint, request_for, teacher_hints
 from kepo.exploration.settings import ExplorationSettings
 from kepo.files import content_hash
-from kepo.prompts import hint_request
 from kepo.teachers.base import HintWriter
 from kepo.types import Group, Hint
 
 ANY_TEACHER = "any"
 """In place of a teacher's name: hints of whoever wrote them."""
 
-T = TypeVar("T")
-
-
-class Caller(Protocol):
-    """Makes a call that may raise a `KepoError`."""
-
-    def __call__(self, call: Callable[[], T], /) -> T:
-        """What `call()` returns."""
-        ...
-
-
-def _alone(call: Callable[[], T], /) -> T:
-    return call()
+Caller: TypeAlias = Callable[[Callable[[], Any]], Any]
+"""Makes a call that may raise a `KepoError`, and returns what it returns."""
 
 
 def banked_hints(
@@ -38,9 +26,9 @@ def banked_hints(
     settings: ExplorationSettings,
     read_from: str | None = None,
     *,
-    through: Caller = _alone,
+    through: Caller = lambda call: call(),
 ) -> HintSource:
-    """Hints of a bank under `settings.leak_policy`; the teacher is asked only about groups without a line in it.
+    """Hints of a bank under `settings.hint_leak_policy`; the teacher is asked only about groups without a line in it.
 
     What the bank has counts as tried: the teacher is not asked again where all of it leaks. Its new answers are added
     to the bank, empty ones aside, so that a teacher that was away is asked another time.
@@ -61,29 +49,20 @@ def banked_hints(
 
     def find(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
         level = settings.hint_level if level is None else level
-        addresses = [_address(group, level) for group in groups]
+        hashes = [_content_hash(group, level) for group in groups]
         through(bank.refresh)
-        hints = [
-            () if address is None else _from_bank(bank, address, teachers, group, settings.leak_policy)
-            for address, group in zip(addresses, groups, strict=True)
+        banked = [
+            _from_bank(bank, key, teachers, group, settings.hint_leak_policy)
+            for key, group in zip(hashes, groups, strict=True)
         ]
         if ask is None or writer is None:
-            return hints
+            return banked
         # A question may have several groups; it is asked about once.
-        asked = {address: group for address, group, found in zip(addresses, groups, hints, strict=True) if not found}
-        missing = {address: group for address, group in asked.items() if address is not None}
+        missing = {key: group for key, group, hints in zip(hashes, groups, banked, strict=True) if key and not hints}
         written = dict(zip(missing, ask(list(missing.values()), level), strict=True))
-        new = [
-            audited_hint(hint.raw, address=address, teacher=writer.name, level=level, group=missing[address])
-            for address, answers in written.items()
-            for hint in answers
-            if hint.raw.strip()
-        ]
+        new = [to_banked(hint, missing[key].key, writer.name, key) for key, hints in written.items() for hint in hints]
         through(lambda: bank.add(new))
-        return [
-            found or (() if address is None else written[address])
-            for address, found in zip(addresses, hints, strict=True)
-        ]
+        return [hints or written.get(key, ()) for key, hints in zip(hashes, banked, strict=True)]
 
     return find
 
@@ -95,20 +74,21 @@ def _teachers(writer: HintWriter | None, read_from: str | None) -> list[str | No
     return [name for name in (read_from, None if writer is None else writer.name) if name is not None]
 
 
-def _address(group: Group, level: int) -> str | None:
-    """The address of the group's hints; None without a ground truth to write one from."""
-    if not has_answer(group) or group.answer is None:
-        return None
-    return content_hash(hint_request(group.prompt, group.answer, group.options, level))
+def _content_hash(group: Group, level: int) -> str:
+    """Of the request for the group's hints; "" where there is nothing to ask."""
+    request = request_for(group, level)
+    return "" if request is None else content_hash(request)
 
 
 def _from_bank(
-    bank: HintBank, address: str, teachers: Sequence[str | None], group: Group, leak_policy: str
+    bank: HintBank, key: str, teachers: Sequence[str | None], group: Group, leak_policy: str
 ) -> tuple[Hint, ...]:
     """The hints of the first of `teachers` who has any, as the leak policy shows them; of equal texts the first."""
-    found = next((hints for name in teachers if (hints := bank.find(address, name))), ())
-    shown: dict[str, Hint] = {}
+    found = next((hints for name in teachers if (hints := bank.find(key, name))), ())
+    first: dict[str, BankedHint] = {}
     for hint in found:
-        written = Hint(hint.text, level=hint.level, raw=hint.raw, banked=True)
-        shown.setdefault(hint.text, judge_hint(written, group.answer or "", group.options, leak_policy))
-    return tuple(shown.values())
+        first.setdefault(hint.text, hint)
+    # Audited as it stands in the file, where it may have been fixed by hand.
+    return tuple(
+        audited_hint(hint.text, group, hint.level, leak_policy, raw=hint.raw, banked=True) for hint in first.values()
+    )

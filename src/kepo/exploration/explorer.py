@@ -3,9 +3,9 @@
 Generation and hint writing are collective in distributed training: every process must call them equally often, or the
 others wait for ever. So the numbers of calls depend on the settings alone, never on what was found:
 
-- `sample` is called `settings.attempts` times,
+- `sample` is called `settings.exploration_attempts` times,
 - `hint_writer.write_hints` is called `settings.hint_calls` times: per level once, or 1 + `hint_retries` times when the
-  policy asks again, and never in the mode "resample",
+  policy asks again, and never with exploration "resample",
 
 with an empty list where this process has nothing to ask. A group stops early, the loop never does.
 
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
-from kepo.errors import ConfigError, KepoError
-from kepo.exploration.hints import HintSource, teacher_hints
+from kepo.errors import ConfigError
+from kepo.exploration.hints import HintSource, check_length, teacher_hints
 from kepo.exploration.levels import hint_of_attempt
 from kepo.exploration.rejection import Progress
 from kepo.exploration.settings import ExplorationSettings
@@ -49,12 +49,12 @@ class Explorer:
     """Explores groups under one set of settings; holds no state between calls.
 
     Args:
-        settings: What to do; the mode may not be "none".
-        hint_writer: The teacher, or None in the mode "resample".
+        settings: What to do; `exploration` may not be "none".
+        hint_writer: The teacher, or None with exploration "resample".
         hint_source: Gives the hints in place of `hint_writer`, see `kepo.exploration.banked.banked_hints`.
 
     Raises:
-        ConfigError: The mode is "none", or "hint" without anybody who gives hints.
+        ConfigError: `exploration` is "none", or "hint" without anybody who gives hints.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Explorer:
         *,
         hint_source: HintSource | None = None,
     ) -> None:
-        if settings.mode == "none":
-            raise ConfigError("exploration: mode is 'none', so there is nothing to explore; make no Explorer for it.")
+        if settings.exploration == "none":
+            raise ConfigError("exploration is 'none', so there is nothing to explore; make no Explorer for it.")
         if hint_source is None and hint_writer is not None:
             hint_source = teacher_hints(hint_writer, settings)
-        if settings.mode == "hint" and hint_source is None:
+        if settings.exploration == "hint" and hint_source is None:
             raise ConfigError(
-                "exploration: mode is 'hint' but nobody writes hints. Pass a teacher, or use mode 'resample'."
+                "exploration is 'hint' but nobody writes hints. Pass a teacher, or use exploration 'resample'."
             )
         self.settings = settings
-        self._hint_source = hint_source if settings.mode == "hint" else None
+        self._hint_source = hint_source if settings.exploration == "hint" else None
 
     def explore(self, groups: Sequence[Group], sample: Sampler, verify: Verifier) -> list[Rescue]:
         """Explore `groups`, which the trigger chose, in one shared `sample` call per attempt.
@@ -124,13 +124,13 @@ class Explorer:
         verify: Verifier,
     ) -> list[Progress]:
         """One attempt of all groups that still ask, in one call each of `sample` and `verify`."""
-        counts = [p.next_samples(self.settings.samples_per_attempt) for p in progress]
+        counts = [p.next_samples(self.settings.exploration_samples_per_attempt) for p in progress]
         owners = [place for place, count in enumerate(counts) for _ in range(count)]
         prompts = [prompt for p, count in zip(progress, counts, strict=True) for prompt in _repeated(p.prompt, count)]
         samples = sample(prompts)
-        _check_length("sampler", samples, prompts)
+        check_length("sampler", samples, prompts)
         correct = verify([groups[place] for place in owners], samples) if samples else []
-        _check_length("verifier", correct, samples)
+        check_length("verifier", correct, samples)
         ends = [sum(counts[: place + 1]) for place in range(len(counts))]
         shares = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         return [p.after(attempt, samples[s], correct[s]) for p, s in zip(progress, shares, strict=True)]
@@ -138,8 +138,3 @@ class Explorer:
 
 def _repeated(prompt: Prompt | None, count: int) -> list[Prompt]:
     return [] if prompt is None else [prompt] * count
-
-
-def _check_length(who: str, given: Sequence[object], asked: Sequence[object]) -> None:
-    if len(given) != len(asked):
-        raise KepoError(f"the {who} returned {len(given)} results for {len(asked)}; it must return one each, in order.")

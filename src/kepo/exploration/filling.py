@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kepo.errors import ConfigError, KepoError
+from kepo.errors import ConfigError, check_choice, check_whole
 from kepo.exploration.bank import HintBank
-from kepo.exploration.bank_lines import BankedHint, audited_hint
-from kepo.exploration.hints import has_answer
+from kepo.exploration.bank_lines import BankedHint, to_banked
+from kepo.exploration.hints import ask_writer, read_hint, request_for
 from kepo.exploration.settings import LEAK_POLICIES
 from kepo.files import content_hash
-from kepo.prompts import HINT_LEVELS, hint_request, hint_request_again
+from kepo.prompts import HINT_LEVELS, hint_request_again
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group
 
@@ -27,9 +27,9 @@ class FillSettings:
     Attributes:
         levels: N, levels 0..N-1 of `kepo.prompts.HINT_LEVELS`.
         per_question: M >= 1, hints per question and level.
-        leak_policy: "ask_again" asks for another hint in place of one that leaks; with every other policy a hint that
-            leaks counts among the M, and it is the reader's policy that decides about it.
-        retries: How often "ask_again" asks again, >= 0.
+        hint_leak_policy: "ask_again" asks for another hint in place of one that leaks; with every other policy a hint
+            that leaks counts among the M, and it is the reader's policy that decides about it.
+        hint_retries: How often "ask_again" asks again, >= 0.
         batch_size: Requests after which the answers are written to the file, >= 1.
         seed: Of sampling.
 
@@ -39,50 +39,48 @@ class FillSettings:
 
     levels: int = len(HINT_LEVELS)
     per_question: int = 1
-    leak_policy: str = "reject"
-    retries: int = 2
+    hint_leak_policy: str = "reject"
+    hint_retries: int = 2
     batch_size: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= len(HINT_LEVELS):
             raise ConfigError(f"levels is {self.levels}; give 1 to {len(HINT_LEVELS)}.")
-        for name, least in (("per_question", 1), ("retries", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give at least {least}.")
-        if self.leak_policy not in LEAK_POLICIES:
-            raise ConfigError(f"leak_policy is {self.leak_policy!r}; use one of {', '.join(LEAK_POLICIES)}.")
+        for name, least in (("per_question", 1), ("hint_retries", 0), ("batch_size", 1)):
+            check_whole(name, getattr(self, name), at_least=least)
+        check_choice("hint_leak_policy", self.hint_leak_policy, LEAK_POLICIES)
 
     @property
     def rounds(self) -> int:
         """How often a question is asked about at most, for each of its M hints."""
-        return 1 + (self.retries if self.leak_policy == "ask_again" else 0)
+        return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
     def lacking(self, tried: Sequence[BankedHint]) -> int:
         """Hints that are still to be asked for where the teacher has written `tried`."""
         budget = self.per_question * self.rounds - len(tried)
-        counted = [hint for hint in tried if self.leak_policy != "ask_again" or (hint.text and not hint.leaks)]
+        counted = [hint for hint in tried if self.hint_leak_policy != "ask_again" or (hint.text and not hint.leaks)]
         return max(min(self.per_question - len(counted), budget), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The hints of one question at one level.
+class HintQuota:
+    """The hints that a bank is to hold of one question at one level.
 
     Attributes:
         place: Index of the question.
         level: Index into `kepo.prompts.HINT_LEVELS`.
-        address: What the teacher is asked.
+        content_hash: Of what the teacher is asked.
         lacking: How many the bank lacks.
     """
 
     place: int
     level: int
-    address: str
+    content_hash: str
     lacking: int
 
 
-def wanted_hints(bank: HintBank, groups: Iterable[Group], teacher: str, settings: FillSettings) -> list[Wanted]:
+def hint_quotas(bank: HintBank, groups: Iterable[Group], teacher: str, settings: FillSettings) -> list[HintQuota]:
     """What the bank is to hold for `groups`, level by level of each; questions that are asked alike count once.
 
     Args:
@@ -91,18 +89,19 @@ def wanted_hints(bank: HintBank, groups: Iterable[Group], teacher: str, settings
         teacher: Name of the teacher.
         settings: How many hints.
     """
-    found: dict[str, Wanted] = {}
+    found: dict[str, HintQuota] = {}
     for place, group in enumerate(groups):
-        for level in range(settings.levels if has_answer(group) else 0):
-            address = content_hash(_request(group, level))
-            lacking = settings.lacking(bank.find(address, teacher))
-            found.setdefault(address, Wanted(place, level, address, lacking))
+        for level in range(settings.levels):
+            request = request_for(group, level)
+            if request is not None:
+                key = content_hash(request)
+                found.setdefault(key, HintQuota(place, level, key, settings.lacking(bank.find(key, teacher))))
     return list(found.values())
 
 
 def fill(
     bank: HintBank,
-    wanted: Sequence[Wanted],
+    quotas: Sequence[HintQuota],
     group_of: Callable[[int], Group],
     writer: HintWriter,
     settings: FillSettings,
@@ -113,10 +112,10 @@ def fill(
     """Have the hints that the bank lacks written, and add them batch by batch.
 
     Args:
-        bank: Added to; it is whole after every batch.
-        wanted: Of `wanted_hints`.
-        group_of: The question at a place, see `Wanted.place`.
-        writer: The teacher. An empty answer is not kept, so that the next run asks again.
+        bank: Added to; it is whole after every batch. An empty answer is not kept, so that the next run asks again.
+        quotas: Of `hint_quotas`.
+        group_of: The question at a place, see `HintQuota.place`.
+        writer: The teacher.
         settings: How many hints.
         seed: Called before each batch with a seed that names its first request and how far it is.
         advance: Called after each batch with the number of hints that it was about.
@@ -124,47 +123,44 @@ def fill(
     Raises:
         KepoError: The writer returned a list of the wrong length.
     """
-    for batch in _batches([one for one in wanted if one.lacking], settings.batch_size):
-        first = batch[0].address
+    for batch in _batches([quota for quota in quotas if quota.lacking], settings.batch_size):
+        first = batch[0].content_hash
         seed(_seed(settings.seed, first, len(bank.find(first, writer.name))))
-        groups = {place: group_of(place) for place in {one.place for one in batch}}
+        group_at = {place: group_of(place) for place in {quota.place for quota in batch}}
+        groups = [group_at[quota.place] for quota in batch]
         for _ in range(settings.rounds):
             asked = [
-                (one, request)
-                for one in batch
-                for request in _requests(groups[one.place], one, bank.find(one.address, writer.name), settings)
+                (quota, group, request)
+                for quota, group in zip(batch, groups, strict=True)
+                for request in _requests(group, quota, bank.find(quota.content_hash, writer.name), settings)
             ]
             if not asked:
                 break
-            answers = writer.write_hints([request for _, request in asked])
-            if len(answers) != len(asked):
-                raise KepoError(f"the hint writer returned {len(answers)} hints for {len(asked)} requests.")
+            answers = ask_writer(writer, [request for _, _, request in asked])
             bank.add(
-                audited_hint(raw, address=one.address, teacher=writer.name, level=one.level, group=groups[one.place])
-                for (one, _), raw in zip(asked, answers, strict=True)
-                if raw.strip()
+                to_banked(read_hint(raw, group, quota.level), group.key, writer.name, quota.content_hash)
+                for (quota, group, _), raw in zip(asked, answers, strict=True)
             )
-        advance(sum(one.lacking for one in batch))
+        advance(sum(quota.lacking for quota in batch))
 
 
-def _request(group: Group, level: int) -> Conversation:
-    return hint_request(group.prompt, group.answer or "", group.options, level)
-
-
-def _requests(group: Group, wanted: Wanted, tried: Sequence[BankedHint], settings: FillSettings) -> list[Conversation]:
+def _requests(
+    group: Group, quota: HintQuota, tried: Sequence[BankedHint], settings: FillSettings
+) -> list[Conversation]:
     """One request for each hint that is lacking; those in place of a leak say what was wrong with it."""
-    lacking = settings.lacking(tried)
-    plain = _request(group, wanted.level)
-    leaked = [hint.text for hint in tried if hint.leaks] if settings.leak_policy == "ask_again" else []
-    again = [hint_request_again(plain, text) for text in leaked[-lacking:]] if lacking else []
+    lacking, plain = settings.lacking(tried), request_for(group, quota.level)
+    if not lacking or plain is None:
+        return []
+    leaked = [hint.text for hint in tried if hint.leaks] if settings.hint_leak_policy == "ask_again" else []
+    again = [hint_request_again(plain, text) for text in leaked[-lacking:]]
     return [*again, *[plain] * (lacking - len(again))]
 
 
-def _batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[Wanted]]:
+def _batches(quotas: Sequence[HintQuota], size: int) -> Iterator[list[HintQuota]]:
     """Consecutive entries, as many as ask for `size` hints or just more."""
-    batch: list[Wanted] = []
-    for one in wanted:
-        batch.append(one)
+    batch: list[HintQuota] = []
+    for quota in quotas:
+        batch.append(quota)
         if sum(entry.lacking for entry in batch) >= size:
             yield batch
             batch = []
@@ -172,6 +168,6 @@ def _batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[Wanted]]:
         yield batch
 
 
-def _seed(seed: int, address: str, done: int) -> int:
+def _seed(seed: int, request_hash: str, done: int) -> int:
     """0..2**63-1: another one for every request and for every hint of it, whatever else is asked."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{address}:{done}".encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(f"{seed}:{request_hash}:{done}".encode()).digest()[:8], "big") >> 1

@@ -1,10 +1,9 @@
-"""From the teacher's raw answers to hints: reading them, judging them, asking again."""
+"""From the teacher's raw answers to hints: parsing and auditing them, asking again."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from kepo.errors import KepoError
@@ -46,50 +45,81 @@ def parse_hint(raw: str) -> str:
     return _TAG.sub("", text).strip()
 
 
+def read_hint(raw: str, group: Group, level: int, leak_policy: str = "allow") -> Hint:
+    """The hint in a teacher's answer: parsed, audited against the group's answer and options, under a leak policy.
+
+    Args:
+        raw: The answer as it came.
+        group: The question.
+        level: Level of the hint.
+        leak_policy: See `ExplorationSettings.hint_leak_policy`.
+    """
+    return audited_hint(parse_hint(raw), group, level, leak_policy, raw=raw)
+
+
+def audited_hint(
+    written: str, group: Group, level: int, leak_policy: str, *, raw: str = "", banked: bool = False
+) -> Hint:
+    """A hint that is parsed already: the leaks in `written`, and what `leak_policy` leaves to be shown of it."""
+    leaks = audit(written, group.answer or "", group.options)
+    text = written
+    if leaks and leak_policy == "strip":
+        text = strip_leaks(written, group.answer or "", group.options)
+    elif leaks and leak_policy != "allow":
+        text = ""
+    return Hint(text, level, leaks, written, raw, banked)
+
+
+def request_for(group: Group, level: int) -> Conversation | None:
+    """What a teacher is asked for a hint; None without a ground truth to write one from (none, or a blank one)."""
+    if group.answer is None or not group.answer.strip():
+        return None
+    return hint_request(group.prompt, group.answer, group.options, level)
+
+
+def ask_writer(writer: HintWriter, requests: Sequence[Conversation]) -> list[str]:
+    """One answer per request.
+
+    Raises:
+        KepoError: The writer returned a list of the wrong length.
+    """
+    answers = writer.write_hints(requests)
+    check_length("hint writer", answers, requests)
+    return answers
+
+
+def check_length(who: str, results: Sequence[object], asked: Sequence[object]) -> None:
+    """Refuse results that cannot be told apart.
+
+    Raises:
+        KepoError: There is not one result for each thing asked.
+    """
+    if len(results) != len(asked):
+        raise KepoError(
+            f"the {who} returned {len(results)} results for {len(asked)} requests; it must return one each, in order."
+        )
+
+
 def teacher_hints(writer: HintWriter, settings: ExplorationSettings) -> HintSource:
     """Hints written by a teacher: one call for all groups, and `hint_retries` more where the policy asks again.
 
-    The number of calls is `settings.hint_calls_per_level` whatever the answers are. A group without ground truth (none,
-    or a blank one) is never asked about and gets no hint.
+    The number of calls is `settings.hint_calls_per_level` whatever the answers are. A group without ground truth is
+    never asked about and gets no hint.
     """
 
     def write(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
         level = settings.hint_level if level is None else level
-        tried: list[tuple[Hint, ...]] = [() for _ in groups]
+        requests = [request_for(group, level) for group in groups]
+        tried: list[list[Hint]] = [[] for _ in groups]
         for _ in range(settings.hint_calls_per_level):
             asking = [
-                (place, group, group.answer)
-                for place, group in enumerate(groups)
-                if has_answer(group) and group.answer and not any(hint.text for hint in tried[place])
+                (place, hint_request_again(request, hints[-1].written) if hints and hints[-1].leaks else request)
+                for place, (request, hints) in enumerate(zip(requests, tried, strict=True))
+                if request is not None and not any(hint.text for hint in hints)
             ]
-            requests = [_request(group, answer, tried[place], level) for place, group, answer in asking]
-            answers = writer.write_hints(requests)
-            if len(answers) != len(requests):
-                raise KepoError(f"the hint writer returned {len(answers)} hints for {len(requests)} requests.")
-            for (place, group, answer), raw in zip(asking, answers, strict=True):
-                written = Hint(parse_hint(raw), level=level, raw=raw)
-                tried[place] = (*tried[place], judge_hint(written, answer, group.options, settings.leak_policy))
-        return tried
+            answers = ask_writer(writer, [request for _, request in asking])
+            for (place, _), raw in zip(asking, answers, strict=True):
+                tried[place].append(read_hint(raw, groups[place], level, settings.hint_leak_policy))
+        return [tuple(hints) for hints in tried]
 
     return write
-
-
-def has_answer(group: Group) -> bool:
-    """Whether there is a ground truth to write a hint from."""
-    return bool(group.answer and group.answer.strip())
-
-
-def judge_hint(written: Hint, answer: str, options: Sequence[str], leak_policy: str) -> Hint:
-    """The hint that the teacher wrote, with the leaks found in its text and `leak_policy` applied to it."""
-    leaks = audit(written.text, answer, options)
-    shown = written.text
-    if leaks and leak_policy == "strip":
-        shown = strip_leaks(written.text, answer, options)
-    elif leaks and leak_policy != "allow":
-        shown = ""
-    return replace(written, text=shown, leaks=leaks)
-
-
-def _request(group: Group, answer: str, tried: Sequence[Hint], level: int) -> Conversation:
-    request = hint_request(group.prompt, answer, group.options, level)
-    return hint_request_again(request, parse_hint(tried[-1].raw)) if tried and tried[-1].leaks else request

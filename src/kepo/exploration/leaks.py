@@ -26,9 +26,9 @@ _STATED = (
 def audit(hint_text: str, answer: str, options: Sequence[str] = ()) -> tuple[str, ...]:
     """How `hint_text` gives the answer away.
 
-    - "letter": it names the right option's letter where an answer stands ("the answer is B", "**B**", "B)"), names the
-      option by position ("the second option"), or rules out the letters of all others.
-    - "option": it contains the right option's text, or the answer itself where there are no options, as whole words;
+    - "letter": it names the correct option's letter where an answer stands ("the answer is B", "**B**", "B)"), names
+      the option by position ("the second option"), or rules out the letters of all others.
+    - "option": it contains the correct option's text, or the answer itself where there are no options, as whole words;
       case, accents, punctuation and a plural do not matter. A number is found as a whole number ("42" is neither in
       "142" nor in "42.5", but it is "42.0"). "yes", "no", "true" and "false" count only where an answer is stated.
 
@@ -63,7 +63,7 @@ def strip_leaks(hint_text: str, answer: str, options: Sequence[str] = ()) -> str
 
 
 def _truth(answer: str, options: Sequence[str]) -> tuple[str, str]:
-    """The right letter ("" where there is none) and the right text ("" where it is not known)."""
+    """The correct letter ("" where there is none) and the correct text ("" where it is not known)."""
     letters = option_letters(options)
     single = _LETTER.fullmatch(answer)
     if not options:

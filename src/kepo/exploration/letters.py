@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from kepo.rewards.text import single_letters
+
 # A letter is a word of its own: not "B-scan", not the first half of "e.g.".
 _EDGE = r"(?![\w-]|\.\w)"
 # Every repetition is bounded, so that a long text that went astray costs milliseconds and not minutes.
@@ -84,7 +86,6 @@ _PATTERNS: tuple[re.Pattern[str], ...] = tuple(
         r"(?<![\w(\[-])([A-Za-z])\)",
     )
 )
-_SINGLE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
 _ORDINALS = (
     ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"],
@@ -103,7 +104,7 @@ def names_letter(text: str, letter: str, letters: Sequence[str]) -> bool:
 
     Args:
         text: The hint.
-        letter: The right option's letter, upper case.
+        letter: The correct option's letter, upper case.
         letters: The letters of all options; empty when they are not known.
     """
     named = named_letters(text, letters)
@@ -117,8 +118,7 @@ def named_letters(text: str, letters: Sequence[str]) -> set[str]:
     named: set[str] = set()
     for pattern in _PATTERNS:
         for match in pattern.finditer(loosened):
-            phrase = match["letters"] if "letters" in pattern.groupindex else match[1]
-            named |= {found.upper() for found in _SINGLE.findall(phrase)}
+            named |= single_letters(match["letters"] if "letters" in pattern.groupindex else match[1])
     return named | _named_by_position(loosened, letters)
 
 

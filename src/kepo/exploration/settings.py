@@ -1,26 +1,16 @@
-"""The settings of exploration, checked when they are made."""
+"""The settings of exploration, checked when they are made. They have the names of the fields of a recipe."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice, check_whole
 from kepo.prompts import HINT_LEVELS
 
 EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
 TRIGGERS: tuple[str, ...] = ("all_failed", "mean_below", "always")
 LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
-
-# Errors name the field as a recipe spells it too, where that differs.
-_IN_A_RECIPE = {
-    "mode": "exploration",
-    "trigger": "exploration_trigger",
-    "trigger_mean": "exploration_trigger_mean",
-    "attempts": "exploration_attempts",
-    "samples_per_attempt": "exploration_samples_per_attempt",
-    "leak_policy": "hint_leak_policy",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +18,17 @@ class ExplorationSettings:
     """How groups are explored.
 
     Attributes:
-        mode: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
-        trigger: "all_failed" (no rollout correct, whatever its format earned), "mean_below" (mean reward below
-            `trigger_mean`) or "always" (any failed rollout).
-        trigger_mean: Bound of "mean_below", in units of reward.
+        exploration: "hint" (knowledge-enhanced), "resample" (the same budget without a hint: the control) or "none".
+        exploration_trigger: "all_failed" (no rollout correct, whatever its format earned), "mean_below" (mean reward
+            below `exploration_trigger_mean`) or "always" (any failed rollout).
+        exploration_trigger_mean: Bound of "mean_below", in units of reward.
         num_injected: K >= 1, rollouts of a group replaced at most (paper: 2 of 8).
-        attempts: Attempts per group, >= 1 (paper: at most 5).
-        samples_per_attempt: Completions sampled per group and attempt, >= 1; None: as many as are still missing.
+        exploration_attempts: Attempts per group, >= 1 (paper: at most 5).
+        exploration_samples_per_attempt: Completions sampled per group and attempt, >= 1; None: as many as are still
+            missing.
         hint_level: Index into `kepo.prompts.HINT_LEVELS` of the first hints.
         hint_max_level: Level that attempts climb to, evenly and as whole levels; None: they stay at `hint_level`.
-        leak_policy: What happens to a hint that gives the answer away: "allow" keeps it, "strip" takes out the
+        hint_leak_policy: What happens to a hint that gives the answer away: "allow" keeps it, "strip" takes out the
             sentences that leak, "ask_again" asks the teacher for another one, "reject" drops it.
         hint_retries: How often "ask_again" asks again, >= 0; a hint that still leaks after that is dropped.
 
@@ -45,46 +36,51 @@ class ExplorationSettings:
         ConfigError: A value that cannot work.
     """
 
-    mode: str = "hint"
-    trigger: str = "all_failed"
-    trigger_mean: float = 0.0
+    exploration: str = "hint"
+    exploration_trigger: str = "all_failed"
+    exploration_trigger_mean: float = 0.5
     num_injected: int = 2
-    attempts: int = 5
-    samples_per_attempt: int | None = None
+    exploration_attempts: int = 5
+    exploration_samples_per_attempt: int | None = None
     hint_level: int = 1
     hint_max_level: int | None = None
-    leak_policy: str = "reject"
+    hint_leak_policy: str = "reject"
     hint_retries: int = 2
 
+    @classmethod
+    def of(cls, config: object) -> ExplorationSettings:
+        """The settings in a config that has fields of the same names, such as `KEPOConfig`."""
+        return cls(**{setting.name: getattr(config, setting.name) for setting in fields(cls)})
+
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, EXPLORATION_MODES)
-        _one_of("trigger", self.trigger, TRIGGERS)
-        _one_of("leak_policy", self.leak_policy, LEAK_POLICIES)
-        _whole("num_injected", self.num_injected, at_least=1)
-        _whole("attempts", self.attempts, at_least=1)
-        _whole("hint_retries", self.hint_retries, at_least=0)
-        _whole("hint_level", self.hint_level, at_least=0)
-        if self.samples_per_attempt is not None:
-            _whole("samples_per_attempt", self.samples_per_attempt, at_least=1)
+        check_choice("exploration", self.exploration, EXPLORATION_MODES)
+        check_choice("exploration_trigger", self.exploration_trigger, TRIGGERS)
+        check_choice("hint_leak_policy", self.hint_leak_policy, LEAK_POLICIES)
+        for name in ("num_injected", "exploration_attempts"):
+            check_whole(name, getattr(self, name), at_least=1)
+        for name in ("hint_retries", "hint_level"):
+            check_whole(name, getattr(self, name), at_least=0)
+        for name, least in (("exploration_samples_per_attempt", 1), ("hint_max_level", 0)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), at_least=least)
         self._check_levels()
-        if not math.isfinite(self.trigger_mean):
-            raise ConfigError(f"exploration: {_field('trigger_mean')} is {self.trigger_mean}; give a finite reward.")
+        if not math.isfinite(self.exploration_trigger_mean):
+            raise ConfigError(f"exploration_trigger_mean is {self.exploration_trigger_mean}; give a finite reward.")
 
     def _check_levels(self) -> None:
         last = len(HINT_LEVELS) - 1
         if self.hint_level > last:
-            raise ConfigError(f"exploration: hint_level is {self.hint_level}; the levels are 0 (weakest) to {last}.")
+            raise ConfigError(f"hint_level is {self.hint_level}; the levels are 0 (weakest) to {last}.")
         if self.hint_max_level is None:
             return
-        _whole("hint_max_level", self.hint_max_level, at_least=0)
         if not self.hint_level <= self.hint_max_level <= last:
             raise ConfigError(
-                f"exploration: hint_max_level is {self.hint_max_level}; attempts climb from hint_level "
-                f"{self.hint_level} up to it, so give {self.hint_level} to {last}, or leave it out."
+                f"hint_max_level is {self.hint_max_level}; attempts climb from hint_level {self.hint_level} up to it, "
+                f"so give {self.hint_level} to {last}, or leave it out."
             )
-        if self.attempts < len(self.levels):
+        if self.exploration_attempts < len(self.levels):
             raise ConfigError(
-                f"exploration: {_field('attempts')} is {self.attempts}, too few for the {len(self.levels)} levels from "
+                f"exploration_attempts is {self.exploration_attempts}, too few for the {len(self.levels)} levels from "
                 f"hint_level {self.hint_level} to hint_max_level {self.hint_max_level}. Allow at least "
                 f"{len(self.levels)} attempts, or lower hint_max_level."
             )
@@ -97,14 +93,15 @@ class ExplorationSettings:
     @property
     def attempt_levels(self) -> tuple[int, ...]:
         """The level of each of the A attempts: attempt i (from 0) has the level `hint_level` + floor(i n / A)."""
-        return tuple(self.levels[i * len(self.levels) // self.attempts] for i in range(self.attempts))
+        attempts = self.exploration_attempts
+        return tuple(self.levels[i * len(self.levels) // attempts] for i in range(attempts))
 
     @property
     def hint_calls_per_level(self) -> int:
         """How often hints of one level are asked for, the same on every process."""
-        if self.mode != "hint":
+        if self.exploration != "hint":
             return 0
-        return 1 + (self.hint_retries if self.leak_policy == "ask_again" else 0)
+        return 1 + (self.hint_retries if self.hint_leak_policy == "ask_again" else 0)
 
     @property
     def hint_calls(self) -> int:
@@ -120,22 +117,8 @@ class ExplorationSettings:
         Raises:
             ConfigError: `num_injected` is greater than G.
         """
-        if self.mode != "none" and self.num_injected > num_generations:
+        if self.exploration != "none" and self.num_injected > num_generations:
             raise ConfigError(
-                f"exploration: num_injected is {self.num_injected} but a group has only {num_generations} rollouts "
+                f"num_injected is {self.num_injected} but a group has only {num_generations} rollouts "
                 f"(num_generations). Set num_injected to at most {num_generations}, or generate larger groups."
             )
-
-
-def _field(name: str) -> str:
-    return f"{name} (in a recipe: {_IN_A_RECIPE[name]})" if name in _IN_A_RECIPE else name
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"exploration: {_field(name)} is {value!r}; use one of {', '.join(allowed)}.")
-
-
-def _whole(name: str, value: int, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ConfigError(f"exploration: {_field(name)} is {value!r}; give a whole number of at least {at_least}.")

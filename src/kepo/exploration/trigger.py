@@ -16,12 +16,12 @@ def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
     learning cliff, where the correctness reward has no variance. The mean of "mean_below" leaves out rewards that are
     NaN (a reward function that does not apply).
     """
-    if settings.mode == "none" or all(group.correct):
+    if settings.exploration == "none" or all(group.correct):
         return False
-    if settings.trigger == "all_failed":
+    if settings.exploration_trigger == "all_failed":
         return not any(group.correct)
-    if settings.trigger == "mean_below":
-        return _mean(group.rewards) < settings.trigger_mean
+    if settings.exploration_trigger == "mean_below":
+        return _mean(group.rewards) < settings.exploration_trigger_mean
     return True
 
 

@@ -30,7 +30,7 @@ def injected_old_logps(
     injected: Tensor,
     correction: str,
     gamma: float = 0.1,
-    behaviour_logps: Tensor | None = None,
+    sampling_per_token_logps: Tensor | None = None,
 ) -> Tensor:
     """The `old_logp` of every token, such that exp(logps - result) is the corrected ratio on injected rows.
 
@@ -46,14 +46,14 @@ def injected_old_logps(
         injected: (B,) bool, rows that exploration injected.
         correction: One of `INJECTION_CORRECTIONS`.
         gamma: `shaped`: the shaping constant, > 0 (0.1 in LUFFY).
-        behaviour_logps: `importance`: (B, T) log-probabilities under the hinted prompt at sampling time, in nats. NaN
-            (unknown) leaves the token without correction, with ratio 1.
+        sampling_per_token_logps: `importance`: (B, T) log-probabilities under the hinted prompt at sampling time, in
+            nats. NaN (unknown) leaves the token without correction, with ratio 1.
 
     Returns:
         (B, T). Rows that were not injected hold `old_logps`, or `logps` without gradient.
 
     Raises:
-        ConfigError: `correction` is unknown, `gamma` is not positive, or `importance` lacks `behaviour_logps`.
+        ConfigError: `correction` is unknown, `gamma` is not positive, or `importance` lacks `sampling_per_token_logps`.
     """
     if correction not in INJECTION_CORRECTIONS:
         raise ConfigError(
@@ -62,7 +62,7 @@ def injected_old_logps(
     on_policy = logps.detach() if old_logps is None else old_logps
     if correction == "none":
         return on_policy
-    corrected = _shaped(logps, gamma) if correction == "shaped" else _behaviour(logps, behaviour_logps)
+    corrected = _shaped(logps, gamma) if correction == "shaped" else _importance(logps, sampling_per_token_logps)
     return torch.where(injected.unsqueeze(-1), corrected, on_policy)
 
 
@@ -73,11 +73,12 @@ def _shaped(logps: Tensor, gamma: float) -> Tensor:
     return torch.logaddexp(logps, torch.full_like(logps, math.log(gamma)))
 
 
-def _behaviour(logps: Tensor, behaviour_logps: Tensor | None) -> Tensor:
-    if behaviour_logps is None:
+def _importance(logps: Tensor, sampling_per_token_logps: Tensor | None) -> Tensor:
+    if sampling_per_token_logps is None:
         raise ConfigError(
             "injection correction 'importance' needs the log-probabilities of the injected tokens under the hinted "
-            "prompt (behaviour_logps). Use a generation engine that returns them, or correction 'none' or 'shaped'."
+            "prompt (sampling_per_token_logps). Use a generation engine that returns them, or correction 'none' or "
+            "'shaped'."
         )
-    behaviour = behaviour_logps.detach().to(logps)
-    return torch.where(behaviour.isnan(), logps.detach(), behaviour)
+    sampling = sampling_per_token_logps.detach().to(logps)
+    return torch.where(sampling.isnan(), logps.detach(), sampling)

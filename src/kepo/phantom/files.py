@@ -57,7 +57,7 @@ def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size:
     The layout has no place for facts and reasoning; they are left out.
 
     Args:
-        root: The folder that `kepo.data.omnimedvqa.load_omnimedvqa` reads.
+        root: The folder that `kepo.data.load_omnimedvqa` reads.
         name: Name of the data set.
         questions: With unique ids.
         size: Side of the images, in pixels.

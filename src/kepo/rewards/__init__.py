@@ -1,21 +1,16 @@
 """Rewards: reading an answer out of a completion, and functions in TRL's form that score it."""
 
-from kepo.rewards.answers import completion_text, extract_answer, predicted_letter
+from kepo.rewards.answers import extract_answer, predicted_letter
 from kepo.rewards.functions import answer_format, choice_accuracy, exact_match, think_format
-from kepo.rewards.options import match_option
-from kepo.rewards.registry import REWARDS, RewardFunction, get_rewards
+from kepo.rewards.registry import get_rewards
 from kepo.rewards.verifiers import math_accuracy, reasoning_gym_score
 
 __all__ = [
-    "REWARDS",
-    "RewardFunction",
     "answer_format",
     "choice_accuracy",
-    "completion_text",
     "exact_match",
     "extract_answer",
     "get_rewards",
-    "match_option",
     "math_accuracy",
     "predicted_letter",
     "reasoning_gym_score",

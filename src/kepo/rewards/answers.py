@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from kepo.rewards.options import match_option
+from kepo.rewards.text import folded
 from kepo.types import Message
 
 Completion: TypeAlias = str | Sequence[Message]
@@ -83,5 +84,4 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
 
 def normalized(text: str) -> str:
     """`text` for comparison: one case, single blanks, no quotes around it and no final stop."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip(_QUOTES).rstrip(".,;:! ").strip(_QUOTES)
+    return folded(unicodedata.normalize("NFKC", text)).strip(_QUOTES).rstrip(".,;:! ").strip(_QUOTES)

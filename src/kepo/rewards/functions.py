@@ -1,7 +1,7 @@
 """Reward functions in TRL's form: `f(completions, **columns) -> list`, one number per completion.
 
-`completions` and the columns of the data set arrive as parallel lists. 1.0 is right, 0.0 is wrong, None means that the
-function has nothing to say about a row (TRL leaves it out of the sum).
+`completions` and the columns of the data set arrive as parallel lists. 1.0 is correct, 0.0 is incorrect, None means
+that the function has nothing to say about a row (TRL leaves it out of the sum).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def choice_accuracy(
     options: Sequence[Sequence[str] | None],
     **columns: Any,
 ) -> list[float]:
-    """1.0 where the option inside `<answer>` is the right one, else 0.0; format does not count.
+    """1.0 where the option inside `<answer>` is the correct one, else 0.0; format does not count.
 
     Args:
         completions: B completions.
-        answer: B letters of the right options; free text for a row without options.
+        answer: B letters of the correct options; free text for a row without options.
         options: B lists of option texts; a row without options is scored as by `exact_match`.
         columns: Other columns, ignored.
 

@@ -1,7 +1,7 @@
 """Which option an answer means: "B", "(b)", "Option B", "the answer is B", "B) Drusen", "drusen." and the like.
 
 Two readings are taken, by letter and by text, and they must agree. A reading that names several different options is no
-answer: a policy that hedges must not be paid for the half that is right.
+answer: a policy that hedges must not be paid for the half that is correct.
 """
 
 from __future__ import annotations
@@ -13,22 +13,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kepo.errors import DataError
+from kepo.rewards.text import folded, is_denied, phrase_pattern, single_letters
 from kepo.types import option_letters
 
 # Stands for an option's text that was found and taken out, so that letters inside it ("Hepatitis C") are not read.
 _TEXT = "\x00"
 
 _LETTER_ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
-_SINGLE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 _MARKUP = re.compile(r"\*+|__|`|\$")
-_NEGATED = re.compile(
-    r"(?:\b(?:not|no|nor|never|without|unlike|except|excludes?|excluding|rather than|instead of|rules? out|ruled out)"
-    r"|n't)\s+(?:an?\s+|the\s+)?$",
-    re.IGNORECASE,
-)
 
 
 def match_option(answer_text: str, options: Sequence[str]) -> str | None:
@@ -78,12 +73,7 @@ def _plain(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".,;:! ")
-
-
-def _is_denied(text: str, start: int) -> bool:
-    """Does "not", "rather than" or the like stand right before `start`?"""
-    return _NEGATED.search(text[max(0, start - 40) : start]) is not None
+    return folded(text).rstrip(".,;:! ")
 
 
 def _letters_of_texts(letters: Sequence[str], options: Sequence[str]) -> dict[str, set[str]]:
@@ -101,10 +91,8 @@ def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[s
     for option in sorted(by_text, key=len, reverse=True):
         if len(option) == 1 and option.isalpha():
             continue
-        words = r"\s+".join(re.escape(word) for word in option.split())
-        # Not inside a longer word or number: "normal" in "abnormal", "5" in "2.5", "small" in "non-small".
-        pattern = re.compile(rf"(?<![\w-])(?<!\d[.,]){words}(?![\w-])(?![.,]\d)", re.IGNORECASE)
-        if any(not _is_denied(text, match.start()) for match in pattern.finditer(text)):
+        pattern = phrase_pattern([option])
+        if any(not is_denied(text, match.start()) for match in pattern.finditer(text)):
             named |= by_text[option]
         text = pattern.sub(_TEXT, text)
     return text, named
@@ -146,6 +134,6 @@ def _named_letters(text: str, count: int) -> set[str]:
     named: set[str] = set()
     for pattern in _letter_patterns(count):
         for match in pattern.finditer(text):
-            if not _is_denied(text, match.start()):
-                named |= {letter.upper() for letter in _SINGLE_LETTER.findall(match[1])}
+            if not is_denied(text, match.start()):
+                named |= single_letters(match[1])
     return named

@@ -1,4 +1,4 @@
-"""Reward functions that ask an optional package whether an answer is right: math-verify and reasoning-gym."""
+"""Reward functions that ask an optional package whether an answer is correct: math-verify and reasoning-gym."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from kepo.errors import DataError, MissingExtraError
 from kepo.rewards.answers import Completion, after_reasoning, completion_text, extract_answer
 
-# What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is wrong; it is not
-# a reason to end a training run.
+# What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is incorrect; it is
+# not a reason to end a training run.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 
 
@@ -101,7 +101,7 @@ def decode_metadata(value: Any) -> Any:
     """Undoes the JSON-safe writing of `kepo.data.reasoning`.
 
     `{"__tuple__": [...]}` is a tuple and `{"__items__": [[key, value], ...]}` a mapping whose keys are not all text:
-    some tasks compare with tuples, for which a list would never be right.
+    some tasks compare with tuples, for which a list would never be correct.
     """
     if isinstance(value, list):
         return [decode_metadata(item) for item in value]

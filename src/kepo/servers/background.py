@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kepo.errors import KepoError
 
@@ -14,38 +18,49 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs coroutines in a daemon thread, which starts with the first of them."""
+    """Runs coroutine functions in a thread, which starts with the first of them and ends with the process."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._portal: BlockingPortal | None = None
+        self._end: Callable[[], object] = lambda: None
         self._starting = threading.Lock()
 
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin `coroutine`; its result is in the future."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
+    def start(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> Future[T]:
+        """Begin `function(*arguments)`; its result is in the future."""
+        return self._running().start_task_soon(function, *arguments)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for the result of `coroutine`; what interrupts the wait (Ctrl-C) cancels it."""
-        future = self.start(coroutine)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+    def run(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Wait for the result of `function(*arguments)`."""
+        return result_of(self.start(function, *arguments))
 
     def close(self) -> None:
-        """End the thread; whatever still runs is cancelled."""
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
-
-    def _running(self) -> asyncio.AbstractEventLoop:
+        """End the thread; whatever still runs is cancelled. The next `start` begins another one."""
         with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                # A daemon, because a process that ends does not wait for a server.
-                threading.Thread(target=self._loop.run_forever, name="kepo-requests", daemon=True).start()
-            return self._loop
+            self._portal = None
+            self._end()
+
+    def _running(self) -> BlockingPortal:
+        with self._starting:
+            if self._portal is None:
+                opened = start_blocking_portal(name="kepo-requests")
+                self._portal = opened.__enter__()
+                # Also called when the process ends, which does not wait for a server.
+                self._end = weakref.finalize(self, _end, self._portal, opened)
+            return self._portal
+
+
+def _end(portal: BlockingPortal, opened: AbstractContextManager[BlockingPortal]) -> None:
+    portal.call(portal.stop, True)
+    opened.__exit__(None, None, None)
+
+
+def result_of(future: Future[T]) -> T:
+    """Wait for the result in `future`; what interrupts the wait (Ctrl-C) cancels it."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

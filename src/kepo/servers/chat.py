@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kepo.servers.endpoint import Fault, FaultKind
+from kepo.servers.pool import Pool
 from kepo.types import Conversation
 
 if TYPE_CHECKING:
@@ -44,6 +45,25 @@ def data_uri(image: Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+async def ask_chat(pool: Pool, conversation: Conversation, seed: int, fields: Mapping[str, Any]) -> ChatAnswer:
+    """One completion.
+
+    Args:
+        pool: The servers; they are asked for the pool's model.
+        conversation: The messages.
+        seed: Of sampling, 0..`SEEDS`-1.
+        fields: Others of the request, such as `max_tokens` and `temperature`.
+
+    Raises:
+        RefusedError, UnavailableError: as `Pool.ask`.
+    """
+
+    def body() -> dict[str, Any]:
+        return {**fields, "model": pool.model, "messages": wire_messages(conversation), "seed": seed}
+
+    return await pool.ask("chat/completions", body, read_chat)
 
 
 def read_chat(content: bytes) -> ChatAnswer:

@@ -1,25 +1,28 @@
 """One server's address: a request, and what came of it.
 
-A request either gives the answer's bytes, or a `Fault` (gone at the next try, perhaps), or a `RefusedError` (it will be
-refused again). The key goes into the request's header and nowhere else.
+A request either gives the answer's bytes, or a `Fault` (which may be gone at the next attempt), or a `RefusedError` (it
+will be refused again). The key goes into the request's header and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from kepo.errors import ConfigError
+
+T = TypeVar("T")
 
 _SHOWN = 300
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with one try, in the words of metrics and reports."""
+    """What can go wrong with one attempt, in the words of metrics and reports."""
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"
@@ -30,11 +33,11 @@ class FaultKind(StrEnum):
 
 
 # Faults of the server as a whole; the others are of one answer.
-UNWELL = frozenset({FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.BUSY, FaultKind.SERVER_ERROR})
+OF_THE_SERVER = frozenset({FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.BUSY, FaultKind.SERVER_ERROR})
 
 
 class Fault(Exception):  # noqa: N818 - it is caught by whoever tries again and never seen by a user
-    """A failure that may be gone at the next try.
+    """A failure that may be gone at the next attempt.
 
     Attributes:
         kind: What it was.
@@ -60,7 +63,7 @@ class RefusedError(ConfigError):
 
 
 class Endpoint:
-    """A server that speaks HTTP and JSON.
+    """A server that speaks HTTP and JSON; its connections are opened by the first request and live in one event loop.
 
     Args:
         base_url: Up to the API's version, such as `http://localhost:8000/v1`.
@@ -84,31 +87,35 @@ class Endpoint:
         self.timeout = timeout
         self._api_key = api_key
         self._root = self.base_url.removesuffix("/v1")
+        self._client: httpx.AsyncClient | None = None
 
     def url(self, path: str) -> str:
         """Where `path` lies; one that starts with a slash counts from the server's root, others from its version."""
         return f"{self._root}{path}" if path.startswith("/") else f"{self.base_url}/{path}"
 
-    def client(self) -> httpx.AsyncClient:
-        """A client that sends the key; to be closed by the caller."""
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        # The number of connections is whoever limits the requests' business.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        return httpx.AsyncClient(timeout=self.timeout, headers=headers, limits=limits)
+    async def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
-    async def post(self, client: httpx.AsyncClient, path: str, body: Any) -> bytes:
-        """One try of a POST request."""
-        return await self._request(client, "POST", path, body)
+    async def request(self, path: str, body: Any = None) -> bytes:
+        """One attempt of a POST request with `body`, or of a GET request without.
 
-    async def get(self, client: httpx.AsyncClient, path: str) -> bytes:
-        """One try of a GET request."""
-        return await self._request(client, "GET", path, None)
-
-    async def _request(self, client: httpx.AsyncClient, method: str, path: str, body: Any) -> bytes:
+        Raises:
+            Fault: it may go well at the next attempt.
+            RefusedError: it will be refused again.
+        """
+        if self._client is None:
+            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            # The number of connections is the business of whoever limits the requests.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+            self._client = httpx.AsyncClient(timeout=self.timeout, headers=headers, limits=limits)
         try:
             # httpx's own time-out starts anew with every byte.
             async with asyncio.timeout(self.timeout):
-                response = await client.request(method, self.url(path), json=body)
+                method = "GET" if body is None else "POST"
+                response = await self._client.request(method, self.url(path), json=body)
         except (TimeoutError, httpx.TimeoutException):
             raise Fault(FaultKind.TIMEOUT, f"it gave no answer within {self.timeout:g} seconds") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -129,6 +136,18 @@ class Endpoint:
         if self._api_key:
             text = text.replace(self._api_key, "<hidden>")
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def decoded(decoder: msgspec.json.Decoder[T], content: bytes, what: str = "its answer") -> T:
+    """An answer as `decoder` reads it.
+
+    Raises:
+        Fault: it is in another form. A bare NaN, a half-sent answer and an error page all are.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.MsgspecError as error:
+        raise Fault(FaultKind.MALFORMED, f"{what} is not in the form of the API ({error})") from None
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -1,4 +1,4 @@
-"""Replicas of one model behind one door: the least busy is asked, a failing one is spared, and tried again later.
+"""Replicas of one model as one server: the least busy is asked; requests to one that fails are backed off.
 
 Back-pressure is the pool's: a request waits for a place, and its body is only made when it has one.
 """
@@ -13,26 +13,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-import httpx
 import tenacity
 
-from kepo.errors import ConfigError, KepoError
-from kepo.servers.endpoint import UNWELL, Endpoint, Fault, FaultKind, RefusedError
+from kepo.errors import ConfigError, KepoError, check_whole
+from kepo.servers.endpoint import OF_THE_SERVER, Endpoint, Fault, FaultKind, RefusedError
 
 T = TypeVar("T")
 Read: TypeAlias = Callable[[bytes], T]
 """Reads an answer; raises `Fault` for one that is not as it should be."""
 
 _LONGEST_WAIT = 60.0
-# Faults of the server in a row after which a user is told that it is spared.
-_DEAD_AFTER = 3
-# Tries of a request, and seconds between two sentences, when a user is told that it waits.
+# Faults of the server in a row after which a user is told that it fails.
+_FAILING_AFTER = 3
+# Attempts of a request, and seconds between two sentences, when a user is told that it waits.
 _PATIENCE = 6
 _TOLD_EVERY = 60.0
 
 
 class UnavailableError(KepoError):
-    """All tries of a request failed.
+    """All attempts of a request failed.
 
     Attributes:
         kind: The last fault's kind.
@@ -51,20 +50,20 @@ class Replica:
         endpoint: Its address.
         in_flight: Requests it is working on.
         failures: Faults of the server in a row.
-        spared_until: Monotonic time before which others are preferred, in seconds.
+        backed_off_until: Monotonic time before which others are preferred, in seconds.
         unchecked: It failed since it was last checked.
     """
 
     endpoint: Endpoint
     in_flight: int = 0
     failures: int = 0
-    spared_until: float = 0.0
+    backed_off_until: float = 0.0
     unchecked: bool = False
 
     def preference(self, now: float) -> tuple[bool, float, int]:
-        """Sorts replicas: well ones by how busy they are, then the spared ones by when they are due."""
-        spared = now < self.spared_until or (self.failures > 0 and self.in_flight > 0)
-        return spared, self.spared_until if spared else 0.0, self.in_flight
+        """Sorts replicas: healthy ones by how busy they are, then those backed off by when they are due."""
+        backed_off = now < self.backed_off_until or (self.failures > 0 and self.in_flight > 0)
+        return backed_off, self.backed_off_until if backed_off else 0.0, self.in_flight
 
 
 class Pool:
@@ -72,15 +71,17 @@ class Pool:
 
     Args:
         endpoints: At least one, each with another address.
+        model: The name under which they serve it; "" where requests name none.
         concurrency: Most requests at once to each, >= 1.
-        attempts: How often a request is tried, >= 1.
-        patient: Try on for ever while a server is away or busy; answers that are wrong still count.
-        first_wait: Seconds before the second try; doubled each time, unless the server names a time.
-        say: Called with a sentence when a server is spared or is back, and when a request waits long.
+        attempts: How often a request is sent before it counts as failed, >= 1.
+        patient: Send again for ever while a server is away or busy; answers that are incorrect still count.
+        first_wait: Seconds before the second attempt; doubled each time, unless the server names a time.
+        say: Called with a sentence when a server fails repeatedly or is back, and when a request waits long.
         recheck: Called before a server that failed is used again; raises KepoError when it is another one now.
 
     Attributes:
         faults: Every fault so far, by kind.
+        model: As given.
 
     Raises:
         ConfigError: no endpoint, two of one address, or a number outside its range.
@@ -89,30 +90,30 @@ class Pool:
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
+        model: str = "",
         *,
         concurrency: int = 16,
         attempts: int = 6,
         patient: bool = False,
         first_wait: float = 1.0,
         say: Callable[[str], None] | None = None,
-        recheck: Callable[[Endpoint, httpx.AsyncClient], Awaitable[None]] | None = None,
+        recheck: Callable[[Endpoint], Awaitable[None]] | None = None,
     ) -> None:
         addresses = [endpoint.base_url for endpoint in endpoints]
         twice = next((one for one in addresses if addresses.count(one) > 1), None)
         if twice or not addresses:
             raise ConfigError(f"the server {twice!r} is named twice; name each once" if twice else "name a server")
-        for name, value in (("concurrency", concurrency), ("attempts", attempts)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; give at least 1")
+        check_whole("concurrency", concurrency, at_least=1)
+        check_whole("attempts", attempts, at_least=1)
         self.replicas = [Replica(endpoint) for endpoint in endpoints]
         self.faults: Counter[FaultKind] = Counter()
         self.concurrency = concurrency
+        self.model = model
         self._attempts = attempts
         self._patient = patient
         self._first_wait = first_wait
         self._say = say or (lambda _: None)
         self._recheck = recheck
-        self._clients: dict[int, httpx.AsyncClient] = {}
         self._free = asyncio.Condition()
         self._told_at = -math.inf
 
@@ -124,42 +125,27 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections; the next request opens new ones."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
+        for replica in self.replicas:
+            await replica.endpoint.close()
 
-    def client(self, replica: Replica) -> httpx.AsyncClient:
-        """The connections to `replica`, opened on first use."""
-        if id(replica) not in self._clients:
-            self._clients[id(replica)] = replica.endpoint.client()
-        return self._clients[id(replica)]
-
-    async def ask(
-        self,
-        path: str,
-        body: Callable[[], Any] | None,
-        read: Read[T],
-        about: str = "",
-        replica: Replica | None = None,
-    ) -> T:
-        """What `read` makes of the answer to one request; tried again, elsewhere if there is another, on faults.
+    async def ask(self, path: str, body: Callable[[], Any] | None, read: Read[T], replica: Replica | None = None) -> T:
+        """What `read` makes of the answer to one request; a fault is another attempt, on another server if any.
 
         Args:
             path: Of the request, see `Endpoint.url`.
             body: Makes the request's body; None for a GET request. Called when there is a place.
             read: Reads the answer.
-            about: Named in errors, such as "model 'x'".
             replica: Ask this one only.
 
         Raises:
             RefusedError: the server refuses it (key, model name, length).
-            UnavailableError: all tries failed.
+            UnavailableError: all attempts failed.
         """
 
         async def once() -> T:
             chosen = await self._take_place([replica] if replica else self.replicas)
             try:
-                return await self._try(chosen, path, body, read, about)
+                return await self._attempt(chosen, path, body, read)
             finally:
                 async with self._free:
                     chosen.in_flight -= 1
@@ -175,18 +161,16 @@ class Pool:
         try:
             return await retrying(once)
         except Fault as fault:
-            named = self._named((replica or self.replicas[0]).endpoint, path, about)
+            named = self._named((replica or self.replicas[0]).endpoint, path)
             raise UnavailableError(f"{named}: {fault}, {self._attempts} times.", fault.kind) from None
 
     def _gives_up(self) -> Callable[[tenacity.RetryCallState], bool]:
-        """Whether one request has been tried often enough; asked after each of its faults."""
+        """Whether one request has been sent often enough; asked after each of its faults."""
         counted = 0
 
         def enough(state: tenacity.RetryCallState) -> bool:
             nonlocal counted
-            fault = state.outcome.exception() if state.outcome else None
-            away = isinstance(fault, Fault) and fault.kind in UNWELL
-            counted += not (self._patient and away)
+            counted += not (self._patient and _fault_of(state).kind in OF_THE_SERVER)
             return counted >= self._attempts
 
         return enough
@@ -202,68 +186,65 @@ class Pool:
                     return chosen
                 await self._free.wait()
 
-    async def _try(self, replica: Replica, path: str, body: Callable[[], Any] | None, read: Read[T], about: str) -> T:
-        endpoint, client = replica.endpoint, self.client(replica)
+    async def _attempt(self, replica: Replica, path: str, body: Callable[[], Any] | None, read: Read[T]) -> T:
+        endpoint = replica.endpoint
         try:
             if replica.unchecked and self._recheck is not None:
-                await self._recheck(endpoint, client)
+                await self._recheck(endpoint)
             replica.unchecked = False
-            content = await (endpoint.get(client, path) if body is None else endpoint.post(client, path, body()))
-            result = self._read(endpoint, content, read)
+            content = await endpoint.request(path, None if body is None else body())
+            try:
+                result = read(content)
+            except Fault as fault:
+                raise Fault(fault.kind, f"{fault}: {endpoint.shown(content)}", fault.after) from None
         except Fault as fault:
             self.faults[fault.kind] += 1
-            self._spare(replica, fault)
+            self._back_off(replica, fault)
             raise
         except RefusedError as error:
-            named = self._named(endpoint, path, about)
+            named = self._named(endpoint, path)
             raise RefusedError(f"{named}: {error}. {_ADVICE}", error.status) from None
-        if replica.failures >= _DEAD_AFTER:
+        if replica.failures >= _FAILING_AFTER:
             self._say(f"{endpoint.base_url} answers again.")
         replica.failures = 0
         return result
 
-    @staticmethod
-    def _read(endpoint: Endpoint, content: bytes, read: Read[T]) -> T:
-        try:
-            return read(content)
-        except Fault as fault:
-            raise Fault(fault.kind, f"{fault}: {endpoint.shown(content)}", fault.after) from None
-
-    def _spare(self, replica: Replica, fault: Fault) -> None:
-        if fault.kind not in UNWELL:
+    def _back_off(self, replica: Replica, fault: Fault) -> None:
+        if fault.kind not in OF_THE_SERVER:
             return
         replica.failures += 1
         replica.unchecked = True
         wait = self._first_wait * 2.0 ** min(replica.failures - 1, 16)
-        replica.spared_until = time.monotonic() + min(max(wait, fault.after or 0.0), _LONGEST_WAIT)
-        if replica.failures == _DEAD_AFTER:
+        replica.backed_off_until = time.monotonic() + min(max(wait, fault.after or 0.0), _LONGEST_WAIT)
+        if replica.failures == _FAILING_AFTER:
             others = len(self.replicas) - 1
             # Said once; it is asked again whenever it is due.
             self._say(
-                f"{replica.endpoint.base_url} failed {_DEAD_AFTER} times in a row ({fault}). It is tried again now and "
-                f"then; {others or 'no'} other server{'' if others == 1 else 's'} to ask meanwhile."
+                f"{replica.endpoint.base_url} failed {_FAILING_AFTER} times in a row ({fault}). It is asked again now "
+                f"and then; {others or 'no'} other server{'' if others == 1 else 's'} to ask meanwhile."
             )
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         grow = tenacity.wait_exponential_jitter(self._first_wait, _LONGEST_WAIT, jitter=self._first_wait)
-        fault = state.outcome.exception() if state.outcome else None
-        asked = fault.after if isinstance(fault, Fault) else None
+        asked = _fault_of(state).after
         return grow(state) if asked is None else min(asked, _LONGEST_WAIT)
 
     def _report_wait(self, state: tenacity.RetryCallState) -> None:
-        """Tell a user who waits for ever what for: from the sixth try on, once a minute for all requests."""
-        if not self._patient or state.outcome is None or state.attempt_number < _PATIENCE:
-            return
+        """Tell a user who waits for ever what for: from the sixth attempt on, once a minute for all requests."""
         now = time.monotonic()
-        if now - self._told_at >= _TOLD_EVERY:
+        if self._patient and state.attempt_number >= _PATIENCE and now - self._told_at >= _TOLD_EVERY:
             self._told_at = now
-            self._say(
-                f"still waiting for the server: {state.outcome.exception()} ({state.attempt_number} tries so far)"
-            )
+            self._say(f"still waiting for the server: {_fault_of(state)} ({state.attempt_number} attempts so far)")
 
-    @staticmethod
-    def _named(endpoint: Endpoint, path: str, about: str) -> str:
-        return f"the server {endpoint.url(path)}{f', {about}' if about else ''}"
+    def _named(self, endpoint: Endpoint, path: str) -> str:
+        return f"the server {endpoint.url(path)}{f', model {self.model!r}' if self.model else ''}"
+
+
+def _fault_of(state: tenacity.RetryCallState) -> Fault:
+    """Why the last attempt failed; tenacity asks only after a `Fault`."""
+    fault = state.outcome.exception() if state.outcome else None
+    assert isinstance(fault, Fault)
+    return fault
 
 
 _ADVICE = "Check the address (it ends in /v1 as a rule), the model's name and the key."

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from transformers.hf_argparser import HfArg
 from trl import GRPOConfig
 
 from kepo.errors import ConfigError
 from kepo.exploration import ExplorationSettings
 from kepo.objective.gate import GATE_MODES
-from kepo.objective.schedules import Schedule
+from kepo.objective.schedules import SCHEDULE_KINDS, Schedule
 from kepo.objective.weights import INJECTION_CORRECTIONS
 
 logger = logging.getLogger(__name__)
@@ -37,166 +38,113 @@ NORMALIZATIONS = ("gated", "all")
 class KEPOConfig(GRPOConfig):
     """Configuration of `KEPOTrainer`: all fields of TRL's `GRPOConfig`, and these.
 
-    Defaults are the published method with its known defects mended. Symbols are those of arXiv 2602.00400:
-    tau the gate's threshold, lambda the weight of the teacher term, K the injected rollouts of a group of G.
+    Defaults are the published method with its known defects fixed. Symbols are those of arXiv 2602.00400: tau the
+    gate's threshold, lambda the weight of the distillation loss, K the injected rollouts of a group of G.
     """
 
-    # Which answers count as right.
-    correctness_reward: str | None = field(
+    # Which answers count as correct.
+    correctness_reward: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Name of the reward function that says whether an answer is right; exploration and, unless "
-            "`gate_reward` is set, the gate look at it alone, so that format never counts as success. None: the first."
-        },
+        help="Name of the reward function that says whether an answer is correct; exploration and, unless "
+        "`gate_reward` is set, the gate look at it alone, so that format never counts as success. None: the first.",
     )
-    correctness_threshold: float = field(
-        default=1.0, metadata={"help": "A rollout is correct when `correctness_reward` is at least this."}
-    )
+    correctness_threshold: float = HfArg(default=1.0, help="Lowest `correctness_reward` of a correct rollout.")
 
     # The quality gate.
-    gate: str = field(
+    gate: str = HfArg(
         default="trajectory",
-        metadata={
-            "help": "Which tokens the teacher may teach: 'trajectory' (rewarded rollouts, the paper), 'token' "
-            "(rewarded rollouts, and failed ones up to their first error), 'always', 'never', 'inverted' (failed "
-            "rollouts only)."
-        },
+        help="Which tokens the teacher may teach: 'trajectory' (rewarded rollouts, the paper), 'token' (rewarded "
+        "rollouts, and failed ones up to their first error), 'always', 'never', 'inverted' (failed rollouts only).",
     )
-    gate_reward: str | None = field(
+    gate_reward: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Reward the gate looks at: a reward function's name, 'total' for the weighted sum (as the "
-            "authors' code does), or None for `correctness_reward`."
-        },
+        help="Reward the gate looks at: a reward function's name, 'total' for the weighted sum (as the authors' code "
+        "does), or None for `correctness_reward`.",
     )
-    gate_threshold: float = field(
-        default=1.0, metadata={"help": "tau: the gate is open for rollouts whose `gate_reward` is at least this."}
-    )
-    gate_threshold_end: float | None = field(
-        default=None, metadata={"help": "tau at the end of training; None keeps `gate_threshold`."}
-    )
-    gate_schedule: str = field(
-        default="linear", metadata={"help": "How tau moves to its end: 'constant', 'linear' or 'cosine'."}
-    )
-    gate_min_probability: float = field(
+    gate_threshold: float = HfArg(default=1.0, help="tau: lowest `gate_reward` of a rollout whose gate is open.")
+    gate_threshold_end: float | None = HfArg(default=None, help="tau at the end of training; None: it stays.")
+    gate_schedule: str = HfArg(default="linear", help="How tau moves to its end: 'constant', 'linear' or 'cosine'.")
+    gate_min_probability: float = HfArg(
         default=0.1,
-        metadata={
-            "help": "gate='token': a failed rollout is taught up to the first token to which the teacher gives less "
-            "than this probability, in (0, 1)."
-        },
+        help="gate='token': a failed rollout is taught up to the first token to which the teacher gives less than this "
+        "probability, in (0, 1).",
     )
 
-    # The teacher term.
-    distillation_weight: float = field(
-        default=1.0, metadata={"help": "lambda >= 0: weight of the teacher term. 0 switches it off."}
+    # The distillation loss.
+    distillation_weight: float = HfArg(default=1.0, help="lambda >= 0: weight of the distillation loss; 0: off.")
+    distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: it stays.")
+    distillation_schedule: str = HfArg(
+        default="linear", help="How lambda moves to its end: 'constant', 'linear' or 'cosine'."
     )
-    distillation_weight_end: float | None = field(
-        default=None, metadata={"help": "lambda at the end of training; None keeps `distillation_weight`."}
-    )
-    distillation_schedule: str = field(
-        default="linear", metadata={"help": "How lambda moves to its end: 'constant', 'linear' or 'cosine'."}
-    )
-    distillation_normalization: str = field(
+    distillation_normalization: str = HfArg(
         default="gated",
-        metadata={
-            "help": "What the teacher term is averaged over: 'gated' (tokens the gate lets through, the authors' "
-            "code) or 'all' (every completion token, so that a rarely open gate weighs little)."
-        },
+        help="What the distillation loss is averaged over: 'gated' (tokens the gate lets through, the authors' code) "
+        "or 'all' (every completion token, so that a rarely open gate weighs little).",
     )
-    divergence_interpolation: float = field(
+    divergence_interpolation: float = HfArg(
         default=0.5,
-        metadata={
-            "help": "In [0, 1]: 0 is the forward KL(teacher || student), 1 the reverse KL, between them the "
-            "generalized Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1)."
-        },
+        help="In [0, 1]: 0 is the forward KL(teacher || student), 1 the reverse KL, between them the generalized "
+        "Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1).",
     )
-    divergence_temperature: float = field(
-        default=1.0, metadata={"help": "> 0: softmax temperature of both distributions in the divergence."}
-    )
-    divergence_chunk_size: int = field(
-        default=256, metadata={"help": "Tokens per chunk: memory of the divergence is chunk x vocabulary."}
-    )
-    policy_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the policy term; 0 leaves pure on-policy distillation."}
-    )
-
-    lmbda: float = field(
+    divergence_temperature: float = HfArg(default=1.0, help="> 0: softmax temperature of teacher and student.")
+    divergence_chunk_size: int = HfArg(default=256, help="Tokens per chunk: memory is chunk x vocabulary.")
+    policy_weight: float = HfArg(default=1.0, help="Weight of the policy loss; 0 leaves pure on-policy distillation.")
+    lmbda: float = HfArg(
         default=1.0,
-        metadata={
-            "help": "In [0, 1], lambda of GKD: share of groups learned from the student's rollouts; the others are "
-            "learned from the data's own completions (column 'reference')."
-        },
+        help="In [0, 1], lambda of GKD: share of groups learned from the student's rollouts; the others are learned "
+        "from the data's own completions (column 'reference').",
     )
 
     # Knowledge-enhanced exploration.
-    exploration: str = field(
+    exploration: str = HfArg(
         default="hint",
-        metadata={
-            "help": "'hint' (knowledge-enhanced, the paper), 'resample' (the same budget without a hint: the control "
-            "that shows what hints add) or 'none'."
-        },
+        help="'hint' (knowledge-enhanced, the paper), 'resample' (the same budget without a hint: the control that "
+        "shows what hints add) or 'none'.",
     )
-    exploration_trigger: str = field(
+    exploration_trigger: str = HfArg(
         default="all_failed",
-        metadata={
-            "help": "Which groups are explored: 'all_failed' (no rollout correct), 'mean_below' (mean of "
-            "`correctness_reward` below `exploration_trigger_mean`) or 'always' (any failed rollout)."
-        },
+        help="Which groups are explored: 'all_failed' (no rollout correct), 'mean_below' (mean of "
+        "`correctness_reward` below `exploration_trigger_mean`) or 'always' (any failed rollout).",
     )
-    exploration_trigger_mean: float = field(
-        default=0.5, metadata={"help": "Bound of `exploration_trigger=mean_below`."}
+    exploration_trigger_mean: float = HfArg(default=0.5, help="Bound of `exploration_trigger=mean_below`.")
+    num_injected: int = HfArg(default=2, help="K: rollouts of a group replaced at most, 1 <= K <= G.")
+    exploration_attempts: int = HfArg(default=5, help="Attempts per explored group, >= 1.")
+    exploration_samples_per_attempt: int | None = HfArg(
+        default=None, help="Samples per attempt and group; None: as many as are still missing."
     )
-    num_injected: int = field(default=2, metadata={"help": "K: rollouts of a group replaced at most, 1 <= K <= G."})
-    exploration_attempts: int = field(default=5, metadata={"help": "Attempts per explored group, >= 1."})
-    exploration_samples_per_attempt: int | None = field(
-        default=None, metadata={"help": "Samples per attempt and group; None: as many as are still missing."}
-    )
-    hint_level: int = field(default=1, metadata={"help": "Strength of the hint: 0 concept, 1 plan, 2 near-solution."})
-    hint_max_level: int | None = field(
+    hint_level: int = HfArg(default=1, help="Strength of the hint: 0 concept, 1 plan, 2 near-solution.")
+    hint_max_level: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Climb: attempts begin at `hint_level` and rise evenly to this level, so that the weakest hint "
-            "that works is used; None: all attempts at `hint_level`."
-        },
+        help="Climb: attempts begin at `hint_level` and rise evenly to this level, so that the weakest hint that works "
+        "is used; None: all attempts at `hint_level`.",
     )
-    hint_bank: str | None = field(
+    hint_bank: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "File of hints (`kepo hints`): read first, and the teacher's new hints are added to it. With it "
-            "exploration needs no teacher; what is missing then stays missing."
-        },
+        help="File of hints (`kepo hints`): read first, and the teacher's new hints are added to it. With it "
+        "exploration needs no teacher; what is missing then stays missing.",
     )
-    hint_bank_teacher: str | None = field(
+    hint_bank_teacher: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Whose hints are read from `hint_bank`: a teacher's name as it stands there, or 'any'. None: the "
-            "run's own teacher's; any without a teacher."
-        },
+        help="Whose hints are read from `hint_bank`: a teacher's name as it stands there, or 'any'. None: the run's "
+        "own teacher's; any without a teacher.",
     )
-    hint_leak_policy: str = field(
-        default="reject",
-        metadata={"help": "A hint that names the answer is: 'allow'ed, 'strip'ped, 'ask_again' or 'reject'ed."},
+    hint_leak_policy: str = HfArg(
+        default="reject", help="A hint that names the answer is: 'allow'ed, 'strip'ped, 'ask_again' or 'reject'ed."
     )
-    hint_retries: int = field(default=2, metadata={"help": "How often 'ask_again' asks again, >= 0."})
-    injection_correction: str = field(
+    hint_retries: int = HfArg(default=2, help="How often 'ask_again' asks again, >= 0.")
+    injection_correction: str = HfArg(
         default="none",
-        metadata={
-            "help": "Injected rollouts were sampled under a hint and are trained without it: 'none' (the paper), "
-            "'shaped' (ratio p/(p + gamma), LUFFY) or 'importance' (ratio to the hinted policy, clipped)."
-        },
+        help="Injected rollouts were sampled under a hint and are trained without it: 'none' (the paper), 'shaped' "
+        "(ratio p/(p + gamma), LUFFY) or 'importance' (ratio to the hinted policy, clipped).",
     )
-    injection_gamma: float = field(default=0.1, metadata={"help": "gamma > 0 of `injection_correction=shaped`."})
-    injection_context: str = field(
+    injection_gamma: float = HfArg(default=0.1, help="gamma > 0 of `injection_correction=shaped`.")
+    injection_context: str = HfArg(
         default="original",
-        metadata={"help": "Prompt that injected rollouts are trained under: 'original' (the paper) or 'hinted'."},
+        help="Prompt that injected rollouts are trained under: 'original' (the paper) or 'hinted'.",
     )
 
-    share_image_features: bool = field(
-        default=True, metadata={"help": "Run the vision encoder once per image instead of once per rollout."}
-    )
-    rollout_log: bool = field(
-        default=True, metadata={"help": "Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet."}
-    )
+    share_image_features: bool = HfArg(default=True, help="Encode each image once instead of once per rollout.")
+    rollout_log: bool = HfArg(default=True, help="Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet.")
 
     def __post_init__(self) -> None:
         self._choose_device()
@@ -208,18 +156,7 @@ class KEPOConfig(GRPOConfig):
 
     def exploration_settings(self) -> ExplorationSettings:
         """The part of this config that the exploration room reads."""
-        return ExplorationSettings(
-            mode=self.exploration,
-            trigger=self.exploration_trigger,
-            trigger_mean=self.exploration_trigger_mean,
-            num_injected=self.num_injected,
-            attempts=self.exploration_attempts,
-            samples_per_attempt=self.exploration_samples_per_attempt,
-            hint_level=self.hint_level,
-            hint_max_level=self.hint_max_level,
-            leak_policy=self.hint_leak_policy,
-            hint_retries=self.hint_retries,
-        )
+        return ExplorationSettings.of(self)
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
@@ -254,12 +191,11 @@ class KEPOConfig(GRPOConfig):
         _one_of("injection_correction", self.injection_correction, INJECTION_CORRECTIONS)
         _one_of("injection_context", self.injection_context, INJECTION_CONTEXTS)
         for name in ("gate_schedule", "distillation_schedule"):
-            _one_of(name, getattr(self, name), ("constant", "linear", "cosine"))
-        _in_range("divergence_interpolation", self.divergence_interpolation, 0.0, 1.0)
-        _in_range("distillation_weight", self.distillation_weight, 0.0, math.inf)
-        _in_range("distillation_weight_end", self.distillation_weight_end, 0.0, math.inf)
-        _in_range("policy_weight", self.policy_weight, 0.0, math.inf)
-        _in_range("lmbda", self.lmbda, 0.0, 1.0)
+            _one_of(name, getattr(self, name), SCHEDULE_KINDS)
+        for name in ("divergence_interpolation", "lmbda"):
+            _in_range(name, getattr(self, name), 0.0, 1.0)
+        for name in ("distillation_weight", "distillation_weight_end", "policy_weight"):
+            _in_range(name, getattr(self, name), 0.0, math.inf)
         if self.lmbda < 1 and self.exploration != "none":
             raise ConfigError(
                 f"lmbda is {self.lmbda} with exploration={self.exploration!r}: groups taken from "
@@ -279,12 +215,12 @@ class KEPOConfig(GRPOConfig):
             )
         if self.policy_weight == 0 and not self.uses_teacher_scores:
             raise ConfigError(
-                "policy_weight is 0 and the teacher term is off (distillation_weight 0 or gate 'never'), so nothing "
-                "would be learned. Raise one of them."
+                "policy_weight is 0 and the distillation loss is off (distillation_weight 0 or gate 'never'), so "
+                "nothing would be learned. Raise one of them."
             )
 
     def _align_checkpoints(self) -> None:
-        # A checkpoint inside a window of updates that share one generation batch could not be resumed exactly,
+        # A checkpoint inside a window of optimizer steps that share one generation batch could not be resumed exactly,
         # because the rollouts of that window are not part of a checkpoint.
         accumulation = self.gradient_accumulation_steps
         window = math.lcm(self.steps_per_generation * self.num_iterations, accumulation) // accumulation
@@ -293,8 +229,8 @@ class KEPOConfig(GRPOConfig):
             return
         self.save_steps = math.ceil(save_steps / window) * window
         logger.warning(
-            "save_steps was raised from %s to %s, a multiple of the %s updates that share one batch of rollouts, so "
-            "that every checkpoint can be resumed exactly.",
+            "save_steps was raised from %s to %s, a multiple of the %s optimizer steps that share one generation "
+            "batch, so that every checkpoint can be resumed exactly.",
             save_steps,
             self.save_steps,
             window,

@@ -1,7 +1,7 @@
-"""Knowledge-enhanced exploration inside TRL's generation step: after the rollouts, before their scores.
+"""Knowledge-enhanced exploration inside TRL's generation step: after the rollouts, before their advantages.
 
-A group's rollouts may lie on several processes, so dead groups are found on gathered rewards, dealt out evenly,
-explored where they were dealt to, and the kept samples are sent back to the processes that hold the failed rollouts.
+A group's rollouts may lie on several processes. So groups are chosen on gathered rewards, assigned to the processes
+evenly and explored there, and the kept samples are scattered to the processes that hold the failed rollouts.
 
 B rollouts of this process, W processes, G rollouts per group.
 """
@@ -11,42 +11,52 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import torch
-from accelerate.utils import gather_object
 
 from kepo.exploration import ANY_TEACHER, Explorer, HintBank, banked_hints, needs_exploration
 from kepo.exploration.banked import Caller
 from kepo.teachers.base import HintWriter
-from kepo.trainer import seams
-from kepo.trainer.round import Round
+from kepo.trainer.config import KEPOConfig
+from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, as_completion
+from kepo.trainer.processes import Processes
 from kepo.types import Group, Prompt, Rescue, Sample
-
-if TYPE_CHECKING:
-    from kepo.trainer.config import KEPOConfig
-    from kepo.trainer.trainer import KEPOTrainer
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Rollouts:
-    """TRL's rollouts of this process, the part that exploration may change (lists of length B)."""
+class Student(Protocol):
+    """What exploration asks of the trainer; `TRLAdapter` has it, and describes it."""
 
-    prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    completions: list[Any]
-    logprobs: list[list[float | None]] | None
+    def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]: ...
+
+    def completion_logps(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], filler: Prompt
+    ) -> list[list[float]]: ...
+
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]: ...
+
+    def call_reward(self, index: int, of: Completions, *, log_metrics: bool = False) -> list[RowReward]: ...
+
+    def log_metric(self, name: str, value: float) -> None: ...
 
 
 @dataclass(frozen=True)
 class _Explored:
-    """A group's rescue on its way home: its index in the global batch and the kept samples' log-probabilities."""
+    """What was found for one group, as it travels between processes.
+
+    Attributes:
+        group: Index of the group in the global batch.
+        rescue: What the explorer did.
+        rewards: The correctness reward of each kept sample.
+        hinted_logps: Log-probabilities of each kept sample under its hinted prompt, where they are needed.
+    """
 
     group: int
     rescue: Rescue
-    behaviour_logps: tuple[Sequence[float], ...] = ()
+    rewards: tuple[RowReward, ...]
+    hinted_logps: tuple[Sequence[float], ...] = ()
 
 
 def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller) -> Explorer:
@@ -79,187 +89,187 @@ def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller)
 
 
 class ExplorationStep:
-    """Runs an `Explorer` on the dead groups of a batch, over all processes."""
+    """Runs an `Explorer` on the groups of a batch that need it, over all processes.
 
-    def __init__(self, trainer: KEPOTrainer, explorer: Explorer, correctness_index: int) -> None:
-        self._trainer = trainer
+    Args:
+        explorer: Of the run.
+        args: Of the run.
+        student: Samples completions and calls rewards.
+        processes: Of the run.
+        correctness_index: Index of the reward function that says what is correct.
+    """
+
+    def __init__(
+        self, explorer: Explorer, args: KEPOConfig, student: Student, processes: Processes, correctness_index: int
+    ) -> None:
         self._explorer = explorer
+        self._args = args
+        self._student = student
+        self._processes = processes
         self._correctness = correctness_index
 
-    def judge(self, round_: Round, rollouts: Rollouts) -> None:
-        """Find out which rollouts are correct (collective); comes before `run`."""
-        round_.correctness = self._correctness_rewards(round_, rollouts)
+    def score(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        """Find out which rollouts are correct (collective); comes before `run`.
 
-    def run(self, round_: Round, rollouts: Rollouts) -> None:
-        """Explore the dead groups and put what was kept into `rollouts`, in place; `round_` records it.
+        The correctness reward is computed here, and for samples when they are verified. TRL is given these values, so
+        that a reward that is expensive, such as a model that reads the answers, is called once for each completion.
+        """
+        made = Completions(batch.rows, batch.prompts, rollouts.completions, rollouts.completion_ids)
+        batch.correctness_rewards = self._student.call_reward(self._correctness, made, log_metrics=True)
+        values = torch.tensor([reward.value for reward in batch.correctness_rewards])
+        batch.correctness = self._processes.gather(values).cpu()
+
+    def run(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        """Explore the groups that need it and put what was kept into `rollouts`, in place; `batch` records it.
 
         Collective: all processes must call it together.
         """
-        assert round_.correctness is not None
-        rewards = round_.correctness  # (W * B,)
-        correct = self._is_correct(rewards)
-        groups = self._groups(round_, rewards, correct)
+        groups = self._groups(batch)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]
-        dead = {g for g, group in enumerate(groups) if not any(group.correct)}
-        size, offset = self._trainer.num_generations, self._offset(round_)
-        round_.dead = [(offset + row) // size in dead for row in range(len(round_.rows))]
-        self._log_groups(groups, dead)
+        all_failed = {g for g, group in enumerate(groups) if not any(group.correct)}
+        size = self._args.num_generations
+        batch.all_failed = [(batch.first_row + row) // size in all_failed for row in range(len(batch.rows))]
+        flags = [flag for group in groups for flag in group.correct]
+        self._student.log_metric("exploration/all_failed_groups", len(all_failed) / len(groups))
+        self._student.log_metric("exploration/correct_before", sum(flags) / len(flags))
         if chosen:
-            mine = self._deal_out(groups, chosen, round_)
-            explored = self._explore(mine, round_)
-            self._bring_home(self._gather(explored), round_, rollouts)
+            explored = self._explore(self._assign(groups, chosen, batch), batch)
+            self._scatter(self._processes.gather_objects(explored), batch, rollouts)
 
     # --- which groups -----------------------------------------------------------------------------------------------
 
-    def _correctness_rewards(self, round_: Round, rollouts: Rollouts) -> torch.Tensor:
-        trainer = self._trainer
-        rewards = seams.call_reward(
-            trainer, self._correctness, round_.rows, round_.prompts, rollouts.completions, rollouts.completion_ids
-        )
-        return trainer.accelerator.gather(torch.tensor(rewards, device=trainer.accelerator.device)).cpu()
-
-    def _is_correct(self, rewards: torch.Tensor) -> torch.Tensor:
-        # A rollout that the function does not apply to (NaN) is not a failure: nothing is known about it.
-        return ~(rewards < self._trainer.args.correctness_threshold)
-
-    def _groups(self, round_: Round, rewards: torch.Tensor, correct: torch.Tensor) -> list[Group]:
+    def _groups(self, batch: GenerationBatch) -> list[Group]:
         """All groups of the global batch; those whose first row lies elsewhere carry flags only."""
-        size = self._trainer.num_generations
+        assert batch.correctness is not None
+        rewards = batch.correctness.view(-1, self._args.num_generations)
+        # A rollout that the function does not apply to (NaN) is not a failure: nothing is known about it.
+        correct = ~(rewards < self._args.correctness_threshold)
         groups = []
-        for g in range(len(rewards) // size):
-            rows = slice(g * size, (g + 1) * size)
-            row = g * size - self._offset(round_)
-            group = Group(
-                key="",
-                prompt="",
-                answer=None,
-                options=(),
-                correct=tuple(correct[rows].tolist()),
-                rewards=tuple(rewards[rows].tolist()),
-            )
-            groups.append(self._with_question(group, round_, row) if 0 <= row < len(round_.rows) else group)
+        for g, (flags, values) in enumerate(zip(correct.tolist(), rewards.tolist(), strict=True)):
+            group = Group(key="", prompt="", answer=None, options=(), correct=tuple(flags), rewards=tuple(values))
+            row = g * self._args.num_generations - batch.first_row
+            groups.append(_with_question(group, batch, row) if 0 <= row < len(batch.rows) else group)
         return groups
 
-    def _with_question(self, group: Group, round_: Round, row: int) -> Group:
-        data = round_.rows[row]
-        answer = data.get("answer", data.get("solution"))
-        return replace(
-            group,
-            key=str(data.get("id", row)),
-            prompt=round_.prompts[row],
-            answer=None if answer is None else str(answer),
-            options=tuple(data.get("options") or ()),
-            row=data,
-        )
-
-    def _offset(self, round_: Round) -> int:
-        return int(self._trainer.accelerator.process_index) * len(round_.rows)
+    def _assign(self, groups: list[Group], chosen: list[int], batch: GenerationBatch) -> list[tuple[int, Group]]:
+        """This process's share of the chosen groups, wherever their rows lie."""
+        local = range(batch.local.start, batch.local.stop)
+        held = [(g, groups[g]) for g in chosen if g * self._args.num_generations in local]
+        everyone = sorted(self._processes.gather_objects(held), key=lambda pair: pair[0])
+        return everyone[self._processes.index :: self._processes.count]
 
     # --- exploring them ---------------------------------------------------------------------------------------------
 
-    def _deal_out(self, groups: list[Group], chosen: list[int], round_: Round) -> list[tuple[int, Group]]:
-        """This process's share of the chosen groups, wherever their rows lie."""
-        accelerator = self._trainer.accelerator
-        size, offset = self._trainer.num_generations, self._offset(round_)
-        held = [(g, groups[g]) for g in chosen if offset <= g * size < offset + len(round_.rows)]
-        everyone = held if accelerator.num_processes == 1 else sorted(gather_object(held), key=lambda pair: pair[0])
-        return everyone[accelerator.process_index :: accelerator.num_processes]
-
-    def _explore(self, mine: list[tuple[int, Group]], round_: Round) -> list[_Explored]:
-        filler = round_.prompts[0]
+    def _explore(self, mine: list[tuple[int, Group]], batch: GenerationBatch) -> list[_Explored]:
+        filler = batch.prompts[0]
+        verified: list[tuple[Sample, RowReward]] = []
 
         def sample(prompts: Sequence[Prompt]) -> list[Sample]:
-            return seams.sample_completions(self._trainer, prompts, filler)
+            return self._student.sample_completions(prompts, filler)
 
-        rescues = self._explorer.explore([group for _, group in mine], sample, self._verify)
-        explored = [_Explored(g, rescue) for (g, _), rescue in zip(mine, rescues, strict=True)]
-        if self._trainer.args.injection_correction == "importance":
-            explored = self._with_behaviour_logps(explored, filler)
-        if self._trainer.args.injection_context == "original":
+        def verify(groups: Sequence[Group], samples: Sequence[Sample]) -> list[bool]:
+            sampled = Completions(
+                [group.row for group in groups],
+                [group.prompt for group in groups],
+                [as_completion(group.prompt, sample.text) for group, sample in zip(groups, samples, strict=True)],
+                [sample.completion_ids for sample in samples],
+            )
+            rewards = self._student.call_reward(self._correctness, sampled)
+            verified.extend(zip(samples, rewards, strict=True))
+            return [reward.value >= self._args.correctness_threshold for reward in rewards]
+
+        rescues = self._explorer.explore([group for _, group in mine], sample, verify)
+        reward_of = {id(sample): reward for sample, reward in verified}  # the explorer keeps these very samples
+        explored = [
+            _Explored(g, rescue, tuple(reward_of[id(kept.sample)] for kept in rescue.kept))
+            for (g, _), rescue in zip(mine, rescues, strict=True)
+        ]
+        if self._args.injection_correction == "importance":
+            explored = self._with_hinted_logps(explored, filler)
+        if self._args.injection_context == "original":
             explored = [replace(e, rescue=_without_prompts(e.rescue)) for e in explored]
         return explored
 
-    def _verify(self, groups: Sequence[Group], samples: Sequence[Sample]) -> list[bool]:
-        completions = [seams.as_completion(g.prompt, s.text) for g, s in zip(groups, samples, strict=True)]
-        rewards = seams.call_reward(
-            self._trainer,
-            self._correctness,
-            [group.row for group in groups],
-            [group.prompt for group in groups],
-            completions,
-            [sample.completion_ids for sample in samples],
-        )
-        return [reward >= self._trainer.args.correctness_threshold for reward in rewards]
-
-    def _with_behaviour_logps(self, explored: list[_Explored], filler: Prompt) -> list[_Explored]:
+    def _with_hinted_logps(self, explored: list[_Explored], filler: Prompt) -> list[_Explored]:
         """The log-probabilities of kept samples under the prompt they were sampled with (collective)."""
         kept = [sample for e in explored for sample in e.rescue.kept]
-        logps = seams.completion_logps(
-            self._trainer, [k.prompt for k in kept], [k.sample.completion_ids for k in kept], filler
+        logps = self._student.completion_logps(
+            [k.prompt for k in kept], [k.sample.completion_ids for k in kept], filler
         )
         values = iter(logps)
-        return [replace(e, behaviour_logps=tuple(next(values) for _ in e.rescue.kept)) for e in explored]
+        return [replace(e, hinted_logps=tuple(next(values) for _ in e.rescue.kept)) for e in explored]
 
-    # --- bringing the kept samples home -----------------------------------------------------------------------------
+    # --- where the kept samples go ----------------------------------------------------------------------------------
 
-    def _gather(self, explored: list[_Explored]) -> list[_Explored]:
-        return explored if self._trainer.accelerator.num_processes == 1 else gather_object(explored)
-
-    def _bring_home(self, explored: Sequence[_Explored], round_: Round, rollouts: Rollouts) -> None:
-        size, offset = self._trainer.num_generations, self._offset(round_)
+    def _scatter(self, explored: Sequence[_Explored], batch: GenerationBatch, rollouts: Rollouts) -> None:
+        size = self._args.num_generations
         for item in explored:
-            first = item.group * size - offset
-            for row in range(max(first, 0), min(first + size, len(round_.rows))):
-                round_.rescues[row] = item.rescue
+            first = item.group * size - batch.first_row
+            for row in range(max(first, 0), min(first + size, len(batch.rows))):
+                batch.rescues[row] = item.rescue
             for place, (slot, kept) in enumerate(zip(item.rescue.slots, item.rescue.kept, strict=True)):
                 row = first + slot
-                if not 0 <= row < len(round_.rows):
+                if not 0 <= row < len(batch.rows):
                     continue
-                round_.injected[row] = kept
-                if item.behaviour_logps:
-                    round_.behaviour_logps[row] = item.behaviour_logps[place]
-                self._inject(row, kept.sample, kept.prompt, round_, rollouts)
+                batch.injected[row] = kept
+                batch.correctness_rewards[row] = item.rewards[place]
+                if item.hinted_logps:
+                    batch.hinted_logps[row] = item.hinted_logps[place]
+                completion = as_completion(batch.prompts[row], kept.sample.text)
+                rollouts.replace(row, kept.sample.completion_ids, completion)
+        if self._args.injection_context == "hinted" and batch.injected:
+            self._train_under_hints(batch, rollouts)
         self._log_rescues(explored)
 
-    def _inject(self, row: int, sample: Sample, hinted: Prompt, round_: Round, rollouts: Rollouts) -> None:
-        rollouts.completion_ids[row] = list(sample.completion_ids)
-        rollouts.completions[row] = seams.as_completion(round_.prompts[row], sample.text)
-        if rollouts.logprobs is not None:
-            # TRL corrects for the gap between sampler and policy by these. They belong to the hinted prompt, under
-            # which the ratio would be near 0 and the row silently erased; None means "no correction" there.
-            rollouts.logprobs[row] = [None] * len(sample.completion_ids)
-        if self._trainer.args.injection_context == "hinted":
-            round_.prompts[row] = hinted
-            prompt_ids, _, _ = self._trainer._tokenize_prompts([hinted])
-            rollouts.prompt_ids[row] = list(prompt_ids[0])
+    def _train_under_hints(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        """Put the hinted prompts of injected rows in the place of the original ones."""
+        rows = sorted(batch.injected)
+        for row in rows:
+            batch.prompts[row] = batch.injected[row].prompt
+            rollouts.prompt_ids[row] = self._student.tokenize_prompts([batch.prompts[row]])[0]
+        # Verification showed the reward another prompt, so its value for this one is not known yet.
+        injected = Completions(
+            [batch.rows[row] for row in rows],
+            [batch.prompts[row] for row in rows],
+            [rollouts.completions[row] for row in rows],
+            [rollouts.completion_ids[row] for row in rows],
+        )
+        for row, reward in zip(rows, self._student.call_reward(self._correctness, injected), strict=True):
+            batch.correctness_rewards[row] = reward
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 
-    def _log_groups(self, groups: Sequence[Group], dead: set[int]) -> None:
-        flags = [flag for group in groups for flag in group.correct]
-        self._trainer.log_metric("exploration/all_failed_groups", len(dead) / len(groups))
-        self._trainer.log_metric("exploration/correct_before", sum(flags) / len(flags))
-
     def _log_rescues(self, explored: Sequence[_Explored]) -> None:
-        rescued = [e.rescue for e in explored if e.rescue.kept]
-        log = self._trainer.log_metric
-        log("exploration/rescued_groups", len(rescued) / len(explored))
-        log("exploration/attempts", sum(e.rescue.attempts for e in explored) / len(explored))
-        log("exploration/sampled_tokens", float(sum(e.rescue.sampled_tokens for e in explored)))
-        log("exploration/leaked_hints", float(sum(e.rescue.leaked_hints for e in explored)))
-        self._log_hints([e.rescue for e in explored])
+        rescues = [e.rescue for e in explored]
+        rescued = [rescue for rescue in rescues if rescue.kept]
+        log = self._student.log_metric
+        log("exploration/rescued_groups", len(rescued) / len(rescues))
+        log("exploration/attempts", sum(rescue.attempts for rescue in rescues) / len(rescues))
+        log("exploration/sampled_tokens", float(sum(rescue.sampled_tokens for rescue in rescues)))
+        log("exploration/leaked_hints", float(sum(rescue.leaked_hints for rescue in rescues)))
         if rescued:
-            log("exploration/attempts_per_rescue", sum(e.rescue.attempts for e in explored) / len(rescued))
-            log("exploration/tokens_per_rescue", sum(e.rescue.sampled_tokens for e in explored) / len(rescued))
-
-    def _log_hints(self, rescues: Sequence[Rescue]) -> None:
+            log("exploration/attempts_per_rescue", sum(rescue.attempts for rescue in rescues) / len(rescued))
+            log("exploration/tokens_per_rescue", sum(rescue.sampled_tokens for rescue in rescues) / len(rescued))
         levels = [kept.hint.level for rescue in rescues for kept in rescue.kept if kept.hint is not None]
         if levels:
-            self._trainer.log_metric("exploration/hint_level", sum(levels) / len(levels))
+            log("exploration/hint_level", sum(levels) / len(levels))
         asked = sum(rescue.levels_asked for rescue in rescues)
-        if asked and self._trainer.args.hint_bank is not None:
+        if asked and self._args.hint_bank is not None:
             hits = sum(len({hint.level for hint in rescue.hints if hint.banked}) for rescue in rescues)
-            self._trainer.log_metric("exploration/bank_hits", hits / asked)
+            log("exploration/bank_hits", hits / asked)
+
+
+def _with_question(group: Group, batch: GenerationBatch, row: int) -> Group:
+    data = batch.rows[row]
+    answer = data.get("answer", data.get("solution"))
+    return replace(
+        group,
+        key=str(data.get("id", row)),
+        prompt=batch.prompts[row],
+        answer=None if answer is None else str(answer),
+        options=tuple(data.get("options") or ()),
+        row=data,
+    )
 
 
 def _without_prompts(rescue: Rescue) -> Rescue:

@@ -7,49 +7,43 @@ a batch; here every group is drawn for itself, so that a small batch has both.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from kepo.errors import DataError
-from kepo.trainer import seams
-from kepo.trainer.exploring import Rollouts
-from kepo.trainer.round import Round
-
-if TYPE_CHECKING:
-    from kepo.trainer.trainer import KEPOTrainer
+from kepo.trainer.config import KEPOConfig
+from kepo.trainer.generation_batch import GenerationBatch, Rollouts, as_completion
 
 COLUMN = "reference"
 
 
-def check_references(dataset: Any, share: float) -> None:
+def check_references(dataset: Any, lmbda: float) -> None:
     """Refuse data without reference completions where some are needed.
 
     Raises:
-        DataError: `share` is below 1 and the data has no column `reference`.
+        DataError: `lmbda` is below 1 and the data has no column `reference`.
     """
-    if share < 1.0 and COLUMN not in (getattr(dataset, "column_names", None) or ()):
+    if lmbda < 1.0 and COLUMN not in (getattr(dataset, "column_names", None) or ()):
         raise DataError(
-            f"lmbda is {share:g}, so some groups are learned from the data's own completions, but the data "
+            f"lmbda is {lmbda:g}, so some groups are learned from the data's own completions, but the data "
             f"set has no column {COLUMN!r}. Build it with kepo.data.to_dataset from questions that have a 'reasoning' "
             "in their metadata, or set lmbda to 1."
         )
 
 
-def put_references(trainer: KEPOTrainer, round_: Round, rollouts: Rollouts) -> None:
+def put_references(
+    batch: GenerationBatch, rollouts: Rollouts, args: KEPOConfig, step: int, tokenize: Callable[[str], list[int]]
+) -> None:
     """Replace, in place, the rollouts of the groups that are drawn to be off-policy; no communication needed.
 
     Args:
-        trainer: Gives the share, the seed and the step.
-        round_: The batch; its rows carry `reference`.
+        batch: Its rows carry `reference`.
         rollouts: What was generated.
+        args: Gives `lmbda`, the seed and the size of a group.
+        step: Optimizer steps finished.
+        tokenize: From a reference to token ids, its end included.
     """
-    args = trainer.args
-    first = trainer.accelerator.process_index * len(round_.rows)
-    for row, data in enumerate(round_.rows):
-        group = (first + row) // trainer.num_generations
-        if random.Random(f"{args.seed}/{trainer.state.global_step}/{group}").random() < args.lmbda:
-            continue
-        ids = seams.completion_ids(trainer, data[COLUMN])
-        rollouts.completion_ids[row] = ids
-        rollouts.completions[row] = seams.as_completion(round_.prompts[row], data[COLUMN])
-        if rollouts.logprobs is not None:
-            rollouts.logprobs[row] = [None] * len(ids)
+    for row, data in enumerate(batch.rows):
+        group = (batch.first_row + row) // args.num_generations
+        if random.Random(f"{args.seed}/{step}/{group}").random() >= args.lmbda:
+            rollouts.replace(row, tokenize(data[COLUMN]), as_completion(batch.prompts[row], data[COLUMN]))

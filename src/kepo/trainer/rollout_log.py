@@ -12,32 +12,37 @@ from accelerate.utils import gather_object
 
 from kepo.prompts import message_text, prompt_text
 from kepo.runs import rollouts
-from kepo.trainer.round import Round
+from kepo.trainer.generation_batch import GenerationBatch
 from kepo.types import Rescue
 
 if TYPE_CHECKING:
-    from kepo.trainer.trainer import KEPOTrainer
+    from kepo.trainer.adapter import TRLAdapter
 
 
 def rollout_rows(
-    round_: Round, step: int, process: int, reward_names: Sequence[str], total: torch.Tensor, output: Mapping[str, Any]
+    batch: GenerationBatch,
+    step: int,
+    process: int,
+    reward_names: Sequence[str],
+    total: torch.Tensor,
+    output: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One record per rollout of this process.
 
     Args:
-        round_: The batch's state.
+        batch: The batch's state.
         step: Optimizer step the batch was generated for, counted from 1.
         process: Index of this process.
         reward_names: Names of the F reward functions.
         total: (B,) weighted reward.
         output: The batch as TRL returns it, with our keys.
     """
-    assert round_.rewards is not None
+    assert batch.rewards is not None
     weights = output.get("gate_weights")
     lengths = output["completion_mask"].sum(1)
     records = []
-    for row, data in enumerate(round_.rows):
-        kept, rescue = round_.injected.get(row), round_.rescues.get(row, Rescue(key=""))
+    for row, data in enumerate(batch.rows):
+        kept, rescue = batch.injected.get(row), batch.rescues.get(row, Rescue(key=""))
         gate = 0.0 if weights is None else float(weights[row].sum() / lengths[row].clamp(min=1))
         records.append(
             {
@@ -47,17 +52,17 @@ def rollout_rows(
                 "id": str(data.get("id", "")),
                 "modality": data.get("modality"),
                 "task": data.get("task"),
-                "prompt": prompt_text(round_.prompts[row]),
-                "completion": _text(round_.completions[row]),
+                "prompt": prompt_text(batch.prompts[row]),
+                "completion": _text(batch.completions[row]),
                 "question": data.get("question"),
                 "options": list(data.get("options") or ()),
                 "answer": None if data.get("answer") is None else str(data["answer"]),
                 "tokens": int(lengths[row]),
-                **{f"reward/{name}": float(round_.rewards[row, i]) for i, name in enumerate(reward_names)},
+                **{f"reward/{name}": float(batch.rewards[row, i]) for i, name in enumerate(reward_names)},
                 "reward": float(total[row]),
                 "advantage": float(output["advantages"][row]),
                 "gate": gate,
-                "group_all_failed": bool(round_.dead[row]) if round_.dead else False,
+                "group_all_failed": bool(batch.all_failed[row]) if batch.all_failed else False,
                 "injected": kept is not None,
                 "attempt": None if kept is None else kept.attempt,
                 "attempts": rescue.attempts,
@@ -73,13 +78,13 @@ def rollout_rows(
     return records
 
 
-def write_rollouts(trainer: KEPOTrainer, round_: Round, output: Mapping[str, Any]) -> None:
+def write_rollouts(trainer: TRLAdapter, batch: GenerationBatch, output: Mapping[str, Any]) -> None:
     """Gather this batch's rollouts over the processes and write them (collective)."""
-    assert round_.rewards is not None
-    total = (round_.rewards * trainer.reward_weights.to(round_.rewards.device)).nansum(1)
+    assert batch.rewards is not None
+    total = (batch.rewards * trainer.reward_weights.to(batch.rewards.device)).nansum(1)
     step = trainer.state.global_step + 1
     names = trainer.reward_func_names
-    records = rollout_rows(round_, step, trainer.accelerator.process_index, names, total, output)
+    records = rollout_rows(batch, step, trainer.accelerator.process_index, names, total, output)
     everything = records if trainer.accelerator.num_processes == 1 else gather_object(records)
     if trainer.accelerator.is_main_process:
         rollouts.write_rollouts(Path(trainer.args.output_dir), step, everything, names)

@@ -29,7 +29,7 @@ def main(kind: str, student: str, teacher: str, out: str) -> None:
         trainer = _trainer(student, teacher, folder, _questions(kind == "images"))
         if kind == "images":
             # A random policy may sample an image's token, for which there is no image.
-            image = trainer._tokenizer.convert_tokens_to_ids(IMAGE)
+            image = trainer.tokenizer.convert_tokens_to_ids(IMAGE)
             trainer.vllm_generation.generation_kwargs = {"logit_bias": {image: -100.0}}
         asked, batches = _watch(trainer)
         trainer.train()
@@ -83,7 +83,7 @@ def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:
     """Lists that fill during training: per call of vLLM its prompts, per batch what reached the loss."""
     asked: list[Any] = []
     batches: list[Any] = []
-    generate, score = trainer.vllm_generation.generate, trainer._generate_and_score_completions
+    generate, score = trainer.vllm_generation.generate, trainer.make_generation_batch
 
     def watched_generate(prompts: list[list[int]], **arguments: Any) -> Any:
         asked.append({"step": trainer.state.global_step, "prompts": trainer.processing_class.batch_decode(prompts)})
@@ -97,7 +97,7 @@ def _watch(trainer: KEPOTrainer) -> tuple[list[Any], list[Any]]:
         return batch
 
     trainer.vllm_generation.generate = watched_generate
-    trainer._generate_and_score_completions = watched_score
+    trainer.make_generation_batch = watched_score
     return asked, batches
 
 

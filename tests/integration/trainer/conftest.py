@@ -85,5 +85,5 @@ def rescuing_sampler(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
         eos = trainer.eos_token_ids[0]
         return [Sample((*ANSWER_IDS, 66 + i, eos), f"found {i}", (-0.1,) * 5) for i in range(len(prompts))]
 
-    monkeypatch.setattr("kepo.trainer.seams.sample_completions", sample)
+    monkeypatch.setattr(KEPOTrainer, "sample_completions", sample)
     return asked

@@ -49,8 +49,14 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         rollout_log=True,
         **SHORT_RUN,
     )
+    scored: list[int] = []
+
+    def correct(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        scored.append(len(completion_ids))
+        return has_magic(completions, completion_ids)
+
     trainer = FixedRollouts(
-        student, [has_magic, well_formed], args, questions(), teacher=LocalTeacher(teacher, hint_max_new_tokens=2)
+        student, [correct, well_formed], args, questions(), teacher=LocalTeacher(teacher, hint_max_new_tokens=2)
     )
     hint_calls: list[int] = []
 
@@ -67,6 +73,7 @@ def main(student: str, teacher: str, out: str, group_size: int) -> None:
         )
     calls = Path(out) / f"calls-{trainer.accelerator.process_index}.txt"
     calls.write_text(f"{getattr(trainer, 'sampling_calls', 0)} {len(hint_calls)}")
+    (Path(out) / f"scored-{trainer.accelerator.process_index}.txt").write_text(str(sum(scored)))
     trainer.accelerator.end_training()  # threads of the process group must not outlive it
 
 

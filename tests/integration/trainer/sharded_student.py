@@ -13,13 +13,13 @@ from trl.trainer.utils import add_fused_lm_head
 
 from kepo.objective.divergence import OutputHead
 from kepo.teachers.base import DenseScores
-from kepo.trainer.seams import DistillationTarget, add_divergence
+from kepo.trainer.adapter.forward import DistillationTarget, add_divergence
 
 ROWS, TOKENS, LENGTH = 2, 3, 7
 
 
 def loss_of(model: torch.nn.Module, ids: torch.Tensor, target: DistillationTarget) -> torch.Tensor:
-    """Policy-like and teacher term of one process, from one forward."""
+    """Policy-like and distillation loss of one process, from one forward."""
     labels = ids.clone()
     labels[:, :-TOKENS] = -100
     output = model(input_ids=ids, labels=labels, fused_lm_head=True, distillation_target=target)

@@ -59,7 +59,7 @@ def make(
 def _generate(trainer: KEPOTrainer) -> list[list[int]]:
     """The prompts that are trained on, of the first batch."""
     trainer.model.train()
-    batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+    batch = trainer.make_generation_batch(next(iter(trainer.get_train_dataloader())))
     rows = zip(batch["prompt_ids"].tolist(), batch["prompt_mask"].tolist(), strict=True)
     return [[token for token, there in zip(ids, mask, strict=True) if there] for ids, mask in rows]
 

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 
 from kepo import KEPOTrainer
-from kepo.trainer.seams import moved_seams
 from tests.tiny_runs import even_start, questions, well_formed
 
 
@@ -24,15 +23,6 @@ def _assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], 
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
-
-
-def test_the_installed_trl_has_the_seams_where_they_are_expected() -> None:
-    assert moved_seams() == []
-
-
-def test_a_moved_seam_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(GRPOTrainer, "_tokenize_prompts")
-    assert moved_seams() == ["trl.GRPOTrainer._tokenize_prompts is gone."]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +68,7 @@ def test_an_open_gate_without_policy_term_is_trl_distillation(
     )
     batches: list[dict[str, Any]] = []
     losses: list[torch.Tensor] = []
-    compute = ours._compute_loss
+    compute = ours.compute_batch_loss
 
     def remember(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss = compute(model, inputs)
@@ -87,7 +77,7 @@ def test_an_open_gate_without_policy_term_is_trl_distillation(
         losses.append(loss.detach())
         return loss
 
-    ours._compute_loss = remember
+    ours.compute_batch_loss = remember
     args = DistillationConfig(
         output_dir=str(tmp_path / "opd"),
         per_device_train_batch_size=8,

@@ -20,7 +20,7 @@ def _one_batch(trainer: KEPOTrainer) -> dict[str, Any]:
     """The first batch of rollouts, as it reaches the loss."""
     trainer.model.train()
     trainer.create_optimizer_and_scheduler(1)
-    return trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+    return trainer.make_generation_batch(next(iter(trainer.get_train_dataloader())))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_rollouts_of_a_solved_group_are_left_alone(
     rows = next(iter(trainer.get_train_dataloader()))
     solved = [rows[0]["id"]]
     trainer.model.train()
-    batch = trainer._generate_and_score_completions(rows)
+    batch = trainer.make_generation_batch(rows)
     assert batch["injected"].tolist() == [False] * 4 + [True, True, False, False]
 
 
@@ -115,16 +115,17 @@ def test_corrections_of_injected_rows_reach_the_ratio(
     trainer = explore_only(injection_correction=correction)
     batch = _one_batch(trainer)
     seen: dict[str, torch.Tensor] = {}
-    original = trainer._correct_injection
+    original = trainer.corrected_old_logps
 
-    def remember(inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        original(inputs, logps)
-        seen["ratio"] = torch.exp(logps - inputs["old_per_token_logps"]).detach()
+    def remember(inputs: dict[str, Any], logps: torch.Tensor) -> torch.Tensor:
+        old_logps = original(inputs, logps)
+        seen["ratio"] = torch.exp(logps - old_logps).detach()
         seen["p"] = logps.exp().detach()
+        return old_logps
 
-    trainer._correct_injection = remember
+    trainer.corrected_old_logps = remember
     trainer.current_gradient_accumulation_steps = 1
-    loss = trainer._compute_loss(trainer.model, batch)
+    loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     if correction == "none":
         assert seen == {}
@@ -136,7 +137,7 @@ def test_corrections_of_injected_rows_reach_the_ratio(
     if correction == "shaped":
         torch.testing.assert_close(ratio, p / (p + 0.1))
     else:
-        hinted = batch["behaviour_logps"][tokens]
+        hinted = batch["hinted_per_token_logps"][tokens]
         assert not hinted.isnan().any()
         torch.testing.assert_close(ratio, p / hinted.exp())
         assert not torch.allclose(ratio, torch.ones_like(ratio)), "the hinted prompt must give other probabilities"
@@ -176,7 +177,9 @@ def test_metrics_and_rollout_log_tell_what_happened(
     assert {row["id"] for row in rows} <= {f"q{i}" for i in range(8)}
 
 
-def test_a_group_that_stays_dead_changes_nothing(make_trainer: Callable[..., KEPOTrainer], tmp_path: Path) -> None:
+def test_a_group_that_stays_all_failed_changes_nothing(
+    make_trainer: Callable[..., KEPOTrainer], tmp_path: Path
+) -> None:
     trainer = make_trainer((has_magic, well_formed), teacher=ScriptedTeacher(hints=[""]), distillation_weight=0.0)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
@@ -188,11 +191,9 @@ def test_a_group_that_stays_dead_changes_nothing(make_trainer: Callable[..., KEP
 
 def test_hinted_samples_come_from_the_policy_itself(explore_only: Callable[..., KEPOTrainer]) -> None:
     """No stand-in: the real generation, on prompts of different lengths, gives completions of the policy."""
-    from kepo.trainer.seams import sample_completions
-
     trainer = explore_only()
     prompts = [[{"role": "user", "content": "short"}], [{"role": "user", "content": "a good deal longer than that"}]]
-    samples = sample_completions(trainer, prompts, prompts[0])
+    samples = trainer.sample_completions(prompts, prompts[0])
     assert len(samples) == 2
     assert all(1 <= len(sample.completion_ids) <= 6 for sample in samples)
-    assert sample_completions(trainer, [], prompts[0]) == []
+    assert trainer.sample_completions([], prompts[0]) == []

@@ -133,9 +133,7 @@ def test_the_level_that_worked_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The policy needs a plan: no sample under a concept is right."""
-    from kepo.trainer import seams
-
-    rescue = seams.sample_completions
+    rescue = KEPOTrainer.sample_completions
 
     def needs_a_plan(trainer: Any, prompts: Any, filler: Any) -> Any:
         shown = [prompt_text(prompt) for prompt in prompts]
@@ -146,7 +144,7 @@ def test_the_level_that_worked_is_logged(
             for sample, text in zip(samples, shown, strict=True)
         ]
 
-    monkeypatch.setattr("kepo.trainer.seams.sample_completions", needs_a_plan)
+    monkeypatch.setattr(KEPOTrainer, "sample_completions", needs_a_plan)
     log = train(teacher=teacher, hint_level=0, hint_max_level=2, exploration_attempts=3)
     assert log["exploration/hint_level"] == 1.0
     assert log["exploration/attempts"] == 2.0

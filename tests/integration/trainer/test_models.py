@@ -57,7 +57,7 @@ def test_one_step_on_a_vision_language_model(
     tmp_path: Path,
     architecture: str,
 ) -> None:
-    """The whole method: dead groups, hints from a teacher that sees the image, rescue, and the teacher term."""
+    """The whole method: all-failed groups, hints from a teacher that sees the image, rescue, distillation loss."""
     try:
         student = build_vlm(tmp_path / "student", architecture, seed=0)
         teacher = LocalTeacher(str(build_vlm(tmp_path / "teacher", architecture, seed=1)), hint_max_new_tokens=4)

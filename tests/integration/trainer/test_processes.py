@@ -1,4 +1,4 @@
-"""Two processes give the same update as one, also when a group lies on both."""
+"""Two processes give the same optimizer step as one, also when a group lies on both."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ def test_two_processes_give_the_update_of_one(
     assert any("True" in row for row in rows[0]), "some group must be rescued"
     calls = {path.read_text() for path in (tmp_path / "two").glob("calls-*.txt")}
     assert len(calls) == 1, "every process must make the same number of calls, of the policy and of the teacher"
+
+    scored = [[int(path.read_text()) for path in (tmp_path / name).glob("scored-*.txt")] for name in ("one", "two")]
+    assert sum(scored[0]) == sum(scored[1]) > 3 * 8, "the correctness reward is called once for each completion"
 
     banks = [HintBank.open(tmp_path / name / "hints.jsonl") for name in ("one", "two")]
     for bank in banks:

@@ -74,7 +74,7 @@ def test_rows_that_are_surely_open_are_asked_before_exploration(
         events.append("explore")
         return [Sample((66, 67, trainer.eos_token_ids[0]), "rescued") for _ in prompts]
 
-    monkeypatch.setattr("kepo.trainer.seams.sample_completions", explore)
+    monkeypatch.setattr(KEPOTrainer, "sample_completions", explore)
     fields = {"exploration": "resample", "exploration_trigger": "always", "exploration_attempts": 1}
     teacher = ServedTeacher(teacher_folder, events)
     served = make_trainer(teacher=teacher, max_steps=2, **fields)
@@ -210,7 +210,7 @@ def test_temperature_needs_whole_distributions(make_trainer: Callable[..., KEPOT
 def test_two_processes_stop_together(
     what: str, said_there: str, student: str, teacher_folder: str, tmp_path: Path
 ) -> None:
-    script = Path(__file__).parent / "outage_run.py"
+    script = Path(__file__).parent / "failure_run.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
     done = subprocess.run(

@@ -18,7 +18,7 @@ def _one_batch(trainer: KEPOTrainer) -> dict[str, Any]:
     trainer.model.train()
     trainer.create_optimizer_and_scheduler(1)
     trainer.current_gradient_accumulation_steps = 1
-    return trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+    return trainer.make_generation_batch(next(iter(trainer.get_train_dataloader())))
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def test_policy_and_teacher_term_share_one_forward_of_the_student(make_trainer: 
     trainer = make_trainer(exploration="none", gate="always")
     batch = _one_batch(trainer)
     forwards = _count_backbone_forwards(trainer.model)
-    trainer._compute_loss(trainer.model, batch).backward()
+    trainer.compute_loss(trainer.model, batch).backward()
     assert len(forwards) == 1
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trainer.model.parameters())
 
@@ -88,9 +88,9 @@ def test_the_reference_model_is_not_loaded_without_kl(make_trainer: Callable[...
 def test_the_teacher_term_is_the_mean_divergence_of_gated_tokens(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(exploration="none", distillation_weight=0.7, divergence_interpolation=0.0)
     batch = _one_batch(trainer)
-    with_term = trainer._compute_loss(trainer.model, batch)
+    with_term = trainer.compute_loss(trainer.model, batch)
     keys = ("gate_weights", "teacher_scores", "gate_total", "gate_open")
-    without = trainer._compute_loss(trainer.model, {k: v for k, v in batch.items() if k not in keys})
+    without = trainer.compute_loss(trainer.model, {k: v for k, v in batch.items() if k not in keys})
     expected = _forward_kl_by_hand(trainer, batch)
     torch.testing.assert_close(with_term - without, 0.7 * expected, rtol=1e-4, atol=1e-6)
 

@@ -76,7 +76,11 @@ def test_from_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"data_format": "csv"}, "data_format 'csv' is unknown; use one of auto, jsonl, parquet, dataset, omnimedvqa"),
+        (
+            {"data_format": "xlsx"},
+            "data_format 'xlsx' is unknown; use one of auto, csv, tsv, jsonl, json, parquet, dataset",
+        ),
+        ({"data_preset": "vqa"}, "there is no preset 'vqa'; there are omnimedvqa, vqa-rad, slake"),
         ({"prompt_style": "loud"}, "prompt_style 'loud' is unknown; use one of think, answer, plain"),
         ({"num_train": 0}, "num_train is 0; give at least 1"),
         ({"num_eval": -1}, "num_eval is -1"),
@@ -116,8 +120,13 @@ def test_omnimedvqa_is_recognized(mini_omnimedvqa: Path) -> None:
     [
         (None, {}, ConfigError, "data_path is not set"),
         ("none.jsonl", {}, DataError, "there is no such file or folder"),
-        ("0.png", {}, DataError, r"not a .jsonl or .parquet file, .*set data_format to one of jsonl, parquet"),
-        (".", {}, DataError, "not a .jsonl or .parquet file"),
+        (
+            "0.png",
+            {},
+            DataError,
+            r"not a .csv, .tsv, .jsonl, .json, .parquet file, .*set data_format to one of csv, tsv",
+        ),
+        (".", {}, DataError, "not a .csv, .tsv, .jsonl, .json, .parquet file"),
         (
             "set.jsonl",
             {"data_split": "train"},

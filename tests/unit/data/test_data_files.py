@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kepo.data import load_dataset_folder, load_jsonl, load_parquet, to_dataset
+from kepo.data import load_dataset_folder, load_jsonl, load_table, to_dataset
 from kepo.errors import DataError
 
 ROW: dict[str, Any] = {"question": "What is it?", "options": ["Cyst", "Tumour"], "answer": "tumour"}
@@ -65,7 +65,7 @@ def test_jsonl_that_is_not_utf8(tmp_path: Path) -> None:
         load_jsonl(path)
 
 
-@pytest.mark.parametrize("load", [load_jsonl, load_parquet])
+@pytest.mark.parametrize("load", [load_jsonl, load_table])
 def test_a_file_that_is_not_there(tmp_path: Path, load) -> None:
     with pytest.raises(DataError, match="there is no such file; check data_path"):
         load(tmp_path / "none")
@@ -82,7 +82,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_parquet(tmp_path: Path) -> None:
     stored = {**ROW, "images": [{"bytes": png("red"), "path": "a.png"}], "metadata": '{"a": 1}'}
     named = {**ROW, "images": [{"bytes": None, "path": "b.png"}], "metadata": None}
-    first, second = load_parquet(write_parquet(tmp_path / "set.parquet", [stored, named]))
+    first, second = load_table(write_parquet(tmp_path / "set.parquet", [stored, named]))
     assert (first.id, first.answer, first.metadata) == ("set-1", "B", {"a": 1})
     assert first.images[0].convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert second.images == (tmp_path / "b.png",)
@@ -91,13 +91,13 @@ def test_parquet(tmp_path: Path) -> None:
 def test_parquet_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"bad\.parquet: not a Parquet file"):
-        load_parquet(tmp_path / "bad.parquet")
+        load_table(tmp_path / "bad.parquet")
     truncated = {**ROW, "images": [{"bytes": png()[:-30], "path": None}]}
     path = write_parquet(tmp_path / "set.parquet", [{**ROW, "images": []}, truncated])
     with pytest.raises(
         DataError, match=r"set\.parquet, row 2, field 'images': the stored image is truncated or damaged"
     ):
-        load_parquet(path)
+        load_table(path)
 
 
 def test_there_and_back_through_a_data_set(tmp_path: Path) -> None:

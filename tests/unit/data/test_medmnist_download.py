@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from kepo.data import medmnist_download
-from kepo.data.medmnist import medmnist_source
-from kepo.data.medmnist_download import download_medmnist, published
-from kepo.data.medmnist_sets import MEDMNIST_SETS
+from kepo.data.readers import medmnist
+from kepo.data.readers.medmnist import download_medmnist, medmnist_sets, medmnist_source, published
 from kepo.errors import ConfigError, DataError, MissingExtraError
 from tests.medmnist_files import COUNTS, archive
 
@@ -58,7 +56,7 @@ def test_a_set_is_fetched_once_and_read(
     folder, address = served
     original = archive(folder, "breastmnist", file)
     table = addresses(original, address)
-    monkeypatch.setattr(medmnist_download, "published", lambda: table)
+    monkeypatch.setattr(medmnist, "published", lambda: table)
     (fetched,) = download_medmnist(["BreastMNIST"], tmp_path / "cache", size)
     assert fetched == tmp_path / "cache" / file
     assert fetched.read_bytes() == original.read_bytes()
@@ -76,7 +74,7 @@ def test_what_is_not_the_published_file_is_refused(
     folder, address = served
     file = archive(folder, "breastmnist")
     table = addresses(file, address, checksum="0" * 32)
-    monkeypatch.setattr(medmnist_download, "published", lambda: table)
+    monkeypatch.setattr(medmnist, "published", lambda: table)
     with pytest.raises(DataError, match=r"breastmnist\.npz: it could not be fetched.*MD5 is 0{32}"):
         download_medmnist(["breastmnist"], tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.npz"))
@@ -88,13 +86,13 @@ def test_what_is_not_the_published_file_is_refused(
 @needs_library
 def test_the_table_of_sets_agrees_with_the_library() -> None:
     info = published()
-    for name, entry in MEDMNIST_SETS.items():
-        assert info[name]["python_class"] == entry.title
-        assert info[name]["license"] == entry.licence
-        assert len(info[name]["label"]) == len(entry.labels)
-        assert ("multi-label" in info[name]["task"]) == entry.multi_label
+    for name, entry in medmnist_sets().items():
+        assert info[name]["python_class"] == entry["title"]
+        assert info[name]["license"] == entry.get("license", "CC BY 4.0")
+        assert len(info[name]["label"]) == len(entry["labels"])
+        assert ("multi-label" in info[name]["task"]) == entry.get("multi_label", False)
         assert all(f"{key}{suffix}" in info[name] for key in ("url", "MD5") for suffix in ("", "_64", "_128", "_224"))
-    assert {name for name in info if not name.endswith("3d")} == set(MEDMNIST_SETS)
+    assert {name for name in info if not name.endswith("3d")} == set(medmnist_sets())
 
 
 def test_without_the_library_the_message_says_how_to_install_it(

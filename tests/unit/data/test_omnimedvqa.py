@@ -84,15 +84,15 @@ def test_answers_are_texts_even_where_they_look_like_letters(tmp_path: Path) -> 
     [
         ({"gt_answer": "Fracture"}, "gt_answer", "'Fracture' is not among the options"),
         ({"gt_answer": "B"}, "gt_answer", "'B' is not among the options"),
-        ({"gt_answer": None}, "gt_answer", "None is not text"),
+        ({"gt_answer": None}, "gt_answer", "missing or empty"),
         ({"option_C": "tumour"}, "gt_answer", "'Tumour' fits the options B and C"),
         ({"option_B": ""}, "option_B", "is missing, but there is an option_C"),
         ({"modality_type": "Endoscopy"}, "modality_type", "'Endoscopy' is none of MRI, CT, X-Ray"),
-        ({"question": " "}, "question", "is not text, or empty"),
-        ({"question_id": 5}, "question_id", "5 is not text"),
+        ({"question": " "}, "question", "missing or empty"),
+        ({"question_id": [5]}, "question_id", r"\[5\] is not text"),
         ({"image_path": "../secret.png"}, "image_path", "lies outside the image root"),
         ({"image_path": "/etc/passwd"}, "image_path", "lies outside the image root"),
-        ({f"option_{letter}": None for letter in "ABCD"}, "option_A", "every question of OmniMedVQA has options"),
+        ({f"option_{letter}": None for letter in "ABCD"}, "option_A", "every question must have options"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str, Any], field: str, says: str) -> None:
@@ -115,7 +115,7 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file matches QA_information/Open-access/\*\.json"):
         load_omnimedvqa(tmp_path)
     file = write(tmp_path, "text") / "QA_information" / "Open-access" / "Chest CT Scan.json"
-    with pytest.raises(DataError, match="row 1: it is str, not a record"):
+    with pytest.raises(DataError, match="row 1: it is 'text', not a record"):
         load_omnimedvqa(tmp_path)
     file.write_text("{}")
     with pytest.raises(DataError, match="a list of rows was expected, not dict"):

@@ -89,17 +89,17 @@ def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
             "names": 2,
             "contents": 2,
             "repeated": 0,
-            "shared_sides": shared_images(splits),
+            "shared_images": shared_images(splits),
             "shared_drawn": shared_images(splits),
         },
-        "licences": {"one": "CC BY 4.0"},
+        "licenses": {"one": "CC BY 4.0"},
         "notes": ["A note."],
     }
     text = render(card)
     _, header, body = text.split("---\n", 2)
     configs = yaml.safe_load(header)["configs"]
     assert [file["split"] for file in configs[0]["data_files"]] == ["train", "test"]
-    assert "an image can be on several sides. Seed: 42." in body
+    assert "an image can be in several splits. Seed: 42." in body
     assert "at most 512 pixels on the longer side" in body
     assert "| test | MRI | 1 | 25.0% | B | 100.0% | 4: 1 |" in body
     assert "| test | MRI | 2 | 1 |" in body

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kepo.data.images import as_rgb
-from kepo.data.prepare.images import Look, content_of, look_at, resized, write_images
+from kepo.data.prepare.images import HashedImage, content_of, hash_images, resized, write_images
 from kepo.data.prepare.parallel import work_through
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
@@ -54,9 +54,9 @@ def test_the_same_picture_in_two_files_is_one(tmp_path: Path) -> None:
     grey.convert("RGB").save(names[3])
     turned = tmp_path / "e.png"
     grey.transpose(Image.Transpose.ROTATE_90).save(turned)
-    looks = look_at([*names, turned], tmp_path / "looks", "")
-    assert len({looks[str(name)].content for name in names}) == 1
-    assert looks[str(turned)].content != looks[str(names[0])].content
+    hashed = hash_images([*names, turned], tmp_path / "hashed", "")
+    assert len({hashed[str(name)].content for name in names}) == 1
+    assert hashed[str(turned)].content != hashed[str(names[0])].content
 
 
 def test_size_counts_as_well_as_pixels() -> None:
@@ -73,9 +73,9 @@ def test_images_that_cannot_be_used_are_told_with_the_reason(tmp_path: Path, mon
     huge = save(tmp_path / "huge.png", (90, 90))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 45 * 45)
     images = [tmp_path / "none.png", tmp_path, text, short, deep, huge, FromArray("bad"), FromArray("wide", "I")]
-    looks = look_at(images, tmp_path / "looks", "")
-    assert all(look.content is None for look in looks.values())
-    assert [look.problem for look in looks.values()] == [
+    hashed = hash_images(images, tmp_path / "hashed", "")
+    assert all(one.content is None for one in hashed.values())
+    assert [one.problem for one in hashed.values()] == [
         "does not exist",
         "does not exist",
         "is not an image that Pillow can read",
@@ -89,8 +89,8 @@ def test_images_that_cannot_be_used_are_told_with_the_reason(tmp_path: Path, mon
 
 def test_the_same_found_in_one_process_and_in_several(tmp_path: Path) -> None:
     images = [save(tmp_path / f"{number}.png") for number in range(70)] + [tmp_path / "none.png"]
-    alone = look_at(images, tmp_path / "one", "", workers=1)
-    shared = look_at(images, tmp_path / "two", "", workers=2)
+    alone = hash_images(images, tmp_path / "one", "", workers=1)
+    shared = hash_images(images, tmp_path / "two", "", workers=2)
     assert alone == shared
     wanted = {alone[str(image)].content or "": image for image in images[:70]}
     for workers, name in ((1, "alone"), (2, "shared")):
@@ -101,12 +101,12 @@ def test_the_same_found_in_one_process_and_in_several(tmp_path: Path) -> None:
     assert all((tmp_path / "alone" / name).read_bytes() == (tmp_path / "shared" / name).read_bytes() for name in names)
 
 
-def test_what_was_looked_at_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_hashed_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, changed, late = save(tmp_path / "a.png"), save(tmp_path / "b.png"), tmp_path / "c.png"
     lazy = FromArray("x")
     assert isinstance(lazy, LazyImage)
-    record = tmp_path / "looks"
-    first = look_at([kept, changed, late, lazy], record, "state")
+    record = tmp_path / "hashed"
+    first = hash_images([kept, changed, late, lazy], record, "state")
     # As a run leaves it that was killed while it wrote.
     with record.open("a") as lines:
         lines.write('["half a li')
@@ -117,7 +117,7 @@ def test_what_was_looked_at_is_not_opened_again(tmp_path: Path, monkeypatch: pyt
     real_open = Image.open
     monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real_open(file))
     monkeypatch.setattr(FromArray, "load", lambda self: pytest.fail("it was known"))
-    second = look_at([kept, changed, late, lazy], record, "state")
+    second = hash_images([kept, changed, late, lazy], record, "state")
     assert opened == [changed, late]
     assert second[str(kept)] == first[str(kept)]
     assert second["x"] == first["x"]
@@ -125,17 +125,17 @@ def test_what_was_looked_at_is_not_opened_again(tmp_path: Path, monkeypatch: pyt
     assert len(record.read_text().splitlines()) == 5
 
 
-def test_arrays_are_looked_at_again_when_their_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    look_at([FromArray("x")], tmp_path / "looks", "one")
+def test_arrays_are_hashed_again_when_their_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hash_images([FromArray("x")], tmp_path / "hashed", "one")
     monkeypatch.setattr(FromArray, "load", lambda self: Image.new("L", (4, 4), 8))
-    assert look_at([FromArray("x")], tmp_path / "looks", "two")["x"] == Look(
+    assert hash_images([FromArray("x")], tmp_path / "hashed", "two")["x"] == HashedImage(
         "x", content_of(Image.new("L", (4, 4), 8)), None
     )
 
 
 def test_copies_are_those_of_a_plain_resize(tmp_path: Path) -> None:
     image = save(tmp_path / "a.jpg", (30, 20), "L")
-    content = look_at([image], tmp_path / "looks", "")[str(image)].content or ""
+    content = hash_images([image], tmp_path / "hashed", "")[str(image)].content or ""
     write_images({content: image}, tmp_path / "images", SMALL)
     with Image.open(image) as whole, Image.open(tmp_path / "images" / f"{content}.png") as copy:
         assert (copy.mode, copy.size) == ("RGB", (8, 8))
@@ -147,7 +147,7 @@ def test_an_image_that_lies_on_its_side_is_put_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.jpg", exif=exif)
-    content = look_at([tmp_path / "a.jpg"], tmp_path / "looks", "")[str(tmp_path / "a.jpg")].content or ""
+    content = hash_images([tmp_path / "a.jpg"], tmp_path / "hashed", "")[str(tmp_path / "a.jpg")].content or ""
     write_images({content: tmp_path / "a.jpg"}, tmp_path / "images", PrepareSettings(size=None, longest_side=6))
     with Image.open(tmp_path / "images" / f"{content}.png") as copy:
         assert copy.size == (3, 6)
@@ -162,8 +162,8 @@ def test_longest_side(size: tuple[int, int], expected: tuple[int, int]) -> None:
 
 def test_copies_are_made_once_and_others_are_removed(tmp_path: Path) -> None:
     one, two = save(tmp_path / "a.png"), save(tmp_path / "b.png")
-    looks = look_at([one, two], tmp_path / "looks", "")
-    contents = [looks[str(image)].content or "" for image in (one, two)]
+    hashed = hash_images([one, two], tmp_path / "hashed", "")
+    contents = [hashed[str(image)].content or "" for image in (one, two)]
     folder = tmp_path / "images"
     write_images({contents[0]: one}, folder, SMALL)
     (folder / ".half").write_bytes(b"a file that a killed process left")
@@ -186,7 +186,7 @@ def test_an_image_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = save(tmp_path / "a.png")
-    content = look_at([image], tmp_path / "looks", "")[str(image)].content or ""
+    content = hash_images([image], tmp_path / "hashed", "")[str(image)].content or ""
 
     def full(self: Image.Image, path: Path, **_: object) -> None:
         path.write_bytes(b"half")

@@ -14,8 +14,8 @@ from filelock import FileLock
 from PIL import Image
 
 from kepo.data import DataArguments, check_images, load_questions
-from kepo.data.omnimedvqa import omnimedvqa_source
 from kepo.data.prepare import PrepareSettings, pipeline, prepare
+from kepo.data.readers.published import omnimedvqa_source
 from kepo.data.sources import Source, Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.prompts import build_prompt
@@ -130,7 +130,7 @@ def test_the_same_picture_under_two_names_is_on_one_side(tmp_path: Path) -> None
     write_rows(root, [row(number + 200) for number in range(20)], "Copies")
     card = prepare(omnimedvqa_source(root), ALL, tmp_path / "out").card
     assert (card["images"]["names"], card["images"]["contents"], card["images"]["repeated"]) == (60, 40, 20)
-    assert card["images"]["shared_sides"]["train and test"] == {"images": 0, "test_questions": 0}
+    assert card["images"]["shared_images"]["train and test"] == {"images": 0, "test_questions": 0}
     assert len(os.listdir(tmp_path / "out" / "images")) == 40
     settings = PrepareSettings(split="paper", train=None, validation=0, test=None, size=16)
     card = prepare(omnimedvqa_source(root), settings, tmp_path / "paper").card
@@ -141,7 +141,7 @@ def test_the_same_picture_under_two_names_is_on_one_side(tmp_path: Path) -> None
     names = {split: Counter(question.images[0].name for question in questions) for split, questions in sides.items()}
     shared = names["train"].keys() & names["test"].keys()
     assert shared
-    assert card["images"]["shared_sides"]["train and test"] == {
+    assert card["images"]["shared_images"]["train and test"] == {
         "images": len(shared),
         "test_questions": sum(names["test"][name] for name in shared),
     }
@@ -168,7 +168,7 @@ def test_nothing_usable_is_an_error_with_the_most_frequent_reason(tmp_path: Path
         prepare(omnimedvqa_source(tmp_path), FEW, tmp_path / "out")
 
 
-@pytest.mark.parametrize("stage", ["look_at", "write_images", "save_splits", "render"])
+@pytest.mark.parametrize("stage", ["hash_images", "write_images", "save_splits", "render"])
 def test_stopped_at_any_stage_it_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -205,9 +205,9 @@ def test_a_partial_folder_goes_on_with_other_settings_and_keeps_nothing_of_the_o
 
 def test_other_options_of_the_reader_are_another_folder(tmp_path: Path) -> None:
     rows = [question(number, picture(tmp_path / f"{number}.png", number)) for number in range(9)]
-    prepare(Source("X", rows, (), {}, options={"images": True}), ALL, tmp_path / "out")
+    prepare(Source("X", rows, (), options={"images": True}), ALL, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"images was True, is now False"):
-        prepare(Source("X", rows, (), {}, options={"images": False}), ALL, tmp_path / "out")
+        prepare(Source("X", rows, (), options={"images": False}), ALL, tmp_path / "out")
 
 
 def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_open_questions_of_a_source_with_a_given_split(tmp_path: Path) -> None:
         question(number, image, metadata={"dataset": "x", "split": side})
         for number, (image, side) in enumerate(zip(images, sides, strict=True))
     ]
-    source = Source("Given", [*rows, rows[0]], (), {"x": "CC0"}, ("A note.",), split_given=True)
+    source = Source("Given", [*rows, rows[0]], (), {"x": "CC0"}.__getitem__, ("A note.",), split_given=True)
     card = prepare(source, ALL, tmp_path / "out").card
     assert card["rows"] == {"total": 13, "usable": 11, "unusable": 2, "left_out": 1}
     assert {split: part["questions"] for split, part in card["splits"].items()} == {
@@ -279,7 +279,7 @@ def test_open_questions_of_a_source_with_a_given_split(tmp_path: Path) -> None:
     ]
     assert card["splits"]["test"]["options"] == {"open": 2}
     assert card["splits"]["test"]["chance"] is None
-    assert card["licences"] == {"x": "CC0"}
+    assert card["licenses"] == {"x": "CC0"}
     assert not (tmp_path / "out" / "validation").exists()
     text = (tmp_path / "out" / "README.md").read_text()
     assert "A note." in text
@@ -291,6 +291,6 @@ def test_open_questions_of_a_source_with_a_given_split(tmp_path: Path) -> None:
 
 
 def test_a_given_split_that_is_not_there(tmp_path: Path) -> None:
-    source = Source("X", [], (), {})
-    with pytest.raises(ConfigError, match="X does not say which side a question is on"):
+    source = Source("X", [], ())
+    with pytest.raises(ConfigError, match="X does not say which split a question is in"):
         prepare(source, PrepareSettings(split="given"), tmp_path / "out")

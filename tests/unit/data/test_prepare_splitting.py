@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from kepo.data.prepare.settings import PrepareSettings
-from kepo.data.prepare.splitting import Item, draw, quotas, split_sides
+from kepo.data.prepare.splitting import Item, draw, quotas, split_items
 from kepo.errors import ConfigError
 from kepo.types import Question
 
@@ -62,9 +62,9 @@ def test_largest_remainder(counts: dict[str, int], total: int, shares: dict[str,
 
 def test_every_question_is_on_one_side_and_every_image_too() -> None:
     items = many()
-    sides = split_sides(items, settings())
-    assert sorted([*sides.train, *sides.validation, *sides.test]) == list(range(len(items)))
-    images = [{items[i].contents[0] for i in side} for side in (sides.train, sides.validation, sides.test)]
+    splits = split_items(items, settings())
+    assert sorted([*splits["train"], *splits["validation"], *splits["test"]]) == list(range(len(items)))
+    images = [{items[i].contents[0] for i in side} for side in (splits["train"], splits["validation"], splits["test"])]
     assert not images[0] & images[1]
     assert not images[0] & images[2]
     assert not images[1] & images[2]
@@ -72,10 +72,10 @@ def test_every_question_is_on_one_side_and_every_image_too() -> None:
 
 def test_every_stratum_gives_its_share() -> None:
     items = many()
-    sides = split_sides(items, settings())
+    splits = split_items(items, settings())
     whole, test, validation = (
         Counter((items[i].question.modality, items[i].question.task) for i in side)
-        for side in (range(len(items)), sides.test, sides.validation)
+        for side in (range(len(items)), splits["test"], splits["validation"])
     )
     assert len(whole) == 6
     for stratum, count in whole.items():
@@ -85,31 +85,31 @@ def test_every_stratum_gives_its_share() -> None:
 
 def test_the_split_of_the_paper_is_by_modality_and_lets_images_be_shared() -> None:
     items = many()
-    sides = split_sides(items, settings(split="paper", image_disjoint=False))
-    assert Counter(items[i].question.modality for i in sides.test) == {"MRI": 90, "CT": 90}
-    assert {items[i].contents for i in sides.train} & {items[i].contents for i in sides.test}
+    splits = split_items(items, settings(split="paper", image_disjoint=False))
+    assert Counter(items[i].question.modality for i in splits["test"]) == {"MRI": 90, "CT": 90}
+    assert {items[i].contents for i in splits["train"]} & {items[i].contents for i in splits["test"]}
 
 
 def test_the_seed_decides_and_the_order_of_the_files_does_not() -> None:
     items = many()
-    first = split_sides(items, settings(seed=1))
+    first = split_items(items, settings(seed=1))
     turned = items[::-1]
-    again = split_sides(turned, settings(seed=1))
-    assert {items[i].question.id for i in first.test} == {turned[i].question.id for i in again.test}
-    assert split_sides(items, settings(seed=2)).test != first.test
+    again = split_items(turned, settings(seed=1))
+    assert {items[i].question.id for i in first["test"]} == {turned[i].question.id for i in again["test"]}
+    assert split_items(items, settings(seed=2))["test"] != first["test"]
 
 
 def test_one_image_with_all_questions_stays_on_one_side() -> None:
-    sides = split_sides([item(number, "same") for number in range(50)], settings())
-    assert (len(sides.train), sides.validation, sides.test) == (50, [], [])
+    splits = split_items([item(number, "same") for number in range(50)], settings())
+    assert (len(splits["train"]), splits["validation"], splits["test"]) == (50, [], [])
 
 
 def test_no_validation_side_leaves_its_questions_in_training() -> None:
     items = many()
-    whole, without = split_sides(items, settings()), split_sides(items, settings(validation=0))
-    assert without.validation == []
-    assert without.test == whole.test
-    assert sorted([*whole.train, *whole.validation]) == without.train
+    whole, without = split_items(items, settings()), split_items(items, settings(validation=0))
+    assert without["validation"] == []
+    assert without["test"] == whole["test"]
+    assert sorted([*whole["train"], *whole["validation"]]) == without["train"]
 
 
 def given(*sides: str) -> list[Item]:
@@ -118,22 +118,22 @@ def given(*sides: str) -> list[Item]:
 
 def test_a_given_split_is_kept() -> None:
     items = given("test", "train", "validation", "train")
-    sides = split_sides(items, settings(split="given"))
-    assert (sides.train, sides.validation, sides.test, sides.left_out) == ([1, 3], [2], [0], [])
+    splits = split_items(items, settings(split="given"))
+    assert (splits["train"], splits["validation"], splits["test"], splits["left_out"]) == ([1, 3], [2], [0], [])
 
 
 def test_a_given_split_without_validation_gets_one_from_training() -> None:
-    sides = split_sides(given(*["train"] * 20, "test"), settings(split="given"))
-    assert (len(sides.train), len(sides.validation), sides.test) == (18, 2, [20])
+    splits = split_items(given(*["train"] * 20, "test"), settings(split="given"))
+    assert (len(splits["train"]), len(splits["validation"]), splits["test"]) == (18, 2, [20])
 
 
 def test_training_questions_about_test_images_of_a_given_split_are_left_out() -> None:
     items = [item(0, "a", split="test"), item(1, "a", split="train"), item(2, "b", split="train")]
     items += [item(3, "b", split="validation"), item(4, "c", split="train")]
-    sides = split_sides(items, settings(split="given"))
-    assert (sides.train, sides.validation, sides.test, sides.left_out) == ([4], [3], [0], [1, 2])
-    kept = split_sides(items, settings(split="given", image_disjoint=False))
-    assert (kept.train, kept.left_out) == ([1, 2, 4], [])
+    splits = split_items(items, settings(split="given"))
+    assert (splits["train"], splits["validation"], splits["test"], splits["left_out"]) == ([4], [3], [0], [1, 2])
+    kept = split_items(items, settings(split="given", image_disjoint=False))
+    assert (kept["train"], kept["left_out"]) == ([1, 2, 4], [])
 
 
 def test_a_draw_keeps_the_shares_of_types_and_collections() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kepo.data.schema import Place, question_from_row, questions_from_rows, resolve_answer
+from kepo.data import load_jsonl
+from kepo.data.schema import Place, question_from_row, resolve_answer
 from kepo.errors import DataError
 
 ROW: dict[str, Any] = {"question": "What is it?", "options": ["Cyst", "Tumour", "Stone"], "answer": "B"}
@@ -151,11 +153,15 @@ def test_a_row_that_is_no_record() -> None:
         question_from_row([1], source="x", index=2, image_root=None)  # type: ignore[arg-type]
 
 
-def test_ids_must_be_unique() -> None:
-    rows = [(1, {**ROW, "id": "a"}), (2, {**ROW, "id": "b"}), (5, {**ROW, "id": "a"})]
-    with pytest.raises(DataError, match=r"^f, row 5, field 'id': 'a' is already the id of row 1; ids must be unique"):
-        questions_from_rows(rows, source="f", image_root=None)
-    assert [question.id for question in questions_from_rows(rows[:2], source="f", image_root=None)] == ["a", "b"]
+def test_ids_must_be_unique(tmp_path: Path) -> None:
+    file = tmp_path / "f.jsonl"
+    file.write_text("\n".join(json.dumps({**ROW, "id": name}) for name in "ab") + "\n\n\n")
+    assert [question.id for question in load_jsonl(file)] == ["a", "b"]
+    file.write_text(file.read_text() + json.dumps({**ROW, "id": "a"}))
+    with pytest.raises(
+        DataError, match=r"f\.jsonl, row 5, field 'id': 'a' is already the id of row 1; ids must be unique"
+    ):
+        load_jsonl(file)
 
 
 def test_links_may_not_lead_out_of_the_image_root(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from kepo.data import split_disjoint
+from kepo.data.split import split_disjoint
 from kepo.errors import DataError
 from kepo.types import Question
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from kepo.data.omnimedvqa import omnimedvqa_source
+from kepo.data.readers.published import omnimedvqa_source
+from kepo.data.readers.split_files import split_file_source
+from kepo.data.readers.texts import options_in
 from kepo.data.schema import Place, RowError
 from kepo.data.sources import Source, Unusable
-from kepo.data.split_files import parse_problem, split_file_source
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
 from tests.omnimedvqa_folder import row, write_rows
@@ -55,22 +56,25 @@ def outcomes(source: Source) -> tuple[list[Question], list[Unusable]]:
     ],
 )
 def test_options_inside_the_text(problem: str, question: str, options: tuple[str, ...]) -> None:
-    assert parse_problem(problem, PLACE) == (question, options)
+    assert options_in(problem, PLACE) == (question, options)
 
 
 @pytest.mark.parametrize(
     ("problem", "says"),
     [
-        ("What is it?", "has no options"),
-        ("What is it? A)CT", "has no options"),
         ("What? A)CT, B)MRI, D)X-ray", "not lettered in order"),
         ("What? A)CT, B), C)X-ray", "not lettered in order, or one is empty"),
         ("A)CT, B)MRI", "has options but no question"),
     ],
 )
 def test_texts_without_usable_options(problem: str, says: str) -> None:
-    with pytest.raises(RowError, match=f"row 1, field 'problem': .*{says}"):
-        parse_problem(problem, PLACE)
+    with pytest.raises(RowError, match=f"row 1, field 'question': .*{says}"):
+        options_in(problem, PLACE)
+
+
+@pytest.mark.parametrize("problem", ["What is it?", "What is it? A)CT"])
+def test_texts_without_options_stay_as_they_are(problem: str) -> None:
+    assert options_in(problem, PLACE) == (problem, ())
 
 
 def test_a_row(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_a_row(tmp_path: Path) -> None:
         metadata={"dataset": "RadImageNet", "image": ROW["image"], "file": "CT.json", "row": 1},
     )
     assert not source.split_given
-    assert source.licences == {"RadImageNet": "RadImageNet research agreement, non-commercial"}
+    assert source.license_of("RadImageNet") == "RadImageNet research agreement, non-commercial"
     ((bare,), _) = outcomes(split_file_source([write(tmp_path, ROW)], None, images=False))
     assert bare.images == ()
 
@@ -117,10 +121,10 @@ def test_a_letter_is_a_letter_even_where_options_read_like_letters(tmp_path: Pat
     ("changes", "field", "reason", "value"),
     [
         ({"solution": "<answer> D </answer>"}, "solution", "is not among the options", "<answer> D </answer>"),
-        ({"solution": None}, "solution", "is not text, or empty", "None"),
+        ({"solution": None}, "solution", "is missing or empty", "None"),
         ({"problem": "What?"}, "problem", "has no options of the form 'A)..., B)...'", "What?"),
         ({"image": "../a.png"}, "image", "lies outside the image root", "../a.png"),
-        ({"image": ""}, "image", "is not text, or empty", ""),
+        ({"image": ""}, "image", "is missing or empty", ""),
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], field: str, reason: str, value: str) -> None:
@@ -182,7 +186,7 @@ def test_settings_and_files_that_cannot_work(tmp_path: Path) -> None:
         split_file_source([tmp_path / "none.json"], tmp_path)
     file.write_text("{}")
     with pytest.raises(DataError, match="a list of rows was expected"):
-        split_file_source([file], tmp_path)
+        list(split_file_source([file], tmp_path).rows)
 
 
 def test_real_split_files(mini_omnimedvqa: Path) -> None:
@@ -210,7 +214,7 @@ def test_the_published_layout_lists_what_strict_reading_refuses(tmp_path: Path) 
         {"dataset": "Scans", "image": "Images/Scans/0.png", "file": "Scans.json", "row": 1}
     ]
     assert unusable == [
-        Unusable("Scans.json", 2, "gt_answer", "is not text, or empty", "None"),
+        Unusable("Scans.json", 2, "gt_answer", "is missing or empty", "None"),
         Unusable("Scans.json", 3, "question_id", "is already the id of another row", "Scans_0000"),
         Unusable("Scans.json", 4, "option_A", "is missing, but there is one of a later letter", ""),
     ]

@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from kepo.data.records import TableFile
+from kepo.data.readers.rows import TableFile
+from kepo.data.readers.table import TableMap, table_source
 from kepo.data.sources import Source, Unusable
-from kepo.data.table import TableMap, table_source
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
 
@@ -45,7 +45,7 @@ def png(colour: int = 7) -> bytes:
 
 def source_of(file: Path | TableFile, **table_map: Any) -> Source:
     table = file if isinstance(file, TableFile) else TableFile(file)
-    return table_source(table, TableMap(**table_map), None, table.path.parent / "kept")
+    return table_source([table], TableMap(**table_map), None, table.path.parent / "kept")
 
 
 def parted(source: Source) -> tuple[list[Question], list[Unusable]]:
@@ -122,7 +122,7 @@ def test_answers_by_letter_text_and_index(form: str, given: Any, letter: str, tm
         ("index", True, "not the index"),
         ("index", "nan", "not the index"),
         ("auto", None, "missing"),
-        ("auto", {"a": 1}, "not a text"),
+        ("auto", {"a": 1}, "not text"),
     ],
 )
 def test_answers_that_fit_no_option_are_listed(form: str, given: Any, reason: str, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_lettered_columns_of_their_own_names_need_no_map(tmp_path: Path) -> None
         ({"split": None}, "split", "missing"),
         ({"image": ""}, "image", "missing"),
         ({"image": []}, "image", "empty list"),
-        ({"image": ["a.png", 3]}, "image", "neither a path nor an image"),
+        ({"image": ["a.png", 3]}, "image", "is not an image"),
         ({"image": "../a.png"}, "image", "outside the image root"),
         ({"image": ["a.png", "/etc/passwd"]}, "image", "outside the image root"),
         ({"image": {"path": "../../x.png", "bytes": None}}, "image", "outside the image root"),
@@ -218,17 +218,49 @@ def test_rows_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
         "What?,free text,CT",
         "short,row",
         "a,b,c,d",
-        'bad"quote,"x"y,CT',
+        "",
+        '"two\nlines","x"" y",CT',
         "Why?,so,CT",
     ]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     good, bad = parted(source_of(tmp_path / "t.csv"))
-    assert [q.id for q in good] == ["t-2", "t-6"]
-    assert [(u.row, u.reason.split(":")[0]) for u in bad] == [
-        (3, "2 cells, where the header has 3 columns"),
-        (4, "4 cells, where the header has 3 columns"),
-        (5, "not a row of CSV"),
+    assert [(q.id, q.text, q.answer) for q in good] == [
+        ("t-2", "What?", "free text"),
+        ("t-6", "two\nlines", 'x" y'),
+        ("t-7", "Why?", "so"),
     ]
+    assert [(u.row, u.reason, u.value) for u in bad] == [
+        (3, "2 cells, where the header has 3 columns", "short,row"),
+        (4, "4 cells, where the header has 3 columns", "a,b,c,d"),
+    ]
+
+
+def test_a_quote_that_is_never_closed_hides_no_rows(tmp_path: Path) -> None:
+    header = "question,modality,answer\n"
+    for last, lost in [('Why?,CT,"so\nWhat?,CT,x\nHow?,CT,y\n', 3), ('Why?,"CT,so\nWhat?,CT,x\n', 3)]:
+        (tmp_path / "t.csv").write_text(f"{header}Who?,CT,me\n{last}")
+        good, (bad,) = parted(source_of(tmp_path / "t.csv"))
+        assert ([q.id for q in good], bad.row) == (["t-2"], lost)
+    # A last cell of two lines is whole when its quote is closed.
+    (tmp_path / "t.csv").write_text(f'{header}Who?,CT,"me\nor you\n"\n')
+    assert parted(source_of(tmp_path / "t.csv"))[1] == []
+
+
+def test_cells_of_csv_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,question,answer,modality\n003,2024-01-01,NA,CT\n1e5,true,007,CT\n")
+    good, bad = parted(source_of(tmp_path / "t.csv"))
+    assert not bad
+    assert [(q.id, q.text, q.answer) for q in good] == [("003", "2024-01-01", "NA"), ("1e5", "true", "007")]
+
+
+def test_bad_rows_are_numbered_right_in_a_long_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepo.data.readers.rows._CSV_BLOCK", 256)
+    lines = ["question,answer,modality", *(f"q{row},a,CT" if row % 7 else "short,row" for row in range(2, 500))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    good, bad = parted(source_of(tmp_path / "t.csv"))
+    assert [q.id for q in good] == [f"t-{row}" for row in range(2, 500) if row % 7]
+    assert all(q.id == f"t-{q.text[1:]}" for q in good)
+    assert [u.row for u in bad] == [row for row in range(2, 500) if not row % 7]
 
 
 def test_ids_that_are_there_twice_are_listed(tmp_path: Path) -> None:
@@ -237,12 +269,12 @@ def test_ids_that_are_there_twice_are_listed(tmp_path: Path) -> None:
     assert (bad.field, bad.row) == ("id", 2)
 
 
-def test_constants_datasets_splits_and_licences(tmp_path: Path) -> None:
+def test_constants_datasets_splits_and_licenses(tmp_path: Path) -> None:
     rows = [{**ROW, "origin": "one", "fold": "dev"}, {**ROW, "origin": "two", "fold": "TRAIN", "modality": "Sonar"}]
     file = write_jsonl(tmp_path / "t.jsonl", rows)
     table_map = TableMap({"dataset": "origin", "split": "fold"}, {"task": "Grading", "modality": "ct scan"})
-    source = table_source(TableFile(file), table_map, None, tmp_path / "kept", licence="CC0 1.0")
-    assert (source.licences, source.split_given, source.files) == ({"one": "CC0 1.0", "two": "CC0 1.0"}, True, (file,))
+    source = table_source([TableFile(file)], table_map, None, tmp_path / "kept", license="CC0 1.0")
+    assert (source.license_of("one"), source.split_given, source.files) == ("CC0 1.0", True, (file,))
     good, bad = parted(source)
     assert not bad
     assert [(q.metadata["dataset"], q.metadata["split"], q.task, q.modality) for q in good] == [
@@ -250,7 +282,7 @@ def test_constants_datasets_splits_and_licences(tmp_path: Path) -> None:
         ("two", "train", "Grading", "CT"),
     ]
     plain = source_of(file)
-    assert (plain.licences, plain.split_given) == ({"t": "unknown"}, False)
+    assert (plain.license_of("t"), plain.split_given) == ("unknown", False)
     # A modality of no known name stays what it is.
     assert parted(plain)[0][1].modality == "Sonar"
 
@@ -306,7 +338,8 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
     for name, text, problem in [
         ("t.csv", "", "no header"),
         ("t.csv", "a,b,a\n", "the column 'a' twice"),
-        ("t.csv", "question,answer,modality\nGröße,x,CT\n".encode("cp1252"), "check delimiter and encoding"),
+        ("t.csv", "Größe,answer,modality\nWhat?,x,CT\n".encode("cp1252"), "check delimiter and encoding"),
+        ("t.csv", "question,answer,modality\nGröße,x,CT\n".encode("cp1252"), "row 2: not utf-8 .*say which encoding"),
         (
             "t.csv",
             b"question,answer,modality\n" + b"What?,x,CT\n" * 9999 + b"Gr\xf6\xdfe,x,CT",
@@ -321,5 +354,5 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("question\n")
     with pytest.raises(ConfigError, match="encoding 'utf-99'"):
         source_of(TableFile(tmp_path / "t.csv", encoding="utf-99"))
-    with pytest.raises(ConfigError, match="not one character"):
+    with pytest.raises(ConfigError, match="not one ASCII character"):
         TableFile(tmp_path / "t.csv", delimiter="||")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kepo.data import default_completion, to_dataset, to_sft_dataset
+from kepo.data import to_dataset, to_sft_dataset
+from kepo.data.dataset import default_completion
 from kepo.errors import DataError
 from kepo.prompts import build_prompt
 from kepo.types import Question

@@ -56,7 +56,7 @@ def policy() -> Callable[..., ScriptedPolicy]:
 
 @pytest.fixture
 def group() -> Callable[..., Group]:
-    """A dead group of four rollouts whose question is its key; the right option is B, "Melanoma"."""
+    """An all-failed group of four rollouts whose question is its key; the correct option is B, "Melanoma"."""
 
     def make(key: str = "q1", **fields: Any) -> Group:
         correct = fields.pop("correct", (False,) * 4)

@@ -1,4 +1,4 @@
-"""The bank as a file, and hints out of it: what is read, added, mended, refused, and when the teacher is asked."""
+"""The bank as a file, and hints out of it: what is read, added, made whole, refused, and when the teacher is asked."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kepo.errors import ConfigError, DataError
 from kepo.exploration import ExplorationSettings, Explorer
 from kepo.exploration.bank import HintBank
-from kepo.exploration.bank_lines import BankedHint, audited_hint, to_line
+from kepo.exploration.bank_lines import BankedHint, to_banked, to_line
 from kepo.exploration.banked import ANY_TEACHER, banked_hints
+from kepo.exploration.hints import read_hint
 from kepo.files import content_hash
 from kepo.prompts import hint_request
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group, Hint
 
-FIELDS = ["question", "level", "teacher", "address", "index", "text", "leaks", "words", "language", "other_language",
-          "duplicate", "raw"]  # fmt: skip
+FIELDS = ["question", "level", "teacher", "content_hash", "index", "text", "leaks", "words", "duplicate", "raw"]
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def path(tmp_path: Path) -> Path:
 def draft(group: Callable[..., Group]) -> Callable[..., BankedHint]:
     def make(raw: str = "<hint>Look at the rim.</hint>", key: str = "q1", level: int = 1, teacher: str = "t") -> Any:
         one = group(key)
-        address = content_hash(hint_request(one.prompt, "B", one.options, level))
-        return audited_hint(raw, address=address, teacher=teacher, level=level, group=one)
+        request_hash = content_hash(hint_request(one.prompt, "B", one.options, level))
+        return to_banked(read_hint(raw, one, level), one.key, teacher, request_hash)
 
     return make
 
@@ -49,23 +49,14 @@ def test_a_line_holds_everything_in_a_fixed_order(path: Path, draft: Callable[..
     (line,) = path.read_text(encoding="utf-8").splitlines()
     record = json.loads(line)
     assert list(record) == FIELDS
-    assert record["address"] == draft().address
-    assert {name: record[name] for name in FIELDS if name != "address"} == {
+    assert record["content_hash"] == draft().content_hash
+    assert {name: record[name] for name in FIELDS if name != "content_hash"} == {
         "question": "q1", "level": 1, "teacher": "t", "index": 0,
         "text": "It is B, so look at the «rim» of this lesion.\nTwice.", "leaks": ["letter"], "words": 12,
-        "language": "en", "other_language": False, "duplicate": False,
+        "duplicate": False,
         "raw": "<hint>It is B, so look at the «rim» of this lesion.\nTwice.</hint>",
     }  # fmt: skip
     assert "«rim»" in line, "people read and diff the file, so letters stay letters"
-
-
-def test_the_question_s_language_is_that_of_its_own_text(group: Callable[..., Group]) -> None:
-    german = "Schau auf den Rand der Läsion und vergleiche die Farbe."
-    instruction = "Reason step by step inside <think> </think>, then give the letter of the right option."
-    prompt = [{"role": "user", "content": f"{german}\n{instruction}"}]
-    for row, flagged in [({"question": "Welches Gewebe ist auf diesem Bild zu sehen?"}, False), ({}, True)]:
-        asked = group(prompt=prompt if row else [{"role": "user", "content": instruction}], row=row)
-        assert audited_hint(german, address="", teacher="t", level=0, group=asked).other_language is flagged
 
 
 def test_text_that_utf8_cannot_hold_comes_back(path: Path, draft: Callable[..., BankedHint]) -> None:
@@ -76,12 +67,12 @@ def test_text_that_utf8_cannot_hold_comes_back(path: Path, draft: Callable[..., 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record.pop("raw"), "'raw' is missing"),
-        (lambda record: record.update(level="1"), "'level' is '1'"),
-        (lambda record: record.update(level=True), "'level' is True"),
-        (lambda record: record.update(address="abc"), "'address' is 'abc'"),
-        (lambda record: record.update(leaks="letter"), "'leaks' is 'letter'"),
-        (lambda record: record.update(colour="red"), "unknown field 'colour'"),
+        (lambda record: record.pop("raw"), "missing required field `raw`"),
+        (lambda record: record.update(level="1"), r"Expected `int`, got `str` - at `\$\.level`"),
+        (lambda record: record.update(level=True), r"Expected `int`, got `bool` - at `\$\.level`"),
+        (lambda record: record.update(content_hash="abc"), r"regex .* - at `\$\.content_hash`"),
+        (lambda record: record.update(leaks="letter"), r"Expected `array`, got `str` - at `\$\.leaks`"),
+        (lambda record: record.update(colour="red"), "unknown field `colour`"),
     ],
 )
 def test_a_broken_line_is_named(
@@ -104,6 +95,24 @@ def test_a_line_that_is_no_record_is_named(path: Path, line: str) -> None:
         HintBank.open(path)
 
 
+def test_lines_of_earlier_versions_are_read_and_written_anew(path: Path, draft: Callable[..., BankedHint]) -> None:
+    """Their content hash was called address, and they had a language."""
+    bank = HintBank.open(path, create=True)
+    bank.add([draft("<hint>Look.</hint>")])
+    now = path.read_bytes()
+    record = json.loads(now)
+    before = {
+        "question": record["question"], "level": record["level"], "teacher": record["teacher"],
+        "address": record["content_hash"], "index": 0, "text": "Look.", "leaks": [], "words": 1, "language": "en",
+        "other_language": False, "duplicate": False, "raw": "<hint>Look.</hint>",
+    }  # fmt: skip
+    path.write_text(json.dumps(before) + "\n")
+    earlier = HintBank.open(path)
+    assert [hint.text for hint in earlier.find(draft().content_hash, "t")] == ["Look."]
+    earlier.tidy()
+    assert path.read_bytes() == now
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -111,10 +120,10 @@ def test_hints_are_found_by_what_was_asked_and_by_whom(path: Path, draft: Callab
     bank = HintBank.open(path, create=True)
     bank.add([draft("one"), draft("two"), draft("three", teacher="u"), draft("four", level=2), draft("five", key="q2")])
     for read in (bank, HintBank.open(path)):
-        assert [hint.raw for hint in read.find(draft().address, "t")] == ["one", "two"]
-        assert [hint.index for hint in read.find(draft().address, "t")] == [0, 1]
-        assert [hint.raw for hint in read.find(draft().address)] == ["one", "two", "three"]
-        assert read.find(draft().address, "nobody") == read.find("0" * 64) == ()
+        assert [hint.raw for hint in read.find(draft().content_hash, "t")] == ["one", "two"]
+        assert [hint.index for hint in read.find(draft().content_hash, "t")] == [0, 1]
+        assert [hint.raw for hint in read.find(draft().content_hash)] == ["one", "two", "three"]
+        assert read.find(draft().content_hash, "nobody") == read.find("0" * 64) == ()
         assert (len(read), read.teachers) == (5, ("t", "u"))
 
 
@@ -133,7 +142,7 @@ def test_what_another_one_adds_is_seen(path: Path, draft: Callable[..., BankedHi
     other.add([draft("one")])
     assert len(mine) == 0
     mine.refresh()
-    assert [hint.raw for hint in mine.find(draft().address)] == ["one"]
+    assert [hint.raw for hint in mine.find(draft().content_hash)] == ["one"]
     # Adding looks first, so that numbers and duplicates are right.
     other.add([draft("two")])
     (added,) = mine.add([draft("TWO!")])
@@ -267,7 +276,7 @@ def bank(path: Path) -> HintBank:
 
 
 def _settings(**fields: Any) -> ExplorationSettings:
-    return ExplorationSettings(**{"leak_policy": "reject", **fields})
+    return ExplorationSettings(**{"hint_leak_policy": "reject", **fields})
 
 
 def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
@@ -277,8 +286,8 @@ def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
     teacher = ScriptedTeacher("<hint>Think.</hint>")
     source = banked_hints(bank, teacher, _settings())
     assert source([group("q1"), group("q2")]) == [
-        (Hint("Look.", level=1, raw="<hint>Look.</hint>", banked=True),),
-        (Hint("Think.", level=1, raw="<hint>Think.</hint>"),),
+        (Hint("Look.", level=1, written="Look.", raw="<hint>Look.</hint>", banked=True),),
+        (Hint("Think.", level=1, written="Think.", raw="<hint>Think.</hint>"),),
     ]
     assert teacher.hint_calls == [1]
     (hints,) = source([group("q2")])
@@ -299,7 +308,7 @@ def test_without_a_teacher_what_is_missing_stays_missing(
     bank: HintBank, draft: Callable[..., BankedHint], group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
     bank.add([draft("<hint>Look.</hint>", teacher="whoever")])
-    explorer = Explorer(_settings(attempts=1), hint_source=banked_hints(bank, None, _settings()))
+    explorer = Explorer(_settings(exploration_attempts=1), hint_source=banked_hints(bank, None, _settings()))
     script = policy()
     rescues = explorer.explore([group("q1"), group("q2")], script.sample, script.verify)
     assert [rescue.failure for rescue in rescues] == ["no correct sample", "no hint"]
@@ -313,7 +322,7 @@ def test_the_leak_policy_of_the_reader_is_applied(
     leak_policy: str, texts: list[str] | None, bank: HintBank, draft: Callable[..., BankedHint], group: Any
 ) -> None:
     bank.add([draft("Look. It is B."), draft("Think.")])
-    (hints,) = banked_hints(bank, None, _settings(leak_policy=leak_policy))([group()])
+    (hints,) = banked_hints(bank, None, _settings(hint_leak_policy=leak_policy))([group()])
     assert [hint.text for hint in hints] == (texts or ["Look. It is B.", "Think."])
     assert [hint.leaks for hint in hints] == [("letter",), ()]
 
@@ -323,7 +332,7 @@ def test_hints_that_all_leak_count_as_tried(
     leak_policy: str, bank: HintBank, draft: Callable[..., BankedHint], group: Callable[..., Group]
 ) -> None:
     bank.add([draft("It is B.", teacher="scripted")])
-    settings = _settings(leak_policy=leak_policy, hint_retries=2)
+    settings = _settings(hint_leak_policy=leak_policy, hint_retries=2)
     teacher = ScriptedTeacher("<hint>Think.</hint>")
     (hints,) = banked_hints(bank, teacher, settings)([group()])
     assert [hint.text for hint in hints] == [""]
@@ -334,7 +343,7 @@ def test_all_answers_of_asking_again_are_kept_and_empty_ones_are_not(
     bank: HintBank, group: Callable[..., Group]
 ) -> None:
     teacher = ScriptedTeacher(["", "<hint>It is B.</hint>", "<hint>Think.</hint>"])
-    (hints,) = banked_hints(bank, teacher, _settings(leak_policy="ask_again"))([group()])
+    (hints,) = banked_hints(bank, teacher, _settings(hint_leak_policy="ask_again"))([group()])
     assert [hint.text for hint in hints] == ["", "", "Think."]
     assert [(hint.text, hint.leaks) for hint in bank.hints] == [("It is B.", ("letter",)), ("Think.", ())]
 
@@ -383,7 +392,7 @@ def test_a_group_without_ground_truth_has_no_hints(answer: str | None, bank: Hin
     assert teacher.hint_calls == [0]
 
 
-def test_a_hint_mended_by_hand_is_used_as_it_stands_and_audited_again(bank: HintBank, draft: Any, group: Any) -> None:
+def test_a_hint_fixed_by_hand_is_used_as_it_stands_and_audited_again(bank: HintBank, draft: Any, group: Any) -> None:
     (kept,) = bank.add([draft("It is B.")])
     bank.path.write_bytes(to_line(replace(kept, text="Look at the rim.")))
     (hints,) = banked_hints(HintBank.open(bank.path), None, _settings())([group()])

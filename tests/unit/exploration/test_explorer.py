@@ -21,7 +21,7 @@ def _explorer(hints: Any = HINT, **fields: Any) -> Explorer:
     return Explorer(ExplorationSettings(**fields), ScriptedTeacher(hints))
 
 
-def test_a_dead_group_is_rescued(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
+def test_an_all_failed_group_is_rescued(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
     script = policy({"q1?": ["wrong", "right 1", "right 2"]})
     one = group()
     (rescue,) = _explorer().explore([one], script.sample, script.verify)
@@ -31,7 +31,7 @@ def test_a_dead_group_is_rescued(group: Callable[..., Group], policy: Callable[.
     assert rescue.slots == (0, 1)
     assert rescue.attempts == 2
     assert rescue.sampled_tokens == 5 + 7 + 7
-    assert rescue.hints == (Hint("Look at the rim.", level=1, leaks=(), raw=HINT),)
+    assert rescue.hints == (Hint("Look at the rim.", level=1, leaks=(), written="Look at the rim.", raw=HINT),)
     assert rescue.leaked_hints == 0
     assert all(kept.hint == rescue.hints[0] for kept in rescue.kept)
     assert all(kept.prompt == hinted_prompt(one.prompt, "Look at the rim.") for kept in rescue.kept)
@@ -39,7 +39,7 @@ def test_a_dead_group_is_rescued(group: Callable[..., Group], policy: Callable[.
 
 def test_a_group_stops_early_and_the_calls_go_on(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
     script = policy({"q1?": ["right 1", "right 2"], "q2?": ["wrong", "wrong", "right 1"]})
-    first, second = _explorer(attempts=4).explore([group("q1"), group("q2")], script.sample, script.verify)
+    first, second = _explorer(exploration_attempts=4).explore([group("q1"), group("q2")], script.sample, script.verify)
     # Attempt 1: both groups miss two. Attempts 2 to 4: only q2 asks, for two, two, and then one.
     assert [len(prompts) for prompts in script.calls] == [4, 2, 1, 1]
     assert (first.attempts, second.attempts) == (1, 4)
@@ -53,7 +53,7 @@ def test_all_pending_groups_share_one_call_and_the_verifier_is_told_whose_sample
     group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
     script = policy({"q1?": ["a", "b"], "q2?": ["c", "d"]})
-    _explorer(attempts=1).explore([group("q1"), group("q2")], script.sample, script.verify)
+    _explorer(exploration_attempts=1).explore([group("q1"), group("q2")], script.sample, script.verify)
     assert script.verified == [(["q1", "q1", "q2", "q2"], ["a", "b", "c", "d"])]
 
 
@@ -62,7 +62,7 @@ def test_all_pending_groups_share_one_call_and_the_verifier_is_told_whose_sample
 def test_a_process_without_groups_makes_the_same_calls(
     mode: str, leak_policy: str, hint_calls: int, group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
-    settings = ExplorationSettings(mode=mode, leak_policy=leak_policy, attempts=3)
+    settings = ExplorationSettings(exploration=mode, hint_leak_policy=leak_policy, exploration_attempts=3)
     for groups, script in [
         ([], policy()),
         ([group()], policy()),
@@ -84,7 +84,7 @@ def test_the_control_spends_the_same_budget_without_a_hint(
     hinted, plain = policy(), policy()
     teacher = ScriptedTeacher(HINT)
     hint_rescues = _explorer().explore(groups, hinted.sample, hinted.verify)
-    settings = ExplorationSettings(mode="resample")
+    settings = ExplorationSettings(exploration="resample")
     plain_rescues = Explorer(settings, teacher).explore(groups, plain.sample, plain.verify)
     assert [len(prompts) for prompts in hinted.calls] == [len(prompts) for prompts in plain.calls] == [4] * 5
     for hint_rescue, plain_rescue in zip(hint_rescues, plain_rescues, strict=True):
@@ -100,14 +100,16 @@ def test_the_control_keeps_what_it_finds_without_a_hint(
 ) -> None:
     script = policy({"q1?": ["right 1", "right 2"]})
     one = group(answer=None)  # the control needs no ground truth to write a hint from
-    (rescue,) = Explorer(ExplorationSettings(mode="resample")).explore([one], script.sample, script.verify)
+    (rescue,) = Explorer(ExplorationSettings(exploration="resample")).explore([one], script.sample, script.verify)
     assert [(kept.hint, kept.prompt) for kept in rescue.kept] == [(None, one.prompt)] * 2
     assert rescue.hints == ()
 
 
 def test_samples_per_attempt(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
     script = policy({"q1?": ["wrong", "right 1", "wrong", "right 2", "right 3", "right 4"]})
-    (rescue,) = _explorer(samples_per_attempt=3, attempts=3).explore([group()], script.sample, script.verify)
+    (rescue,) = _explorer(exploration_samples_per_attempt=3, exploration_attempts=3).explore(
+        [group()], script.sample, script.verify
+    )
     assert [len(prompts) for prompts in script.calls] == [3, 3, 0]
     assert [kept.sample.text for kept in rescue.kept] == ["right 1", "right 2"]
     assert rescue.sampled_tokens == 5 + 7 + 5 + 3 * 7
@@ -118,14 +120,14 @@ def test_no_more_is_asked_for_than_there_are_failed_rollouts(
 ) -> None:
     script = policy({"q1?": ["right 1", "right 2"]})
     one = group(correct=(True, True, False))
-    (rescue,) = _explorer(trigger="always").explore([one], script.sample, script.verify)
+    (rescue,) = _explorer(exploration_trigger="always").explore([one], script.sample, script.verify)
     assert [len(prompts) for prompts in script.calls] == [1, 0, 0, 0, 0]
     assert rescue.slots == (2,)
 
 
 def test_a_group_without_failed_rollout_is_left_alone(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
     script, teacher = policy(), ScriptedTeacher(HINT)
-    explorer = Explorer(ExplorationSettings(trigger="always"), teacher)
+    explorer = Explorer(ExplorationSettings(exploration_trigger="always"), teacher)
     rescues = explorer.explore([group("q1", correct=(True, True)), group("q2")], script.sample, script.verify)
     assert [rescue.failure for rescue in rescues] == ["no failed rollout", "no correct sample"]
     assert teacher.hint_calls == [1]
@@ -136,7 +138,7 @@ def test_two_groups_of_the_same_question_are_kept_apart(
     group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
     script = policy({"q1?": ["right 1", "right 2", "right 3", "wrong"]})
-    first, second = _explorer(attempts=1).explore([group(), group()], script.sample, script.verify)
+    first, second = _explorer(exploration_attempts=1).explore([group(), group()], script.sample, script.verify)
     assert [kept.sample.text for kept in first.kept] == ["right 1", "right 2"]
     assert [kept.sample.text for kept in second.kept] == ["right 3"]
 
@@ -146,7 +148,7 @@ def test_a_group_without_hint_is_recorded_and_samples_nothing(
 ) -> None:
     script = policy()
     groups = [group("q1", answer=None), group("q2"), group("q3")]
-    explorer = _explorer({"q2?": "", "q3?": HINT}, attempts=2)
+    explorer = _explorer({"q2?": "", "q3?": HINT}, exploration_attempts=2)
     rescues = explorer.explore(groups, script.sample, script.verify)
     assert [rescue.failure for rescue in rescues] == ["no hint", "no hint", "no correct sample"]
     assert [rescue.attempts for rescue in rescues] == [0, 0, 2]
@@ -173,7 +175,9 @@ def test_leaks_are_counted_under_every_policy(
 ) -> None:
     script = policy()
     one = group()
-    (rescue,) = _explorer(LEAK, leak_policy=leak_policy, attempts=1).explore([one], script.sample, script.verify)
+    (rescue,) = _explorer(LEAK, hint_leak_policy=leak_policy, exploration_attempts=1).explore(
+        [one], script.sample, script.verify
+    )
     assert rescue.leaked_hints == leaked
     assert all(hint.raw == LEAK for hint in rescue.hints)
     assert rescue.failure == failure
@@ -201,7 +205,7 @@ def test_the_student_never_sees_the_ground_truth(
     unseen = prompt_text(hinted_prompt(one.prompt, ""))
     for raw in (hint, f"<hint>{hint}</hint>", f"<hint>{hint} Look at the rim.</hint>"):
         script = policy()
-        _explorer(raw, leak_policy=leak_policy).explore([one], script.sample, script.verify)
+        _explorer(raw, hint_leak_policy=leak_policy).explore([one], script.sample, script.verify)
         for prompt in (prompt for call in script.calls for prompt in call):
             added = prompt_text(prompt).replace(unseen, "").lower()
             assert "melanoma" not in added
@@ -212,13 +216,13 @@ def test_the_student_never_sees_the_ground_truth(
 
 def test_an_explorer_that_has_nothing_to_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="'none'"):
-        Explorer(ExplorationSettings(mode="none"))
+        Explorer(ExplorationSettings(exploration="none"))
 
 
 def test_hints_without_a_writer_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"teacher.*'resample'"):
-        Explorer(ExplorationSettings(mode="hint"))
-    Explorer(ExplorationSettings(mode="resample"))
+        Explorer(ExplorationSettings(exploration="hint"))
+    Explorer(ExplorationSettings(exploration="resample"))
 
 
 def test_a_sampler_or_verifier_that_loses_a_result_is_refused(

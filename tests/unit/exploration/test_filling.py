@@ -11,7 +11,7 @@ import pytest
 from kepo.errors import ConfigError, KepoError
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_summary import summarize
-from kepo.exploration.filling import FillSettings, fill, wanted_hints
+from kepo.exploration.filling import FillSettings, fill, hint_quotas
 from kepo.prompts import HINT_LEVELS, prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group
@@ -26,7 +26,7 @@ def bank(tmp_path: Path) -> HintBank:
 
 def _fill(bank: HintBank, groups: list[Group], teacher: Any, settings: FillSettings, **calls: Any) -> int:
     """Fill the bank; how many hints it lacked before."""
-    wanted = wanted_hints(bank, groups, "scripted", settings)
+    wanted = hint_quotas(bank, groups, "scripted", settings)
     fill(bank, wanted, groups.__getitem__, teacher, settings, **calls)
     return sum(one.lacking for one in wanted)
 
@@ -36,10 +36,10 @@ def _fill(bank: HintBank, groups: list[Group], teacher: Any, settings: FillSetti
     [
         ({"levels": 0}, "levels is 0; give 1 to 3"),
         ({"levels": 4}, "levels is 4; give 1 to 3"),
-        ({"per_question": 0}, "per_question is 0; give at least 1"),
-        ({"retries": -1}, "retries is -1; give at least 0"),
-        ({"batch_size": 0}, "batch_size is 0; give at least 1"),
-        ({"leak_policy": "never"}, "leak_policy is 'never'; use one of allow, strip"),
+        ({"per_question": 0}, "per_question is 0; give a whole number of at least 1"),
+        ({"hint_retries": -1}, "hint_retries is -1; give a whole number of at least 0"),
+        ({"batch_size": 0}, "batch_size is 0; give a whole number of at least 1"),
+        ({"hint_leak_policy": "never"}, "hint_leak_policy is 'never'; use one of allow, strip"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], words: str) -> None:
@@ -70,12 +70,12 @@ def test_a_finished_bank_lacks_nothing_and_more_is_only_added(bank: HintBank, gr
 
 def test_hints_of_another_teacher_do_not_count(bank: HintBank, group: Callable[..., Group]) -> None:
     _fill(bank, [group()], ScriptedTeacher(CLEAN), FillSettings(levels=1))
-    assert [one.lacking for one in wanted_hints(bank, [group()], "other", FillSettings(levels=1))] == [1]
+    assert [one.lacking for one in hint_quotas(bank, [group()], "other", FillSettings(levels=1))] == [1]
 
 
 def test_questions_that_are_asked_alike_and_those_without_answer(bank: HintBank, group: Callable[..., Group]) -> None:
     alike = group("q2", prompt=group("q1").prompt)
-    wanted = wanted_hints(bank, [group("q1"), alike, group("q3", answer=" ")], "scripted", FillSettings(levels=2))
+    wanted = hint_quotas(bank, [group("q1"), alike, group("q3", answer=" ")], "scripted", FillSettings(levels=2))
     assert [(one.place, one.level) for one in wanted] == [(0, 0), (0, 1)]
 
 
@@ -100,7 +100,7 @@ def test_a_stopped_run_keeps_whole_batches_and_goes_on(bank: HintBank, group: Ca
 def test_asking_again_replaces_leaks_up_to_its_retries(bank: HintBank, group: Callable[..., Group]) -> None:
     # Two hints wanted. Round 1: a leak and a clean one. Round 2: a leak. Round 3: a clean one.
     teacher = ScriptedTeacher([LEAK, "<hint>One way.</hint>", "<hint>The answer is B.</hint>", "<hint>Two.</hint>"])
-    settings = FillSettings(levels=1, per_question=2, leak_policy="ask_again", retries=2)
+    settings = FillSettings(levels=1, per_question=2, hint_leak_policy="ask_again", hint_retries=2)
     _fill(bank, [group()], teacher, settings)
     assert teacher.hint_calls == [2, 1, 1]
     assert [hint.text for hint in bank.hints] == ["It is B.", "One way.", "The answer is B.", "Two."]
@@ -110,7 +110,7 @@ def test_asking_again_replaces_leaks_up_to_its_retries(bank: HintBank, group: Ca
 
 
 def test_a_teacher_that_always_leaks_is_not_asked_for_ever(bank: HintBank, group: Callable[..., Group]) -> None:
-    settings = FillSettings(levels=1, per_question=2, leak_policy="ask_again", retries=1)
+    settings = FillSettings(levels=1, per_question=2, hint_leak_policy="ask_again", hint_retries=1)
     teacher = ScriptedTeacher(LEAK)
     _fill(bank, [group()], teacher, settings)
     assert teacher.hint_calls == [2, 2]
@@ -119,7 +119,7 @@ def test_a_teacher_that_always_leaks_is_not_asked_for_ever(bank: HintBank, group
 
 def test_other_policies_leave_leaks_to_the_reader(bank: HintBank, group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher(LEAK)
-    _fill(bank, [group()], teacher, FillSettings(levels=1, per_question=2, leak_policy="reject"))
+    _fill(bank, [group()], teacher, FillSettings(levels=1, per_question=2, hint_leak_policy="reject"))
     assert teacher.hint_calls == [2]
     assert [(hint.text, hint.leaks) for hint in bank.hints] == [("It is B.", ("letter",))] * 2
 
@@ -154,19 +154,25 @@ def test_a_writer_that_loses_an_answer_is_refused(bank: HintBank, group: Callabl
         def write_hints(self, conversations: Any) -> list[str]:
             return []
 
-    with pytest.raises(KepoError, match="0 hints for 3 requests"):
+    with pytest.raises(KepoError, match="0 results for 3 requests"):
         _fill(bank, [group()], Forgetful(), FillSettings())
 
 
 def test_the_summary_counts_level_by_level(bank: HintBank, group: Callable[..., Group]) -> None:
-    german = "<hint>Schau auf den Rand der Läsion und vergleiche die Farbe.</hint>"
-    question = {"question": "What specific abnormality in the abdomen is visible in this image?"}
-    answers = [LEAK, "<hint>Not melanoma.</hint>", CLEAN, CLEAN, german, "<hint></hint>"]
-    _fill(bank, [group(row=question)], ScriptedTeacher(answers), FillSettings(levels=2, per_question=3, batch_size=9))
-    first, second, both = summarize(bank.hints)
-    assert (first.level, first.questions, first.hints, first.usable, first.served) == (0, 1, 3, 1, 1)
-    assert (first.letter, first.option, first.empty, first.duplicates, first.words) == (1, 1, 0, 0, 3)
-    assert (second.usable, second.empty, second.other_language, second.duplicates) == (2, 1, 1, 1)
-    assert second.words == 7  # 4 and 10 words; the answer without a hint does not count
-    assert (both.level, both.hints, both.usable, both.served) == (None, 6, 3, 1)
-    assert summarize([]) == []
+    other = "<hint>Follow the border, and compare its colour with that of healthy skin.</hint>"
+    answers = [LEAK, "<hint>Not melanoma.</hint>", CLEAN, CLEAN, other, "<hint></hint>"]
+    _fill(bank, [group()], ScriptedTeacher(answers), FillSettings(levels=2, per_question=3, batch_size=9))
+    counts = summarize(bank.hints)
+    assert list(counts) == ["level 0", "level 1", "all"]
+    assert counts["level 0"] == {
+        "questions": 1, "hints": 3, "usable: with a text, no leak": 1, "questions with a usable one": 1,
+        "without a hint in the answer": 0, "naming the letter": 1, "naming the answer": 1, "duplicates": 0,
+        "words, median": 3,
+    }  # fmt: skip
+    second = counts["level 1"]
+    assert second["usable: with a text, no leak"] == 2
+    assert second["without a hint in the answer"] == second["duplicates"] == 1
+    assert second["words, median"] == 8  # 4 and 12 words; the answer without a hint does not count
+    assert [counts["all"][name] for name in list(counts["all"])[:4]] == [1, 6, 3, 1]
+    assert list(summarize(bank.find(bank.hints[0].content_hash))) == ["level 0"]
+    assert summarize([]) == {}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from kepo.errors import KepoError
-from kepo.exploration import ExplorationSettings, parse_hint, teacher_hints
+from kepo.exploration import ExplorationSettings
+from kepo.exploration.hints import parse_hint, teacher_hints
 from kepo.prompts import hint_request
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group
@@ -44,7 +45,7 @@ def test_parse_hint(raw: str, hint: str | None) -> None:
 
 
 def _settings(policy: str, **fields: int) -> ExplorationSettings:
-    return ExplorationSettings(leak_policy=policy, **fields)
+    return ExplorationSettings(hint_leak_policy=policy, **fields)
 
 
 LEAKING = "<hint>Look at the rim. It is B.</hint>"
@@ -132,5 +133,5 @@ def test_a_hint_writer_that_loses_an_answer_is_refused(group: Callable[..., Grou
         def write_hints(self, conversations: object) -> list[str]:
             return []
 
-    with pytest.raises(KepoError, match="0 hints for 1 requests"):
+    with pytest.raises(KepoError, match="0 results for 1 requests"):
         teacher_hints(Forgetful(), _settings("reject"))([group()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kepo.exploration import choose_slots
+from kepo.exploration.injection import choose_slots
 
 YES, NO = True, False
 

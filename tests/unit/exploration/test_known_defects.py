@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from kepo.exploration import ExplorationSettings, Explorer, choose_slots, needs_exploration, parse_hint
+from kepo.exploration import ExplorationSettings, Explorer, needs_exploration
+from kepo.exploration.hints import parse_hint
+from kepo.exploration.injection import choose_slots
 from kepo.prompts import prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group
@@ -24,7 +26,7 @@ def _explore(groups: list[Group], script: Any, hints: Any = HINT, **fields: Any)
 
 def test_old_code_never_explored_again_once_the_format_was_learned(group: Callable[..., Group]) -> None:
     well_formed_but_wrong = group(correct=(False,) * 4, rewards=(1.0,) * 4)
-    assert needs_exploration(well_formed_but_wrong, ExplorationSettings(trigger="all_failed"))
+    assert needs_exploration(well_formed_but_wrong, ExplorationSettings(exploration_trigger="all_failed"))
 
 
 def test_old_code_lost_all_kept_samples_when_one_prompt_of_the_batch_failed(
@@ -44,7 +46,7 @@ def test_old_code_overwrote_rollouts_of_groups_that_were_already_solved(
     solved = group("q1", correct=(True,) * 4)
     half = group("q2", correct=(True, False, True, False))
     assert not needs_exploration(solved, ExplorationSettings())
-    first, second = _explore([solved, half], script, trigger="always")
+    first, second = _explore([solved, half], script, exploration_trigger="always")
     assert first.slots == ()
     assert second.slots == (1, 3), "a rollout that is right may not be replaced"
 
@@ -107,7 +109,7 @@ def test_old_code_left_a_prompt_of_another_shape_silently_without_its_hint(
     prompt: Any, group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
     script = policy()
-    _explore([group(prompt=prompt)], script, attempts=1)
+    _explore([group(prompt=prompt)], script, exploration_attempts=1)
     assert len(script.calls[0]) == 2
     assert all("Look at the rim." in prompt_text(asked) for asked in script.calls[0])
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kepo.exploration import audit, strip_leaks
+from kepo.exploration.leaks import audit, strip_leaks
 
 OPTIONS = ("Cyst", "Malignant melanoma", "Crohn's disease", "X-ray")
 

@@ -27,7 +27,7 @@ from kepo.types import Conversation, Group, Hint, Prompt, Sample
     ],
 )
 def test_attempts_climb_evenly(first: int, last: int | None, attempts: int, levels: tuple[int, ...]) -> None:
-    settings = ExplorationSettings(hint_level=first, hint_max_level=last, attempts=attempts)
+    settings = ExplorationSettings(hint_level=first, hint_max_level=last, exploration_attempts=attempts)
     assert settings.attempt_levels == levels
     assert settings.hint_calls == len(set(levels))
 
@@ -39,7 +39,7 @@ def test_attempts_climb_evenly(first: int, last: int | None, attempts: int, leve
         ({"hint_level": 1, "hint_max_level": 0}, ["hint_max_level is 0", "give 1 to 2"]),
         ({"hint_max_level": True}, ["hint_max_level", "True", "whole number"]),
         (
-            {"hint_level": 0, "hint_max_level": 2, "attempts": 2},
+            {"hint_level": 0, "hint_max_level": 2, "exploration_attempts": 2},
             ["exploration_attempts", "2", "3 levels", "at least 3"],
         ),
     ],
@@ -51,7 +51,7 @@ def test_levels_that_cannot_be_climbed_are_refused(fields: dict[str, Any], words
 
 
 def test_asking_again_makes_calls_at_every_level() -> None:
-    settings = ExplorationSettings(hint_level=0, hint_max_level=2, leak_policy="ask_again", hint_retries=2)
+    settings = ExplorationSettings(hint_level=0, hint_max_level=2, hint_leak_policy="ask_again", hint_retries=2)
     assert (settings.hint_calls_per_level, settings.hint_calls) == (3, 9)
 
 
@@ -88,7 +88,7 @@ def test_a_group_climbs_until_a_level_works_and_the_stronger_ones_are_not_asked_
 ) -> None:
     script = policy({"q1?": ["wrong", "wrong", "right 1", "right 2"], "q2?": ["right 1", "right 2"]})
     teacher = ScriptedTeacher(_by_level)
-    explorer = Explorer(ExplorationSettings(hint_level=0, hint_max_level=2, attempts=3), teacher)
+    explorer = Explorer(ExplorationSettings(hint_level=0, hint_max_level=2, exploration_attempts=3), teacher)
     first, second = explorer.explore([group("q1"), group("q2")], script.sample, script.verify)
     assert teacher.hint_calls == [2, 1, 0]  # at level 1 only q1 is left, at level 2 nobody
     assert [kept.hint.level for kept in first.kept if kept.hint] == [1, 1]
@@ -108,7 +108,7 @@ def test_a_group_waits_without_sampling_for_the_first_level_that_has_a_hint(
         return _by_level(conversation) if HINT_LEVELS[2] in prompt_text(conversation) else "<hint>It is B.</hint>"
 
     explorer = Explorer(
-        ExplorationSettings(hint_level=0, hint_max_level=2, attempts=3, leak_policy="reject"),
+        ExplorationSettings(hint_level=0, hint_max_level=2, exploration_attempts=3, hint_leak_policy="reject"),
         ScriptedTeacher(only_strong),
     )
     (rescue,) = explorer.explore([group()], script.sample, script.verify)
@@ -120,7 +120,9 @@ def test_a_group_waits_without_sampling_for_the_first_level_that_has_a_hint(
 def test_a_process_without_groups_makes_the_same_calls(
     leak_policy: str, group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
-    settings = ExplorationSettings(hint_level=0, hint_max_level=2, attempts=4, leak_policy=leak_policy, hint_retries=1)
+    settings = ExplorationSettings(
+        hint_level=0, hint_max_level=2, exploration_attempts=4, hint_leak_policy=leak_policy, hint_retries=1
+    )
     for groups, script in [
         ([], policy()),
         ([group()], policy()),
@@ -138,7 +140,9 @@ def test_several_hints_of_one_level_are_used_in_turn(group: Callable[..., Group]
         return [tuple(Hint(f"way {i}", level=level or 0) for i in range(3)) for _ in groups]
 
     script = policy()
-    Explorer(ExplorationSettings(attempts=4), hint_source=three).explore([group()], script.sample, script.verify)
+    Explorer(ExplorationSettings(exploration_attempts=4), hint_source=three).explore(
+        [group()], script.sample, script.verify
+    )
     first_of_each = [prompt_text(call[0]).split("way ")[1][0] for call in script.calls]
     assert first_of_each == ["0", "1", "2", "0"]
 
@@ -150,7 +154,7 @@ def test_the_control_does_not_climb(group: Callable[..., Group]) -> None:
         asked.extend(prompts)
         return [Sample((1,), "wrong") for _ in prompts]
 
-    settings = ExplorationSettings(mode="resample", hint_level=0, hint_max_level=2, attempts=3)
+    settings = ExplorationSettings(exploration="resample", hint_level=0, hint_max_level=2, exploration_attempts=3)
     one = group()
     Explorer(settings, ScriptedTeacher("x")).explore([one], sample, lambda groups, samples: [False] * len(samples))
     assert asked == [one.prompt] * 6

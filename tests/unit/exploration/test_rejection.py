@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kepo.exploration import Progress
+from kepo.exploration.rejection import Progress
 from kepo.types import Group, Hint, Sample
 
 HINT = Hint(text="look at the rim")

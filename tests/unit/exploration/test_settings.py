@@ -13,18 +13,18 @@ from kepo.exploration import ExplorationSettings
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"mode": "hints"}, ["mode", "'hints'", "resample"]),
-        ({"trigger": "never"}, ["trigger", "'never'", "mean_below"]),
-        ({"leak_policy": "ignore"}, ["leak_policy", "'ignore'", "ask_again"]),
+        ({"exploration": "hints"}, ["exploration", "'hints'", "resample"]),
+        ({"exploration_trigger": "never"}, ["exploration_trigger", "'never'", "mean_below"]),
+        ({"hint_leak_policy": "ignore"}, ["hint_leak_policy", "'ignore'", "ask_again"]),
         ({"num_injected": 0}, ["num_injected", "0", "at least 1"]),
-        ({"attempts": 0}, ["attempts", "0", "at least 1"]),
-        ({"attempts": 2.5}, ["attempts", "2.5", "whole number"]),
-        ({"attempts": True}, ["attempts", "True", "whole number"]),
-        ({"samples_per_attempt": 0}, ["samples_per_attempt", "0", "at least 1"]),
+        ({"exploration_attempts": 0}, ["exploration_attempts", "0", "at least 1"]),
+        ({"exploration_attempts": 2.5}, ["exploration_attempts", "2.5", "whole number"]),
+        ({"exploration_attempts": True}, ["exploration_attempts", "True", "whole number"]),
+        ({"exploration_samples_per_attempt": 0}, ["exploration_samples_per_attempt", "0", "at least 1"]),
         ({"hint_retries": -1}, ["hint_retries", "-1", "at least 0"]),
         ({"hint_level": 3}, ["hint_level", "3", "to 2"]),
         ({"hint_level": -1}, ["hint_level", "-1"]),
-        ({"trigger_mean": float("nan")}, ["trigger_mean", "nan", "finite"]),
+        ({"exploration_trigger_mean": float("nan")}, ["exploration_trigger_mean", "nan", "finite"]),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], words: list[str]) -> None:
@@ -41,18 +41,18 @@ def test_more_injected_rollouts_than_the_group_has_are_refused() -> None:
 
 
 def test_the_group_size_does_not_matter_without_exploration() -> None:
-    ExplorationSettings(mode="none", num_injected=4).check_group_size(2)
+    ExplorationSettings(exploration="none", num_injected=4).check_group_size(2)
 
 
 @pytest.mark.parametrize(
     ("fields", "calls"),
     [
-        ({"leak_policy": "reject"}, 1),
-        ({"leak_policy": "allow"}, 1),
-        ({"leak_policy": "strip"}, 1),
-        ({"leak_policy": "ask_again", "hint_retries": 2}, 3),
-        ({"leak_policy": "ask_again", "hint_retries": 0}, 1),
-        ({"leak_policy": "ask_again", "mode": "resample"}, 0),
+        ({"hint_leak_policy": "reject"}, 1),
+        ({"hint_leak_policy": "allow"}, 1),
+        ({"hint_leak_policy": "strip"}, 1),
+        ({"hint_leak_policy": "ask_again", "hint_retries": 2}, 3),
+        ({"hint_leak_policy": "ask_again", "hint_retries": 0}, 1),
+        ({"hint_leak_policy": "ask_again", "exploration": "resample"}, 0),
     ],
 )
 def test_number_of_hint_calls(fields: dict[str, Any], calls: int) -> None:

@@ -40,9 +40,9 @@ def test_trigger(
     expected: bool,
     group: Callable[..., Group],
 ) -> None:
-    settings = ExplorationSettings(trigger=trigger, trigger_mean=0.5)
+    settings = ExplorationSettings(exploration_trigger=trigger, exploration_trigger_mean=0.5)
     assert needs_exploration(group(correct=correct, rewards=rewards), settings) is expected
 
 
 def test_nothing_is_explored_in_the_mode_none(group: Callable[..., Group]) -> None:
-    assert not needs_exploration(group(), ExplorationSettings(mode="none", trigger="always"))
+    assert not needs_exploration(group(), ExplorationSettings(exploration="none", exploration_trigger="always"))

@@ -38,10 +38,12 @@ def test_none_leaves_everything() -> None:
 def test_other_rows_are_untouched_bit_for_bit(correction: str) -> None:
     logps = logps_of([0.5, 0.2], [0.5, 0.2])
     old = torch.tensor([[-0.3, -1.7], [-0.3, -1.7]], dtype=torch.float64)
-    behaviour = torch.full((2, 2), NAN, dtype=torch.float64)
-    result = injected_old_logps(logps, old, INJECTED, correction, behaviour_logps=behaviour)
+    sampling = torch.full((2, 2), NAN, dtype=torch.float64)
+    result = injected_old_logps(logps, old, INJECTED, correction, sampling_per_token_logps=sampling)
     assert torch.equal(result[0], old[0])
-    result = injected_old_logps(logps, None, torch.tensor([False, False]), correction, behaviour_logps=behaviour)
+    result = injected_old_logps(
+        logps, None, torch.tensor([False, False]), correction, sampling_per_token_logps=sampling
+    )
     assert torch.equal(result, logps)
     (gradient,) = torch.autograd.grad((logps - result).exp().sum(), logps)
     assert torch.equal(gradient, torch.ones_like(logps))  # d exp(l - stop(l)) / dl = 1
@@ -70,8 +72,8 @@ def test_shaped_survives_a_token_the_student_holds_impossible() -> None:
 
 def test_importance_ratio_by_hand_and_its_clip() -> None:
     logps = logps_of([0.4, 0.4, 0.4], [0.3, 0.3, 0.3])
-    behaviour = logps_of([NAN] * 3, [0.6, 0.1, NAN])
-    result = injected_old_logps(logps, None, INJECTED, "importance", behaviour_logps=behaviour)
+    sampling = logps_of([NAN] * 3, [0.6, 0.1, NAN])
+    result = injected_old_logps(logps, None, INJECTED, "importance", sampling_per_token_logps=sampling)
     assert not result.requires_grad
     # 0.3 / 0.6 = 0.5; 0.3 / 0.1 = 3; unknown: 1
     torch.testing.assert_close(
@@ -86,14 +88,17 @@ def test_importance_ratio_by_hand_and_its_clip() -> None:
 
 def test_importance_takes_float32_log_probabilities_of_an_engine() -> None:
     logps = torch.tensor([[-1.0], [-1.0]], dtype=torch.bfloat16)
-    behaviour = torch.tensor([[NAN], [-2.0]])
-    assert injected_old_logps(logps, None, INJECTED, "importance", behaviour_logps=behaviour).tolist() == [[-1], [-2]]
+    sampling = torch.tensor([[NAN], [-2.0]])
+    assert injected_old_logps(logps, None, INJECTED, "importance", sampling_per_token_logps=sampling).tolist() == [
+        [-1],
+        [-2],
+    ]
 
 
 def test_empty_completions() -> None:
     empty = torch.zeros(2, 0, requires_grad=True)
     for correction in INJECTION_CORRECTIONS:
-        assert injected_old_logps(empty, None, INJECTED, correction, behaviour_logps=empty).shape == (2, 0)
+        assert injected_old_logps(empty, None, INJECTED, correction, sampling_per_token_logps=empty).shape == (2, 0)
 
 
 def test_settings_that_cannot_work() -> None:

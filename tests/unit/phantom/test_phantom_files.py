@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kepo.data import load_omnimedvqa
 from kepo.data.files import load_jsonl
-from kepo.data.omnimedvqa import load_omnimedvqa
 from kepo.phantom.files import draw, scene_of, write_omnimedvqa, write_questions
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.render import render

@@ -147,7 +147,7 @@ def _known(processor: Any, question: Any, prompt: Any) -> list[int]:
 def test_training_asks_with_the_tokens_and_pixels_of_the_lessons(trainer: KEPOTrainer, processor: Any) -> None:
     rows = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
-    batch = trainer._generate_and_score_completions(rows)
+    batch = trainer.make_generation_batch(rows)
     by_id = {question.id: question for question in QUESTIONS}
     for place, row in enumerate(rows):
         question = by_id[row["id"]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kepo.rewards import completion_text, extract_answer, predicted_letter
-from kepo.rewards.answers import after_reasoning, normalized
+from kepo.rewards import extract_answer, predicted_letter
+from kepo.rewards.answers import after_reasoning, completion_text, normalized
 
 OPTIONS = ("Cyst", "Tumour", "Stone", "Normal")
 

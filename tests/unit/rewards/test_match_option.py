@@ -7,7 +7,7 @@ from string import ascii_uppercase
 import pytest
 
 from kepo.errors import DataError
-from kepo.rewards import match_option
+from kepo.rewards.options import match_option
 
 DISEASES = ("Astigmatism", "Glaucoma", "Nystagmus", "Drusen")
 TWO = ("Yes", "No")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kepo.errors import ConfigError, DataError
-from kepo.rewards import REWARDS, answer_format, choice_accuracy, exact_match, get_rewards, think_format
+from kepo.rewards import answer_format, choice_accuracy, exact_match, get_rewards, think_format
+from kepo.rewards.registry import REWARDS
 
 OPTIONS = ["Cyst", "Tumour", "Stone", "Normal"]
 

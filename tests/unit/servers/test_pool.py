@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
-import httpx
 import pytest
 
 from kepo.errors import ConfigError, TeacherError
-from kepo.servers.background import Background, all_of
+from kepo.servers.background import Background, all_of, result_of
 from kepo.servers.endpoint import Endpoint, Fault, FaultKind, RefusedError
 from kepo.servers.pool import Pool, UnavailableError
 from tests.http_server import Reply, serving
@@ -106,7 +109,7 @@ def test_an_answer_that_cannot_be_read_is_asked_again_and_does_not_count_against
 def test_a_server_that_is_back_is_checked_before_it_is_used() -> None:
     checked = []
 
-    async def recheck(endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    async def recheck(endpoint: Endpoint) -> None:
         checked.append(endpoint.base_url)
         if len(checked) == 2:
             raise TeacherError("it is another one now")
@@ -128,7 +131,7 @@ def test_waiting_for_ever_is_told_once_a_minute_for_all_requests() -> None:
         pool = Pool([Endpoint(server.url)], patient=True, attempts=2, first_wait=0.001, say=said.append)
         assert _ask(pool, 3) == ["ok"] * 3
     assert [sentence for sentence in said if "still waiting" in sentence] == [
-        "still waiting for the server: it answered 503: away (6 tries so far)"
+        "still waiting for the server: it answered 503: away (6 attempts so far)"
     ]
     assert said[-1] == f"{server.url} answers again."
 
@@ -142,7 +145,7 @@ def test_a_wrong_answer_is_not_waited_for() -> None:
         with pytest.raises(UnavailableError, match="something else") as caught:
             _ask(_pool(server.url, patient=True, attempts=3, first_wait=0.001), read=read)
         assert caught.value.kind is FaultKind.MISALIGNED
-        assert len(server.bodies) == 5  # three wrong answers, two outages between them
+        assert len(server.bodies) == 5  # three wrong answers, two failures of the server between them
 
 
 def test_what_a_server_does_not_know_how_to_do_is_a_refusal() -> None:
@@ -216,8 +219,49 @@ def test_the_background_runs_while_others_work() -> None:
         await asyncio.sleep(0.05)
         return value
 
-    futures = [background.start(later(n)) for n in range(3)]
+    futures = [background.start(later, n) for n in range(3)]
     assert not futures[0].done()
     assert [future.result(timeout=5) for future in futures] == [0, 1, 2]
-    assert background.run(later(7)) == 7
+    assert background.run(later, 7) == 7
     background.close()
+    assert background.run(later, 8) == 8  # in another thread
+    background.close()
+
+
+def test_closing_the_background_ends_what_runs() -> None:
+    before = set(threading.enumerate())
+    background = Background()
+    future = background.start(asyncio.sleep, 600)
+    [thread] = set(threading.enumerate()) - before
+    background.close()
+    with pytest.raises(CancelledError):
+        future.result(timeout=5)
+    assert not thread.is_alive()
+
+
+def test_what_interrupts_the_wait_ends_the_request() -> None:
+    ended = threading.Event()
+    background = Background()
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+
+    future = background.start(long)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        result_of(future)
+    signal.signal(signal.SIGINT, before)
+    assert ended.wait(5)
+    background.close()
+
+
+def test_a_process_ends_while_a_request_runs() -> None:
+    code = (
+        "import asyncio; from kepo.servers.background import Background; background = Background(); "
+        "background.start(asyncio.sleep, 600)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

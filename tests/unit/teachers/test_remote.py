@@ -226,7 +226,7 @@ def test_a_probability_of_zero_is_no_candidate(server: FakeVLLM) -> None:
     assert (scores.logps[-1] > -math.inf).sum() == 1
 
 
-# --- outages ---------------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 
 def _away_for_rows(server: FakeVLLM) -> Callable[[int, Any], Reply]:
@@ -418,8 +418,8 @@ def test_a_hint_that_does_not_come(server: FakeVLLM) -> None:
     ("settings", "said"),
     [
         ({"on_failure": "ignore"}, "on_failure is 'ignore'; use one of stop, wait, skip"),
-        ({"top_k": 0}, "top_k of the remote teacher is 0"),
-        ({"hint_max_new_tokens": 0}, "hint_max_new_tokens of the remote teacher is 0"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"hint_max_new_tokens": 0}, "hint_max_new_tokens is 0"),
         ({"hint_temperature": -1.0}, "hint_temperature is -1.0"),
         ({"concurrency": 0}, "concurrency is 0"),
     ],

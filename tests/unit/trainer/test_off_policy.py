@@ -15,9 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, DataError
-from kepo.trainer.exploring import Rollouts
+from kepo.trainer.generation_batch import GenerationBatch, Rollouts
 from kepo.trainer.off_policy import check_references, put_references
-from kepo.trainer.round import Round
 from tests.tiny_models import build_text_model, build_tokenizer
 from tests.tiny_runs import SHORT_RUN, even_start
 
@@ -67,7 +66,7 @@ def _one_batch(trainer: KEPOTrainer) -> tuple[list[dict[str, Any]], dict[str, An
     trainer.model.train()
     trainer.create_optimizer_and_scheduler(1)
     trainer.current_gradient_accumulation_steps = 1
-    return rows, trainer._generate_and_score_completions(rows)
+    return rows, trainer.make_generation_batch(rows)
 
 
 def _completions(batch: dict[str, Any]) -> list[list[int]]:
@@ -90,7 +89,7 @@ def test_without_own_rollouts_every_row_is_its_reference_with_its_end(make_train
 def test_the_loss_is_the_teachers_divergence_on_the_references(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(lmbda=0.0, policy_weight=0.0, divergence_interpolation=0.0)
     rows, batch = _one_batch(trainer)
-    loss = trainer._compute_loss(trainer.model, batch)
+    loss = trainer.compute_loss(trainer.model, batch)
     assert isinstance(trainer.teacher, LocalTeacher)
     divergences = []
     for row in rows:  # each row alone, without padding: sum_v p_T (log p_T - log p_S), in float64
@@ -131,14 +130,14 @@ def test_on_policy_runs_never_look_at_references(
 def test_a_mixed_run_trains_on_both(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(lmbda=0.5, max_steps=4)
     seen: list[bool] = []
-    compute = trainer._compute_loss
+    compute = trainer.compute_batch_loss
 
     def remember(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         texts = trainer.processing_class.batch_decode(inputs["completion_ids"], skip_special_tokens=True)
         seen.extend(text in REFERENCES for text in texts)
         return compute(model, inputs)
 
-    trainer._compute_loss = remember
+    trainer.compute_batch_loss = remember
     trainer.train()
     assert len(set(seen)) == 2
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
@@ -161,20 +160,12 @@ def _replaced(
     found: list[bool] = []
     all_rollouts = []
     for process in range(processes):
-        trainer: Any = SimpleNamespace(
-            args=SimpleNamespace(lmbda=share, seed=seed, max_completion_length=50),
-            accelerator=SimpleNamespace(process_index=process),
-            state=SimpleNamespace(global_step=step),
-            num_generations=GROUP,
-            _tokenizer=tokenizer,
-            eos_token_ids=[tokenizer.eos_token_id],
-        )
-        rollouts = Rollouts(
-            [[1]] * local, [[5, 6]] * local, ["sampled"] * local, [[-0.1, -0.2]] * local if logprobs else None
-        )
+        args: Any = SimpleNamespace(lmbda=share, seed=seed, num_generations=GROUP)
+        sampled = [[-0.1, -0.2]] * local if logprobs else None
+        rollouts = Rollouts([[1]] * local, [[5, 6]] * local, None, ["sampled"] * local, sampled, {}, None, [])
         prompt = [{"role": "user", "content": "?"}]
-        round_ = Round(rows=[{"reference": "look"}] * local, prompts=[prompt] * local)
-        put_references(trainer, round_, rollouts)
+        batch = GenerationBatch([{"reference": "look"}] * local, process * local, [prompt] * local)
+        put_references(batch, rollouts, args, step, lambda text: tokenizer(text)["input_ids"])
         found += [completion != "sampled" for completion in rollouts.completions]
         all_rollouts.append(rollouts)
     return found, all_rollouts

@@ -25,8 +25,8 @@ def render(card: Mapping[str, Any]) -> str:
         *_splits(card),
         *_images(card),
         *_rows(card),
-        "## Licences",
-        _table(("collection", "licence of its images"), sorted(card["licences"].items())),
+        "## Licenses",
+        _table(("collection", "license of its images"), sorted(card["licenses"].items())),
         *card["notes"],
         *_files(card),
     ]
@@ -59,7 +59,7 @@ def _header(card: Mapping[str, Any]) -> str:
 
 def _made(card: Mapping[str, Any]) -> str:
     settings, identity = card["settings"], card["identity"]
-    disjoint = "no image is on two sides" if settings["image_disjoint"] else "an image can be on several sides"
+    disjoint = "no image is in two splits" if settings["image_disjoint"] else "an image can be in several splits"
     by_size = settings["longest_side"] is None
     side = settings["size"] if by_size else settings["longest_side"]
     size = f"{side}x{side} pixels" if by_size else f"at most {side} pixels on the longer side"
@@ -113,16 +113,16 @@ def _images(card: Mapping[str, Any]) -> list[str]:
         return []
     images = card["images"]
     return [
-        "## Images on several sides",
+        "## Images in several splits",
         "Images are told apart by what they show (a hash of their pixels), not by their names.",
         _table(
-            ("sides", "images on both, of all questions", "of the drawn ones", "drawn questions of the later side"),
+            ("splits", "images in both, of all questions", "of the drawn ones", "drawn questions of the later split"),
             [
                 (pair, whole["images"], *images["shared_drawn"][pair].values())
-                for pair, whole in images["shared_sides"].items()
+                for pair, whole in images["shared_images"].items()
             ],
         ),
-        f"{images['names']} image names show {images['contents']} different pictures; {images['repeated']} pictures "
+        f"{images['names']} image names show {images['contents']} different images; {images['repeated']} images "
         f"have more than one name.",
     ]
 
@@ -134,8 +134,8 @@ def _rows(card: Mapping[str, Any]) -> list[str]:
         f"{rows['total']} rows were read: {rows['usable']} usable, {rows['unusable']} not; `unusable.jsonl` lists "
         "these with file, row, field, reason and value."
         + (
-            f" Listed there too are {rows['left_out']} usable rows that were left out, because their image is on "
-            "another side of the given split."
+            f" Listed there too are {rows['left_out']} usable rows that were left out, because their image is in "
+            "another split."
             if rows["left_out"]
             else ""
         ),

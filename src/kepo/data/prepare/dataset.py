@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kepo.data.dataset import text_columns
 from kepo.data.prepare.folder import IMAGES
 from kepo.data.prepare.splitting import Item
 
@@ -20,41 +20,23 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
     from datasets import Dataset, DatasetDict, Features, List, Value
 
     text = Value("string")
-    features = Features(
-        {
-            "id": text,
-            "question": text,
-            "options": List(text),
-            "answer": text,
-            "images": List(text),
-            "modality": text,
-            "task": text,
-            "metadata": text,
-        }
-    )
-    splits = {
-        split: Dataset.from_dict(_columns(items), features=features, split=split)
-        for split, items in drawn.items()
-        if items
-    }
+    names = ("id", "question", "options", "answer", "images", "modality", "task", "metadata")
+    features = Features({name: List(text) if name in ("options", "images") else text for name in names})
     with _quiet():
+        splits = {
+            split: Dataset.from_dict(_columns(items, names), features=features, split=split)
+            for split, items in drawn.items()
+            if items
+        }
         DatasetDict(splits).save_to_disk(folder)
 
 
-def _columns(items: Sequence[Item]) -> dict[str, list[object]]:
-    questions = [item.question for item in items]
-    return {
-        "id": [question.id for question in questions],
-        "question": [question.text for question in questions],
-        "options": [list(question.options) for question in questions],
-        "answer": [question.answer for question in questions],
-        "images": [
-            [f"{IMAGES}/{content}.png" for content in item.contents] if item.question.images else [] for item in items
-        ],
-        "modality": [question.modality for question in questions],
-        "task": [question.task for question in questions],
-        "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False, sort_keys=True) for question in questions],
-    }
+def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[object]]:
+    columns = text_columns([item.question for item in items], sort_keys=True)
+    columns["images"] = [
+        [f"{IMAGES}/{content}.png" for content in item.contents] if item.question.images else [] for item in items
+    ]
+    return {name: columns[name] for name in names}
 
 
 @contextmanager

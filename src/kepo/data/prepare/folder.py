@@ -3,7 +3,7 @@
 `.NAME.partial/` lies beside the folder NAME while it is made, and outlives an interruption:
 
 ```
-looks.jsonl          what every image shows, as far as it was looked at
+hashed.jsonl         what every image shows, as far as it was opened
 lock                 held by the process that works here
 384x384/             the folder to be, its images first
 ```
@@ -42,9 +42,9 @@ class Workplace:
     result: Path
 
     @property
-    def looks(self) -> Path:
+    def hashed(self) -> Path:
         """Keeps what was found out about images."""
-        return self.folder / "looks.jsonl"
+        return self.folder / "hashed.jsonl"
 
     @property
     def images(self) -> Path:

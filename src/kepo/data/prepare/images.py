@@ -1,6 +1,6 @@
 """What the images of a source show, and their resized copies.
 
-An image is named by what it shows: a hash of its size and pixels in RGB. The same picture under two names, or in two
+An image is named by what it shows: a hash of its size and pixels in RGB. The same image under two names, or in two
 file formats without loss, is one.
 """
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 AnyImage: TypeAlias = Path | LazyImage
 
-# 128 bits: two of a billion pictures are alike by chance once in 10^21 times.
+# 128 bits: two of a billion images are alike by chance once in 10^21 times.
 _HASH_LENGTH = 32
 # Lossless, and within 15 % of the smallest size at a third of the time of Pillow's default.
 _PNG_COMPRESSION = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What became of looking at one image: `content`, or the `problem` with it.
+class HashedImage:
+    """One image, opened: `content`, or the `problem` with it.
 
     Attributes:
         name: See `image_name`.
@@ -52,15 +52,15 @@ def image_name(image: AnyImage) -> str:
     return str(image) if isinstance(image, Path) else image.name
 
 
-def look_at(
+def hash_images(
     images: Iterable[AnyImage], record: Path, state: str, *, workers: int | None = None, bar: bool = False
-) -> dict[str, Look]:
+) -> dict[str, HashedImage]:
     """Decodes every image once, and says what each shows or why it cannot be used.
 
     Args:
         images: Each name once.
         record: File that keeps what was found. Images that it knows are not opened again, unless the file of one has
-            changed; images with a problem are always looked at again.
+            changed; images with a problem are always opened again.
         state: Changes when the files of the source do; for images that are no files of their own.
         workers: See `kepo.data.prepare.parallel`.
         bar: Show progress.
@@ -69,7 +69,7 @@ def look_at(
         Name -> what was found.
     """
     known = _read_record(record)
-    found: dict[str, Look] = {}
+    found: dict[str, HashedImage] = {}
     states: dict[str, str] = {}
     todo: list[AnyImage] = []
     for image in images:
@@ -79,12 +79,12 @@ def look_at(
         if content is None:
             todo.append(image)
         else:
-            found[name] = Look(name, content, None)
+            found[name] = HashedImage(name, content, None)
     with record.open("a", encoding="utf-8") as lines:
-        for look in work_through(_look_at_some, todo, workers, "Looking at images", bar):
-            found[look.name] = look
-            if look.content is not None:
-                lines.write(json.dumps([look.name, states[look.name], look.content]) + "\n")
+        for one in work_through(_hash_some, todo, workers, "Hashing images", bar):
+            found[one.name] = one
+            if one.content is not None:
+                lines.write(json.dumps([one.name, states[one.name], one.content]) + "\n")
     return found
 
 
@@ -113,15 +113,15 @@ def _file_state(file: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _look_at_some(images: Sequence[AnyImage]) -> list[Look]:
-    looks = []
+def _hash_some(images: Sequence[AnyImage]) -> list[HashedImage]:
+    hashed = []
     for image in images:
         try:
             content, problem = content_of(_opened(image)), None
         except ImageError as error:
             content, problem = None, error.reason
-        looks.append(Look(image_name(image), content, problem))
-    return looks
+        hashed.append(HashedImage(image_name(image), content, problem))
+    return hashed
 
 
 def _opened(image: AnyImage) -> Image:
@@ -158,7 +158,7 @@ def write_images(
         bar: Show progress.
 
     Raises:
-        DataError: an image has changed since it was looked at, or the disk refuses.
+        DataError: an image has changed since it was hashed, or the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = {f"{content}.png" for content in wanted}

@@ -1,4 +1,4 @@
-"""The one pipeline of every source: read, look at the images, split, draw, resize, write, publish."""
+"""The one pipeline of every source: read, hash the images, split, draw, resize, write, publish."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kepo.data.prepare import statistics
 from kepo.data.prepare.card import render
 from kepo.data.prepare.dataset import save_splits
 from kepo.data.prepare.folder import CARD, Workplace, finished, workplace
-from kepo.data.prepare.images import AnyImage, Look, image_name, look_at, write_images
+from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
 from kepo.data.prepare.reading import Row, left_out_row, most_frequent, read_rows, usable_items
 from kepo.data.prepare.settings import PrepareSettings
-from kepo.data.prepare.splitting import Item, Sides, draw, split_sides
+from kepo.data.prepare.splitting import LEFT_OUT, Item, draw, split_items
 from kepo.data.sources import Source, Unusable
 from kepo.errors import DataError
 from kepo.types import SPLITS
@@ -75,7 +75,7 @@ def prepare(
     identity = {
         "source": source.name,
         "options": dict(source.options),
-        "settings": settings.as_record(),
+        "settings": asdict(settings),
         "files": [_described(file) for file in source.files],
     }
     card = finished(out, identity, overwrite)
@@ -83,23 +83,22 @@ def prepare(
         return Prepared(out, card, made=False)
     with workplace(out, settings.resized_to) as place:
         rows, unusable = read_rows(source, settings)
-        looks = _look(rows, place, identity, workers, bar)
-        items, without_image = usable_items(rows, looks)
+        hashed = _hashed(rows, place, identity, workers, bar)
+        items, without_image = usable_items(rows, hashed)
         unusable = [*unusable, *without_image]
         if not items:
             raise DataError(f"{source.name}: not one row can be used. {most_frequent(unusable)}")
-        sides = split_sides(items, settings)
-        drawn = {split: _drawn(items, sides, split, settings) for split in SPLITS}
+        indices = split_items(items, settings)
+        whole = {split: [items[index] for index in found] for split, found in indices.items()}
+        drawn = {
+            split: [items[index] for index in draw(items, indices[split], count, settings.seed, split)]
+            for split, count in settings.counts.items()
+        }
         _write_images(drawn, place, settings, workers, bar)
-        card = _card(source, settings, identity, items, sides, drawn, looks, unusable, command)
-        _write(place, drawn, card, [*unusable, *(left_out_row(rows, items[index]) for index in sides.left_out)])
+        card = _card(source, settings, identity, whole, drawn, hashed, unusable, command)
+        _write(place, drawn, card, [*unusable, *(left_out_row(rows, item) for item in whole[LEFT_OUT])])
         place.publish()
     return Prepared(out, card, made=True)
-
-
-def _drawn(items: Sequence[Item], sides: Sides, split: str, settings: PrepareSettings) -> list[Item]:
-    drawn = draw(items, sides.side(split), settings.count(split), settings.seed, split)
-    return [items[index] for index in drawn]
 
 
 def _described(file: Path) -> dict[str, Any]:
@@ -111,15 +110,15 @@ def _described(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _look(
+def _hashed(
     rows: Mapping[str, Row], place: Workplace, identity: Mapping[str, Any], workers: int | None, bar: bool
-) -> dict[str, Look]:
+) -> dict[str, HashedImage]:
     images: dict[str, AnyImage] = {}
     for row in rows.values():
         for image in row.question.images:
             images.setdefault(image_name(image), image)
     state = hashlib.sha256(json.dumps(identity["files"]).encode()).hexdigest()
-    return look_at(images.values(), place.looks, state, workers=workers, bar=bar)
+    return hash_images(images.values(), place.hashed, state, workers=workers, bar=bar)
 
 
 def _write_images(
@@ -137,40 +136,39 @@ def _card(
     source: Source,
     settings: PrepareSettings,
     identity: Mapping[str, Any],
-    items: Sequence[Item],
-    sides: Sides,
+    whole: Mapping[str, Sequence[Item]],
     drawn: Mapping[str, Sequence[Item]],
-    looks: Mapping[str, Look],
+    hashed: Mapping[str, HashedImage],
     unusable: Sequence[Unusable],
     command: str,
 ) -> dict[str, Any]:
-    whole = {split: [items[index] for index in sides.side(split)] for split in SPLITS}
+    items = [item for part in whole.values() for item in part]
     datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
-    contents = [look.content for look in looks.values() if look.content is not None]
+    contents = [one.content for one in hashed.values() if one.content is not None]
     modalities = {item.question.modality or "unknown" for item in items}
     return {
         "name": source.name,
         "command": command,
         "seed": settings.seed,
-        "settings": settings.as_record(),
-        "identity": {**identity, "images": bool(looks)},
+        "settings": asdict(settings),
+        "identity": {**identity, "images": bool(hashed)},
         "rows": {
             "total": len(items) + len(unusable),
             "usable": len(items),
             "unusable": len(unusable),
-            "left_out": len(sides.left_out),
+            "left_out": len(whole[LEFT_OUT]),
         },
         "unusable": statistics.unusable_counts(unusable),
         "splits": {split: statistics.of_split(drawn[split], len(whole[split])) for split in SPLITS},
-        "shortfalls": statistics.shortfalls(drawn, {split: settings.count(split) for split in SPLITS}, modalities),
+        "shortfalls": statistics.shortfalls(drawn, settings.counts, modalities),
         "images": {
             "names": len(contents),
             "contents": len(set(contents)),
             "repeated": statistics.repeated(contents),
-            "shared_sides": statistics.shared_images(whole),
+            "shared_images": statistics.shared_images(whole),
             "shared_drawn": statistics.shared_images(drawn),
         },
-        "licences": {dataset: source.licences.get(dataset, "unknown") for dataset in datasets},
+        "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
         "notes": list(source.notes),
     }
 
@@ -183,7 +181,7 @@ def _write(
         place.images.rmdir()
     save_splits(drawn, place.result)
     rows = sorted(unusable, key=lambda row: (row.source, row.row))
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
+    lines = [json.dumps(row.record(), ensure_ascii=False) + "\n" for row in rows]
     (place.result / UNUSABLE).write_text("".join(lines), encoding="utf-8")
     (place.result / "README.md").write_text(render(card), encoding="utf-8")
     (place.result / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

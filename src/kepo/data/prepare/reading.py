@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kepo.data.prepare.images import Look, image_name
+from kepo.data.prepare.images import HashedImage, image_name
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.prepare.splitting import Item
 from kepo.data.prepare.statistics import unusable_counts
@@ -57,18 +57,18 @@ def _is_text(question: Question) -> bool:
     return True
 
 
-def usable_items(rows: Mapping[str, Row], looks: Mapping[str, Look]) -> tuple[list[Item], list[Unusable]]:
+def usable_items(rows: Mapping[str, Row], hashed: Mapping[str, HashedImage]) -> tuple[list[Item], list[Unusable]]:
     """Questions whose images can all be used, with what these show, and the other rows."""
     items: list[Item] = []
     unusable: list[Unusable] = []
     for row in rows.values():
-        found = [looks[image_name(image)] for image in row.question.images]
-        failed = next((look for look in found if look.problem is not None), None)
+        found = [hashed[image_name(image)] for image in row.question.images]
+        failed = next((one for one in found if one.problem is not None), None)
         if failed is not None:
             name = str(row.question.metadata.get("image", failed.name))
             unusable.append(Unusable(row.file, row.row, "image", failed.problem or "", shortened(name)))
         elif found:
-            items.append(Item(row.question, tuple(look.content or "" for look in found)))
+            items.append(Item(row.question, tuple(one.content or "" for one in found)))
         else:
             items.append(Item(row.question, (_without_image(row.question),)))
     return items, unusable
@@ -81,9 +81,9 @@ def _without_image(question: Question) -> str:
 
 
 def left_out_row(rows: Mapping[str, Row], item: Item) -> Unusable:
-    """The record of a usable question that is on no side."""
+    """The record of a usable question that is in no split."""
     row = rows[item.question.id]
-    reason = "left out: its image is on another side of the given split"
+    reason = "left out: its image is in another split"
     return Unusable(row.file, row.row, "split", reason, str(item.question.metadata["split"]))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 from kepo.data.sources import Source
 from kepo.errors import ConfigError
-from kepo.types import SPLITS
 
 SplitKind: TypeAlias = Literal["stratified", "paper", "given"]
 _KINDS: tuple[str, ...] = get_args(SplitKind)
@@ -20,12 +19,12 @@ class PrepareSettings:
     Attributes:
         split: "stratified": by modality and question type. "paper": question by question, by modality alone. "given":
             as the source says. None: "given" where the source has a split, else "stratified".
-        image_disjoint: Keep all questions about one image on one side. None: yes, except for "paper".
-        train: Questions per modality drawn from the training side, >= 0; None takes all.
-        validation: The same for the validation side, which is taken out of the training side; 0 makes none.
-        test: The same for the test side.
-        test_share: Part of the questions on the test side, between 0 and 1.
-        validation_share: Part of the rest on the validation side, between 0 and 1.
+        image_disjoint: Keep all questions about one image in one split. None: yes, except for "paper".
+        train: Questions per modality drawn from the training split, >= 0; None takes all.
+        validation: The same for the validation split, which is taken out of the training split; 0 makes none.
+        test: The same for the test split.
+        test_share: Part of the questions in the test split, between 0 and 1.
+        validation_share: Part of the rest in the validation split, between 0 and 1.
         size: Images are resized to `size` x `size` pixels, 1..4096.
         longest_side: Instead of `size`: the longer side is at most this many pixels, the shape is kept, and smaller
             images stay as they are.
@@ -47,11 +46,10 @@ class PrepareSettings:
         """Raises ConfigError for a setting that cannot work."""
         if self.split is not None and self.split not in _KINDS:
             raise ConfigError(f"split {self.split!r} is unknown; use one of {', '.join(_KINDS)}")
-        for name in SPLITS:
-            count = getattr(self, name)
+        for name, count in self.counts.items():
             if count is not None and count < 0:
                 raise ConfigError(f"{name} is {count}; give 0 or more questions per modality, or 'all'")
-        if not any(count != 0 for count in (self.train, self.validation, self.test)):
+        if not any(count != 0 for count in self.counts.values()):
             raise ConfigError("train, validation and test are all 0, so there is nothing to prepare; ask for some")
         for name in ("test_share", "validation_share"):
             if not 0 < getattr(self, name) < 1:
@@ -73,7 +71,9 @@ class PrepareSettings:
         """
         split = self.split or ("given" if source.split_given else "stratified")
         if split == "given" and not source.split_given:
-            raise ConfigError(f"split 'given': {source.name} does not say which side a question is on; use another one")
+            raise ConfigError(
+                f"split 'given': {source.name} does not say which split a question is in; use another one"
+            )
         disjoint = split != "paper" if self.image_disjoint is None else self.image_disjoint
         return replace(self, split=split, image_disjoint=disjoint)
 
@@ -82,10 +82,7 @@ class PrepareSettings:
         """ "384x384", or "longest-512"; part of a folder's name."""
         return f"{self.size}x{self.size}" if self.longest_side is None else f"longest-{self.longest_side}"
 
-    def count(self, split: str) -> int | None:
-        """Questions per modality asked for in `split`; None for all."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
-
-    def as_record(self) -> dict[str, Any]:
-        """Field -> value."""
-        return asdict(self)
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Split -> questions per modality asked for; None for all."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}

@@ -1,4 +1,4 @@
-"""Which side of the split a question is on, and which questions of a side are drawn.
+"""Which split a question is in, and which questions of a split are drawn.
 
 Draws are ranks: a hash of the seed and of what is drawn. The order of the files does not matter, and a question that is
 added or falls away changes the draw of its own stratum only.
@@ -25,43 +25,31 @@ class Item:
 
     Attributes:
         question: With its images as the source gives them.
-        contents: What its images show, one key per image: equal keys are equal pictures, whatever their names.
+        contents: What its images show, one key per image: equal keys are equal images, whatever their names.
     """
 
     question: Question
     contents: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Indices of the items of each side, in their order, and of those that are on none.
-
-    Attributes:
-        train, validation, test: The sides, disjoint.
-        left_out: Questions of a given training or validation side whose image is on the test side, or of the training
-            side whose image is on the validation side; only where one image may not be on two sides.
-    """
-
-    train: list[int]
-    validation: list[int]
-    test: list[int]
-    left_out: list[int]
-
-    def side(self, name: str) -> list[int]:
-        """The indices of "train", "validation" or "test"."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+LEFT_OUT = "left_out"
+"""Questions that are in no split, because their image is in another one of the given split."""
 
 
-def split_sides(items: Sequence[Item], settings: PrepareSettings) -> Sides:
+def split_items(items: Sequence[Item], settings: PrepareSettings) -> dict[str, list[int]]:
     """The split that `settings` (resolved) ask for.
 
-    Every modality, or every question type of a modality, gives the same share of its questions to a side, as closely
+    Every modality, or every question type of a modality, gives the same share of its questions to a split, as closely
     as images with several questions allow.
+
+    Returns:
+        Split -> indices of its items, in their order. `LEFT_OUT` -> those of a given training or validation split whose
+        image is in the test split, or of the training split whose image is in the validation split; only where one
+        image may not be in two splits.
     """
     left_out: list[int] = []
     if settings.split == "given":
-        given = {side: _given(items, side) for side in SPLITS}
-        train, validation, test = given["train"], given["validation"], given["test"]
+        train, validation, test = (_given(items, split) for split in SPLITS)
         if settings.image_disjoint:
             validation, shared = _without(items, validation, test)
             train, more = _without(items, train, [*test, *validation])
@@ -71,18 +59,18 @@ def split_sides(items: Sequence[Item], settings: PrepareSettings) -> Sides:
         validation = []
     if not validation and settings.validation != 0:
         train, validation = _taken_from(items, train, settings.validation_share, settings, "validation")
-    return Sides(train, validation, test, left_out)
+    return {"train": train, "validation": validation, "test": test, LEFT_OUT: left_out}
 
 
-def _given(items: Sequence[Item], side: str) -> list[int]:
-    return [index for index, item in enumerate(items) if item.question.metadata["split"] == side]
+def _given(items: Sequence[Item], split: str) -> list[int]:
+    return [index for index, item in enumerate(items) if item.question.metadata["split"] == split]
 
 
-def _without(items: Sequence[Item], side: Sequence[int], other: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(indices of `side` that share no image with `other`, the rest)."""
+def _without(items: Sequence[Item], part: Sequence[int], other: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(indices of `part` that share no image with `other`, the rest)."""
     taken = {content for index in other for content in items[index].contents}
-    shared = {index for index in side if taken.intersection(items[index].contents)}
-    return [index for index in side if index not in shared], sorted(shared)
+    shared = {index for index in part if taken.intersection(items[index].contents)}
+    return [index for index in part if index not in shared], sorted(shared)
 
 
 def _taken_from(
@@ -142,28 +130,28 @@ def rank(name: str, seed: int, purpose: str) -> str:
     return hashlib.sha256(f"{seed}\n{purpose}\n{name}".encode()).hexdigest()
 
 
-def draw(items: Sequence[Item], side: Sequence[int], count: int | None, seed: int, purpose: str) -> list[int]:
-    """`count` questions of each modality of `side`, or all there are, in the order of `side`.
+def draw(items: Sequence[Item], part: Sequence[int], count: int | None, seed: int, purpose: str) -> list[int]:
+    """`count` questions of each modality of a split, or all there are, in the order of `part`.
 
     Question types and collections keep their shares of the modality (largest remainder).
 
     Args:
-        items: What the indices of `side` stand for.
-        side: Where to draw from.
+        items: What the indices stand for.
+        part: Indices to draw from.
         count: Questions per modality; None for all.
         seed: Seeds the draw.
         purpose: Draws for different purposes are independent of each other.
     """
     if count is None:
-        return list(side)
+        return list(part)
     drawn: set[int] = set()
-    for pool in _by(side, lambda index: items[index].question.modality).values():
+    for pool in _by(part, lambda index: items[index].question.modality).values():
         strata = _by(pool, lambda index: _within_modality(items[index].question))
         wanted = quotas({key: len(members) for key, members in strata.items()}, min(count, len(pool)))
         for key, members in strata.items():
             ranked = sorted(members, key=lambda index: rank(items[index].question.id, seed, purpose))
             drawn.update(ranked[: wanted[key]])
-    return [index for index in side if index in drawn]
+    return [index for index in part if index in drawn]
 
 
 def _by(pool: Sequence[int], key: Callable[[int], _Key]) -> dict[_Key, list[int]]:

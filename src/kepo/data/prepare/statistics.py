@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from kepo.data.prepare.splitting import Item
@@ -18,29 +19,33 @@ def of_split(items: Sequence[Item], available: int) -> dict[str, Any]:
         items: What was drawn.
         available: How many there were to draw from.
     """
-    questions = [item.question for item in items]
     by_modality: dict[str, list[Question]] = defaultdict(list)
-    for question in questions:
-        by_modality[question.modality or "unknown"].append(question)
+    for item in items:
+        by_modality[item.question.modality or "unknown"].append(item.question)
+    modalities = {
+        modality: {"questions": len(members), **_counted(members)} for modality, members in sorted(by_modality.items())
+    }
     return {
-        "questions": len(questions),
+        "questions": len(items),
         "available": available,
-        "images": len({content for item in items if item.question.images for content in item.contents}),
+        "images": len(_shown(items)),
+        **_counted([item.question for item in items]),
+        "modalities": modalities,
+    }
+
+
+def _counted(questions: Sequence[Question]) -> dict[str, Any]:
+    options = Counter(len(question.options) for question in questions)
+    return {
         "tasks": _counts(question.task or "unknown" for question in questions),
         "datasets": _counts(str(question.metadata["dataset"]) for question in questions),
-        "options": _option_counts(questions),
+        "options": {"open" if number == 0 else str(number): options[number] for number in sorted(options)},
         **baselines(questions),
-        "modalities": {
-            modality: {
-                "questions": len(members),
-                "tasks": _counts(question.task or "unknown" for question in members),
-                "datasets": _counts(str(question.metadata["dataset"]) for question in members),
-                "options": _option_counts(members),
-                **baselines(members),
-            }
-            for modality, members in sorted(by_modality.items())
-        },
     }
+
+
+def _shown(items: Iterable[Item]) -> set[str]:
+    return {content for item in items if item.question.images for content in item.contents}
 
 
 def baselines(questions: Sequence[Question]) -> dict[str, Any]:
@@ -76,18 +81,13 @@ def shortfalls(
     return found
 
 
-def shared_images(sides: Mapping[str, Sequence[Item]]) -> dict[str, Any]:
-    """Pictures that are on more than one side, told by what they show; questions without images do not count."""
-    contents = {
-        split: {content for item in items if item.question.images for content in item.contents}
-        for split, items in sides.items()
-    }
+def shared_images(splits: Mapping[str, Sequence[Item]]) -> dict[str, Any]:
+    """Images that are in more than one split, told by what they show; questions without images do not count."""
     pairs = {}
-    for place, one in enumerate(SPLITS):
-        for other in SPLITS[place + 1 :]:
-            shared = contents[one] & contents[other]
-            on_later = sum(not shared.isdisjoint(item.contents) for item in sides[other] if item.question.images)
-            pairs[f"{one} and {other}"] = {"images": len(shared), f"{other}_questions": on_later}
+    for one, other in combinations(SPLITS, 2):
+        shared = _shown(splits[one]) & _shown(splits[other])
+        on_later = sum(not shared.isdisjoint(item.contents) for item in splits[other] if item.question.images)
+        pairs[f"{one} and {other}"] = {"images": len(shared), f"{other}_questions": on_later}
     return pairs
 
 
@@ -96,11 +96,6 @@ def unusable_counts(rows: Iterable[Unusable]) -> list[dict[str, Any]]:
     counts = Counter((row.field, row.reason) for row in rows)
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return [{"field": field, "reason": reason, "rows": count} for (field, reason), count in ordered]
-
-
-def _option_counts(questions: Sequence[Question]) -> dict[str, int]:
-    counts = Counter(len(question.options) for question in questions)
-    return {"open" if number == 0 else str(number): counts[number] for number in sorted(counts)}
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kepo.errors import TeacherError
-from kepo.servers.endpoint import Fault, FaultKind
+from kepo.servers.endpoint import decoded
 
 # Tokens decoded in one request.
 _CHUNK = 4096
@@ -75,10 +75,7 @@ def read_models(content: bytes, model: str, url: str) -> None:
         TeacherError: it serves other models.
         Fault: the answer is in another form.
     """
-    try:
-        found = _models.decode(content).data
-    except msgspec.MsgspecError as error:
-        raise Fault(FaultKind.MALFORMED, f"its list of models is not in the form of the API ({error})") from None
+    found = decoded(_models, content, "its list of models").data
     if any(one.id == model for one in found):
         return
     served = ", ".join(repr(one.id) for one in found) or "none"
@@ -95,10 +92,7 @@ def read_text(content: bytes, passage: Passage, url: str) -> None:
         TeacherError: they differ.
         Fault: the answer is in another form.
     """
-    try:
-        text = _text.decode(content).prompt
-    except msgspec.MsgspecError as error:
-        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
+    text = decoded(_text, content).prompt
     if text == passage.text:
         return
     first, last = passage.ids[0], passage.ids[-1]

@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 
 from kepo.files import content_hash, image_hash
-from kepo.servers.endpoint import Fault, FaultKind
+from kepo.servers.endpoint import decoded
 from kepo.types import Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """The tokens of one image: `length` of them from `offset` on."""
 
     offset: int
@@ -63,7 +62,7 @@ class _Tokens(msgspec.Struct):
 
 
 class _Features(msgspec.Struct):
-    mm_placeholders: dict[str, list[dict[str, int]]]
+    mm_placeholders: dict[str, list[Span]]
 
 
 class _Render(msgspec.Struct):
@@ -93,21 +92,14 @@ def render_body(model: str, messages: Sequence[Mapping[str, Any]], template: Map
 
 def read_tokens(content: bytes) -> Rendered:
     """The prompt in an answer of `/tokenize`."""
-    try:
-        return Rendered(tuple(_tokens.decode(content).tokens))
-    except msgspec.MsgspecError as error:
-        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
+    return Rendered(tuple(decoded(_tokens, content).tokens))
 
 
 def read_render(content: bytes) -> Rendered:
     """The prompt in an answer of `/v1/chat/completions/render`."""
-    try:
-        answer = _render.decode(content)
-        found = answer.features.mm_placeholders.get("image", []) if answer.features else []
-        spans = tuple(sorted((Span(one["offset"], one["length"]) for one in found), key=lambda span: span.offset))
-    except (msgspec.MsgspecError, KeyError) as error:
-        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
-    return Rendered(tuple(answer.token_ids), spans)
+    answer = decoded(_render, content)
+    spans = answer.features.mm_placeholders.get("image", []) if answer.features else []
+    return Rendered(tuple(answer.token_ids), tuple(sorted(spans, key=lambda span: span.offset)))
 
 
 def image_key(image: Any) -> str:

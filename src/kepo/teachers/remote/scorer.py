@@ -43,18 +43,15 @@ class Scorer:
     """Asks for scores of rows; lives in the event loop of its pool.
 
     Args:
-        pool: The servers.
-        model: The name under which they serve the model.
+        pool: The servers of one model.
         top_k: K >= 1.
         template: Variables of the chat template.
     """
 
-    def __init__(self, pool: Pool, model: str, top_k: int, template: Mapping[str, Any]) -> None:
+    def __init__(self, pool: Pool, top_k: int, template: Mapping[str, Any]) -> None:
         self._pool = pool
-        self._model = model
         self._top_k = top_k
         self._template = template
-        self._about = f"model {model!r}"
         self._takes_images: bool | None = None  # None: not tried yet
         self._image_token: int | None = None
         self._trying = asyncio.Lock()
@@ -75,15 +72,13 @@ class Scorer:
         if self._takes_images:
             return await self._pool.ask(
                 _GENERATE,
-                lambda: generate_body(self._model, ids, self._image_uris(images), self._top_k),
+                lambda: generate_body(self._pool.model, ids, self._image_uris(images), self._top_k),
                 lambda content: read_generate(content, rendered.shown, completion, self._top_k),
-                self._about,
             )
         return await self._pool.ask(
             "completions",
-            lambda: completions_body(self._model, ids, self._top_k),
+            lambda: completions_body(self._pool.model, ids, self._top_k),
             lambda content: read_completions(content, rendered.shown, completion, self._top_k),
-            self._about,
         )
 
     async def try_out(self, prompt: Prompt) -> None:
@@ -116,14 +111,13 @@ class Scorer:
     async def _render(self, prompt: Prompt) -> Rendered:
         if isinstance(prompt, str) or not prompt_images(prompt):
             messages = [] if isinstance(prompt, str) else wire_messages(prompt)
-            body = tokenize_body(self._model, prompt, messages, self._template)
-            return await self._pool.ask("/tokenize", lambda: body, read_tokens, self._about)
+            body = tokenize_body(self._pool.model, prompt, messages, self._template)
+            return await self._pool.ask("/tokenize", lambda: body, read_tokens)
         try:
             return await self._pool.ask(
                 "chat/completions/render",
-                lambda: render_body(self._model, wire_messages(prompt), self._template),
+                lambda: render_body(self._pool.model, wire_messages(prompt), self._template),
                 read_render,
-                self._about,
             )
         except RefusedError as error:
             raise self._without_images(error) from None
@@ -147,9 +141,9 @@ class Scorer:
                 self._image_token = await self._image_token_of(prompt, rendered)
 
     async def _offers_generate(self, token: int) -> bool:
-        body = generate_body(self._model, [token, token], [], self._top_k)
+        body = generate_body(self._pool.model, [token, token], [], self._top_k)
         try:
-            await self._pool.ask(_GENERATE, lambda: body, lambda _: None, self._about)
+            await self._pool.ask(_GENERATE, lambda: body, lambda _: None)
         except RefusedError as error:
             if error.status in _NOT_OFFERED:
                 return False
@@ -172,15 +166,15 @@ class Scorer:
             return True
 
         for token in rendered.image_token_candidates():
-            body = generate_body(self._model, [*rendered.sent(token), *probe], uris, self._top_k)
+            body = generate_body(self._pool.model, [*rendered.sent(token), *probe], uris, self._top_k)
             try:
-                if await self._pool.ask(_GENERATE, partial(dict, body), fits, self._about):
+                if await self._pool.ask(_GENERATE, partial(dict, body), fits):
                     return token
             except RefusedError:
                 continue  # it knows no image under this token
         raise TeacherError(
-            f"The server does not see a prompt with images as it renders it itself ({self._about}): its scores would "
-            "belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
+            f"The server does not see a prompt with images as it renders it itself (model {self._pool.model!r}): its "
+            "scores would belong to another prompt. Use it for hints only (distillation_weight: 0), or a local teacher."
         )
 
     def _image_uris(self, images: Sequence[Any]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import torch
 
-from kepo.servers.endpoint import Fault, FaultKind
+from kepo.servers.endpoint import Fault, FaultKind, decoded
 from kepo.teachers.base import SparseScores
 
 # What JSON has instead of -inf.
@@ -93,23 +93,15 @@ def read_generate(content: bytes, shown: Sequence[int], completion: Sequence[int
     Raises:
         Fault: the answer is no such answer, or incomplete ("malformed"), or is not about these tokens ("misaligned").
     """
-    return _scores(_decoded(_scored, content), shown, completion, top_k)
+    return _scores(decoded(_scored, content), shown, completion, top_k)
 
 
 def read_completions(content: bytes, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
     """As `read_generate`, from an answer of `/v1/completions`."""
-    choices = _decoded(_completions, content).choices
+    choices = decoded(_completions, content).choices
     if len(choices) != 1:
         raise Fault(FaultKind.MALFORMED, f"it returned {len(choices)} choices where one was asked for")
     return _scores(choices[0], shown, completion, top_k)
-
-
-def _decoded(decoder: msgspec.json.Decoder[Any], content: bytes) -> Any:
-    try:
-        return decoder.decode(content)
-    except msgspec.MsgspecError as error:
-        # A bare NaN, a half-sent answer and an error page all end here: none of them is JSON of this form.
-        raise Fault(FaultKind.MALFORMED, f"its answer is not in the form of the API ({error})") from None
 
 
 def _scores(answer: _Scored, shown: Sequence[int], completion: Sequence[int], top_k: int) -> SparseScores:
@@ -124,7 +116,7 @@ def _scores(answer: _Scored, shown: Sequence[int], completion: Sequence[int], to
     if len(positions) != len(expected):
         problem = f"its answer has log-probabilities for {len(positions)} tokens, but {len(expected)} were sent"
         raise Fault(FaultKind.MISALIGNED, problem)
-    rows = [_decoded(_position, raw) for raw in positions[len(shown) :]]
+    rows = [decoded(_position, raw) for raw in positions[len(shown) :]]
     ids, logps, own = [], [], []
     for place, (row, token) in enumerate(zip(rows, completion, strict=True)):
         if token not in row:

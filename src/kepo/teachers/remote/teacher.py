@@ -18,18 +18,17 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias
 
-import httpx
 import torch
 
-from kepo.errors import ConfigError, TeacherError
+from kepo.errors import ConfigError, TeacherError, check_choice, check_whole
 from kepo.models.encoding import tokenizer_of
-from kepo.servers.background import Background, all_of
-from kepo.servers.chat import SEEDS, read_chat, wire_messages
+from kepo.servers.background import Background, all_of, result_of
+from kepo.servers.chat import SEEDS, ask_chat
 from kepo.servers.endpoint import Endpoint, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
-from kepo.teachers.remote.outages import STOP, WAIT, check_policy, or_lost
+from kepo.teachers.remote.failures import FAILURE_POLICIES, STOP, WAIT, or_lost
 from kepo.teachers.remote.prompts import prompt_key
 from kepo.teachers.remote.scorer import Scorer
 from kepo.types import Conversation, Prompt
@@ -48,11 +47,7 @@ class _Pending:
 
     def result(self) -> list[Scores | None]:
         """Wait for the scores; what interrupts the wait ends the requests."""
-        try:
-            return self._future.result()
-        except BaseException:
-            self._future.cancel()
-            raise
+        return result_of(self._future)
 
 
 class RemoteTeacher:
@@ -66,8 +61,8 @@ class RemoteTeacher:
         api_key: Sent as bearer token; see `kepo.servers.keys.read_api_key`.
         concurrency: Most requests at once to each server, >= 1.
         timeout: Longest wait for one answer, in seconds.
-        attempts: How often a request is tried before it counts as failed, >= 1.
-        first_wait: Seconds before the second try; doubled each time, up to a minute.
+        attempts: How often a request is sent before it counts as failed, >= 1.
+        first_wait: Seconds before the second attempt; doubled each time, up to a minute.
         on_failure: "stop" (training writes a checkpoint and stops), "wait" (until a server is back) or "skip" (go on
             without the teacher for these rows and hints; they are counted).
         hint_max_new_tokens: Longest hint, in tokens.
@@ -99,16 +94,16 @@ class RemoteTeacher:
         hint_temperature: float = 1.0,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        check_policy(on_failure)
-        for field, value in (("top_k", top_k), ("hint_max_new_tokens", hint_max_new_tokens)):
-            if value < 1:
-                raise ConfigError(f"{field} of the remote teacher is {value}; give at least 1.")
+        check_choice("on_failure", on_failure, FAILURE_POLICIES)
+        check_whole("top_k", top_k, at_least=1)
+        check_whole("hint_max_new_tokens", hint_max_new_tokens, at_least=1)
         if hint_temperature < 0:
             raise ConfigError(f"hint_temperature is {hint_temperature}; it must not be negative, 0 is greedy.")
         addresses = [urls] if isinstance(urls, str) else list(urls)
         self.name = model
         self._pool = Pool(
             [Endpoint(url, api_key, timeout) for url in addresses],
+            model,
             concurrency=concurrency,
             attempts=attempts,
             patient=on_failure == WAIT,
@@ -117,12 +112,12 @@ class RemoteTeacher:
             recheck=self._recheck,
         )
         self._background = Background()
-        self._scorer = Scorer(self._pool, model, top_k, dict(chat_template_kwargs or {}))
-        self._template = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else {}
-        self._hint_sampling = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
+        self._scorer = Scorer(self._pool, top_k, dict(chat_template_kwargs or {}))
+        self._chat_fields: dict[str, Any] = {"max_tokens": hint_max_new_tokens, "temperature": hint_temperature}
+        if chat_template_kwargs:
+            self._chat_fields["chat_template_kwargs"] = dict(chat_template_kwargs)
         self._on_failure = on_failure
         self._counts: Counter[str] = Counter()
-        self._about = f"model {model!r}"
         self._known_by: Passage | None = None
         self._scores = False
 
@@ -143,7 +138,7 @@ class RemoteTeacher:
         known = passages(student, vocab_size)
         self._scores = True
         try:
-            self._background.run(self._check_all(known))
+            self._background.run(self._check_all, known)
         except RefusedError as error:
             raise TeacherError(f"{error} The teacher's scores need a vLLM server.") from None
         self._known_by = sample(known, student)
@@ -155,28 +150,28 @@ class RemoteTeacher:
             KepoError: the server does not answer or refuses; or a `TeacherError` that says what it lacks and how to
                 start it.
         """
-        self._background.run(self._check_prompt(prompt))
+        self._background.run(self._check_prompt, prompt)
 
     async def _check_all(self, known: Sequence[Passage]) -> None:
         for replica in self._pool.replicas:
             url = replica.endpoint.base_url
-            ask = partial(self._pool.ask, about=self._about, replica=replica)
+            ask = partial(self._pool.ask, replica=replica)
             await ask("models", None, partial(read_models, model=self.name, url=url))
             for passage in known:
                 body = detokenize_body(self.name, passage)
                 await ask("/detokenize", partial(dict, body), partial(read_text, passage=passage, url=url))
 
-    async def _recheck(self, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    async def _recheck(self, endpoint: Endpoint) -> None:
         """A server that was away may be back with another model."""
-        read_models(await endpoint.get(client, "models"), self.name, endpoint.base_url)
+        read_models(await endpoint.request("models"), self.name, endpoint.base_url)
         passage = self._known_by
         if passage is not None:
-            answer = await endpoint.post(client, "/detokenize", detokenize_body(self.name, passage))
+            answer = await endpoint.request("/detokenize", detokenize_body(self.name, passage))
             read_text(answer, passage, endpoint.base_url)
 
     async def _check_prompt(self, prompt: Prompt) -> None:
         if not isinstance(prompt, str):
-            await self._chat(prompt, {**self._hint_sampling, "max_tokens": 1}, 0)
+            await ask_chat(self._pool, prompt, 0, {**self._chat_fields, "max_tokens": 1})
         if self._scores:
             await self._scorer.try_out(prompt)
 
@@ -189,26 +184,18 @@ class RemoteTeacher:
             TeacherUnavailableError: the servers failed, and that is to stop the run.
             TeacherError: they refuse the request.
         """
-        count, greedy = len(conversations), self._hint_sampling["temperature"] == 0
+        count, greedy = len(conversations), self._chat_fields["temperature"] == 0
         # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
         seeds = [0] * count if greedy else torch.randint(0, SEEDS, (count,)).tolist()
-        return self._background.run(self._write_hints(conversations, seeds))
+        return self._background.run(self._write_hints, conversations, seeds)
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
-            or_lost(self._chat(conversation, self._hint_sampling, seed), "hints", self._on_failure)
+            or_lost(ask_chat(self._pool, conversation, seed, self._chat_fields), "hints", self._on_failure)
             for conversation, seed in zip(conversations, seeds, strict=True)
         )
         self._counts["hints_lost"] += sum(answer is None for answer in answers)
-        return ["" if answer is None else answer for answer in answers]
-
-    async def _chat(self, conversation: Conversation, sampling: Mapping[str, Any], seed: int) -> str:
-        def body() -> dict[str, Any]:
-            messages = wire_messages(conversation)
-            return {"model": self.name, "messages": messages, "seed": seed, **sampling, **self._template}
-
-        answer = await self._pool.ask("chat/completions", body, read_chat, self._about)
-        return answer.text
+        return ["" if answer is None else answer.text for answer in answers]
 
     # --- scores -----------------------------------------------------------------------------------------------------
 
@@ -223,7 +210,7 @@ class RemoteTeacher:
 
     def start_scoring(self, requests: Sequence[ScoreRequest]) -> _Pending:
         """Begin to score rows; the requests run while the caller does something else."""
-        return _Pending(self._background.start(self._score(list(requests))))
+        return _Pending(self._background.start(self._score, list(requests)))
 
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Scores | None]:
         rows: OrderedDict[_Row, ScoreRequest] = OrderedDict()
@@ -241,7 +228,7 @@ class RemoteTeacher:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def take_metrics(self) -> dict[str, float]:
-        """Counts since the last call: rows sent and lost, hints lost, and tries that failed, by kind."""
+        """Counts since the last call: rows sent and lost, hints lost, and attempts that failed, by kind."""
         counts, self._counts = self._counts, Counter()
         faults, self._pool.faults = self._pool.faults, Counter()
         told = {
@@ -255,5 +242,5 @@ class RemoteTeacher:
 
     def close(self) -> None:
         """Close the connections; the teacher can be used again all the same."""
-        self._background.run(self._pool.close())
+        self._background.run(self._pool.close)
         self._background.close()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kepo.data.readers.published import published_source
 from kepo.data.sources import Source, Unusable
-from kepo.data.vqa_json import VqaChoice, slake_source, vqa_rad_source
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question
 
@@ -69,7 +69,7 @@ def parted(source: Source) -> tuple[list[Question], list[Unusable]]:
 
 
 def rad(folder: Path, *rows: Any, **choice: Any) -> tuple[list[Question], list[Unusable]]:
-    return parted(vqa_rad_source(rad_folder(folder, *rows), VqaChoice(**choice)))
+    return parted(published_source("vqa-rad", rad_folder(folder, *rows), **choice))
 
 
 def test_a_closed_question_of_vqa_rad_is_multiple_choice(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_closed_only_lists_what_it_leaves_out(tmp_path: Path) -> None:
         ({**RAD, "image_name": "a\0b.jpg"}, "image_name", "no name that a file can have"),
         ({**RAD, "image_name": "x" * 5000}, "image_name", "no name that a file can have"),
         ({**RAD, "image_name": None}, "image_name", "missing"),
-        ({**RAD, "qid": True}, "qid", "not a text"),
+        ({**RAD, "qid": True}, "qid", "not text"),
         ({key: value for key, value in RAD.items() if key != "qid"}, "qid", "missing"),
         (["no", "record"], "", "not a record"),
         (None, "", "not a record"),
@@ -157,7 +157,7 @@ def test_a_link_out_of_the_image_folder_is_refused(tmp_path: Path) -> None:
     folder = rad_folder(tmp_path / "rad", {**RAD, "image_name": "link.jpg"})
     (tmp_path / "secret.jpg").write_bytes(b"x")
     (folder / "VQA_RAD Image Folder" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
-    good, bad = parted(vqa_rad_source(folder, VqaChoice()))
+    good, bad = parted(published_source("vqa-rad", folder))
     assert not good
     assert bad[0].field == "image_name"
 
@@ -166,7 +166,7 @@ def test_the_two_files_that_baselines_use_are_split_by_their_names(tmp_path: Pat
     rad_folder(tmp_path, RAD, file="trainset.json")
     rad_folder(tmp_path, {**RAD, "qid": 5}, file="testset.json")
     (tmp_path / "VQA_RAD Image Folder").rename(tmp_path / "images")
-    good, bad = parted(vqa_rad_source(tmp_path, VqaChoice()))
+    good, bad = parted(published_source("vqa-rad", tmp_path))
     assert not bad
     assert [(q.id, q.metadata["split"]) for q in good] == [("vqa-rad-0", "train"), ("vqa-rad-5", "test")]
 
@@ -177,8 +177,8 @@ def test_slake_in_its_own_splits(tmp_path: Path) -> None:
         "validate": [{**SLAKE, "qid": 12, "answer": "No", "modality": "CT"}],
         "test": [{**SLAKE, "qid": 13, "q_lang": "zh", "question": "图中有肝脏吗？", "answer": "有"}],
     }
-    source = slake_source(slake_folder(tmp_path, **rows), VqaChoice())
-    assert (source.licences, source.split_given) == ({"SLAKE": "CC BY 4.0"}, True)
+    source = published_source("slake", slake_folder(tmp_path, **rows))
+    assert (source.license_of("SLAKE"), source.split_given) == ("CC BY 4.0", True)
     assert [file.name for file in source.files] == ["train.json", "validate.json", "test.json"]
     good, bad = parted(source)
     assert not bad
@@ -196,30 +196,30 @@ def test_slake_in_its_own_splits(tmp_path: Path) -> None:
 
 def test_slake_in_one_language_lists_the_other(tmp_path: Path) -> None:
     rows = [SLAKE, {**SLAKE, "qid": 11, "q_lang": "zh"}, {k: v for k, v in SLAKE.items() if k != "q_lang"}]
-    good, bad = parted(slake_source(slake_folder(tmp_path, train=rows), VqaChoice(language="en")))
+    good, bad = parted(published_source("slake", slake_folder(tmp_path, train=rows), language="en"))
     assert len(good) == 1
-    assert Counter((u.field, u.reason) for u in bad) == {("q_lang", "not in the chosen language 'en'"): 2}
+    assert Counter((u.field, u.reason) for u in bad) == {("q_lang", "not 'en', and only that was asked for"): 2}
 
 
 def test_a_modality_that_is_none_is_listed(tmp_path: Path) -> None:
-    good, bad = parted(slake_source(slake_folder(tmp_path, train=[{**SLAKE, "modality": "Photo"}]), VqaChoice()))
+    good, bad = parted(published_source("slake", slake_folder(tmp_path, train=[{**SLAKE, "modality": "Photo"}])))
     assert not good
     assert (bad[0].field, bad[0].value) == ("modality", "Photo")
 
 
 def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no VQA_RAD Dataset Public\.json or trainset\.json, testset\.json"):
-        vqa_rad_source(tmp_path, VqaChoice())
+        published_source("vqa-rad", tmp_path)
     (tmp_path / "train.json").write_text("[]")
     with pytest.raises(DataError, match="no image folder imgs"):
-        slake_source(tmp_path, VqaChoice())
+        published_source("slake", tmp_path)
     with pytest.raises(DataError, match="no such file"):
-        slake_source(tmp_path, VqaChoice(), questions=[tmp_path / "test.json"])
+        published_source("slake", tmp_path, questions=[tmp_path / "test.json"])
     (tmp_path / "part1.json").write_text("[]")
     with pytest.raises(DataError, match="split is not known"):
-        slake_source(tmp_path, VqaChoice(), questions=[tmp_path / "part1.json"])
+        published_source("slake", tmp_path, questions=[tmp_path / "part1.json"])
     with pytest.raises(ConfigError, match="English only"):
-        vqa_rad_source(tmp_path, VqaChoice(language="zh"))
+        published_source("vqa-rad", tmp_path, language="zh")
 
 
 @pytest.mark.parametrize("text", ["{not json", '{"a": 1}', "\udcff", "[" * 100_000])
@@ -227,10 +227,10 @@ def test_a_file_that_is_no_json_list_stops(text: str, tmp_path: Path) -> None:
     folder = slake_folder(tmp_path, train=[])
     (folder / "train.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=r"train\.json"):
-        list(slake_source(folder, VqaChoice()).rows)
+        list(published_source("slake", folder).rows)
 
 
 def test_questions_and_images_may_lie_elsewhere(tmp_path: Path) -> None:
     folder = slake_folder(tmp_path / "a", train=[SLAKE])
-    source = slake_source(tmp_path, VqaChoice(), questions=[folder / "train.json"], images=folder / "imgs")
+    source = published_source("slake", tmp_path, questions=[folder / "train.json"], images=folder / "imgs")
     assert len(parted(source)[0]) == 1

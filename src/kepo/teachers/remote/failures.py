@@ -1,11 +1,11 @@
-"""What becomes of a row or a hint that no server answered: the run stops, waits, or goes on without it."""
+"""When no server answers for a row or a hint: the run stops, waits, or goes on without it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
+from kepo.errors import TeacherError, TeacherUnavailableError
 from kepo.servers.endpoint import FaultKind, RefusedError
 from kepo.servers.pool import UnavailableError
 
@@ -13,24 +13,14 @@ T = TypeVar("T")
 
 STOP, WAIT, SKIP = "stop", "wait", "skip"
 FAILURE_POLICIES = (STOP, WAIT, SKIP)
-# Statuses of a request that is wrong in itself, such as one that is too long, while the next one may be right.
+# Statuses of a request that is invalid in itself, such as one that is too long, while the next one may be valid.
 _OF_ONE_REQUEST = frozenset({400, 413, 422})
-
-
-def check_policy(policy: str) -> None:
-    """Refuse an unknown policy.
-
-    Raises:
-        ConfigError: it is not one of `FAILURE_POLICIES`.
-    """
-    if policy not in FAILURE_POLICIES:
-        raise ConfigError(f"the teacher's on_failure is {policy!r}; use one of {', '.join(FAILURE_POLICIES)}.")
 
 
 async def or_lost(answer: Awaitable[T], what: str, policy: str) -> T | None:
     """The answer; None when it failed and the policy is to go on without this `what` ("scores", "hints").
 
-    An answer about other tokens than those sent is never gone without: it is a defect somewhere, not an outage.
+    An answer about other tokens than those sent is never gone without: it is a defect somewhere, not a failure.
 
     Raises:
         TeacherUnavailableError: it failed, and the policy is to stop.

@@ -129,17 +129,3 @@ def _whole_head(model: Any) -> OutputHead:
             weight = weight.clone()
             bias = None if bias is None else bias.clone()
     return OutputHead(weight=weight, bias=bias, scale=head.scale, softcap=head.softcap)
-
-
-class ForwardWithTarget:
-    """Stands in for the model inside `_get_per_token_logps_and_entropies`: adds the target, keeps the divergence."""
-
-    def __init__(self, model: Any, target: DistillationTarget) -> None:
-        self._model = model
-        self._target = target
-        self.divergence: torch.Tensor | None = None
-
-    def __call__(self, **kwargs: Any) -> Any:
-        output = self._model(**kwargs, distillation_target=self._target)
-        self.divergence = output.divergence
-        return output

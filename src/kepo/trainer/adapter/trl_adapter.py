@@ -1,0 +1,326 @@
+"""`TRLAdapter`: TRL's `GRPOTrainer` with public names for what KEPO overrides and calls.
+
+B rollouts of this process, W processes, T completion tokens, F reward functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from trl import GRPOTrainer
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import get_callable_name, is_async_callable
+
+from kepo.errors import ConfigError
+from kepo.models.encoding import encode
+from kepo.prompts import prompt_images
+from kepo.trainer.adapter.colocated import ColocatedPrompts
+from kepo.trainer.adapter.forward import DistillationTarget
+from kepo.trainer.generation_batch import Completions, Rollouts, RowReward
+from kepo.trainer.processes import Processes
+from kepo.types import Prompt, Sample
+
+OldLogps = Callable[[torch.Tensor], torch.Tensor]
+"""From the current policy's (B, T) log-probabilities of the tokens to those the ratio is taken to."""
+
+
+@dataclass
+class _LossPass:
+    """One pass of the policy loss: what is added to TRL's forward, and what comes out of it beside TRL's loss."""
+
+    inputs: dict[str, Any]
+    target: DistillationTarget | None
+    old_logps: OldLogps | None
+    divergence: torch.Tensor | None = None
+
+    def forward_of(self, model: Any) -> Callable[..., Any]:
+        """Stands in for the model: its forward with the target, whose divergence is kept."""
+
+        def forward(**kwargs: Any) -> Any:
+            output = model(**kwargs, distillation_target=self.target)
+            self.divergence = output.divergence
+            return output
+
+        return forward
+
+
+class TRLAdapter(GRPOTrainer):
+    """TRL's GRPO trainer behind public names.
+
+    The methods under "hooks" are called by TRL; their own bodies are TRL's, so a subclass overrides them and calls
+    `super()`. The others are services. As it stands, the class trains as `GRPOTrainer` does, bit for bit.
+
+    Attributes:
+        processes: The processes of the run.
+    """
+
+    # What TRL writes into the model card.
+    _tag_names: ClassVar[list[str]] = ["trl", "kepo"]
+    _name = "KEPO"
+    _paper: ClassVar[dict[str, str]] = {"title": "KEPO: Knowledge-Enhanced Preference Optimization", "id": "2602.00400"}
+
+    reward_funcs: list[Any]
+    _loss_pass: _LossPass | None = None
+    _colocated: ColocatedPrompts | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.processes = Processes(self.accelerator)
+        if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
+            self._colocated = ColocatedPrompts(self.vllm_generation.generate)
+            self.vllm_generation.generate = self._colocated.generate
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    def make_generation_batch(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rollouts of B data set rows with rewards and advantages: the batch that TRL splits and hands to the loss."""
+        batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        return batch
+
+    def generate_rollouts(self, prompts: list[Prompt]) -> Rollouts:
+        """One rollout for each of B prompts; what is replaced in `prompts` is replaced in the rest of TRL's step."""
+        return Rollouts(*super()._generate(prompts))
+
+    def score_rollouts(
+        self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
+    ) -> torch.Tensor:
+        """(W * B, F) the rewards of all processes' rollouts, unweighted; collective.
+
+        Args:
+            rollouts: (B) of this process.
+            known: Index of a reward function -> its (B) rewards. It is not called again; what it logged for each row
+                is logged.
+        """
+        functions = self.reward_funcs
+        self.reward_funcs = [
+            _Known(known[i]) if known and i in known else function for i, function in enumerate(functions)
+        ]
+        try:
+            rewards: torch.Tensor = super()._calculate_rewards(*rollouts)
+        finally:
+            self.reward_funcs = functions
+        return rewards
+
+    def compute_batch_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The loss of one micro-batch, 0-d with gradient."""
+        return self.compute_policy_loss(model, inputs)[0]
+
+    # --- TRL's names of the hooks -----------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        return self.make_generation_batch(inputs)
+
+    def _generate(self, prompts: list[Prompt]) -> Rollouts:
+        return self.generate_rollouts(prompts)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        return self.score_rollouts(Completions(inputs, prompts, completions, completion_ids_list))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        return self.compute_batch_loss(model, inputs)
+
+    # --- the loss ---------------------------------------------------------------------------------------------------
+
+    def compute_policy_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        target: DistillationTarget | None = None,
+        old_logps: OldLogps | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """TRL's loss of a micro-batch, and the divergence from the teacher out of the same forward pass.
+
+        Args:
+            model: The student.
+            inputs: The micro-batch; not changed.
+            target: The teacher's view of it; None: no divergence.
+            old_logps: Gives the old log-probabilities for this pass; None: TRL's own.
+
+        Returns:
+            The loss, and the (N,) divergence of the gated tokens (see `add_divergence`), None without a target.
+        """
+        self._loss_pass = current = _LossPass({**inputs}, target, old_logps)
+        try:
+            loss = super()._compute_loss(model, current.inputs)
+        finally:
+            self._loss_pass = None
+        return loss, current.divergence
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        current = self._loss_pass
+        student = model if current is None or current.target is None else current.forward_of(model)
+        logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(student, *args, **kwargs)
+        if current is not None and current.old_logps is not None:
+            current.inputs["old_per_token_logps"] = current.old_logps(logps)
+        return logps, entropies, aux_loss
+
+    # --- the policy -------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        """The student's tokenizer, also where its processor takes images."""
+        return self._tokenizer
+
+    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of prompts as the policy reads them."""
+        prompt_ids, _, _ = self._tokenize_prompts(prompts)
+        return [list(ids) for ids in prompt_ids]
+
+    def _tokenize_prompts(self, prompts: Sequence[Prompt]) -> tuple[Any, Any, Any]:
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        if self._colocated is not None and images is not None:
+            self._colocated.remember(prompt_ids, self._one_token_per_image(prompts))
+        return prompt_ids, images, fields
+
+    def _one_token_per_image(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of `prompts` as the chat template writes them, before the processor puts in an image's tokens."""
+        texts: list[str] = self.processing_class.apply_chat_template(
+            conversation=prompts,
+            tools=self.tools or None,
+            chat_template=self.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+            **self.chat_template_kwargs,
+        )
+        # As transformers does it: no second start token where the template writes one.
+        start = self.tokenizer.bos_token
+        ids: list[list[int]] = self.tokenizer(
+            texts, add_special_tokens=start is None or not texts[0].startswith(start)
+        )["input_ids"]
+        return ids
+
+    def tokenize_completion(self, text: str) -> list[int]:
+        """The token ids of a completion that was not sampled, its end token included, cut where rollouts are cut."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.eos_token_ids[0]][: self.args.max_completion_length]
+
+    def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
+        """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
+
+        Generation is collective: every process must call this together, with any number of prompts. Shorter lists are
+        padded with `filler`, because sharded models and the vLLM server expect equal numbers.
+        """
+        longest = self.processes.max(len(prompts))
+        if longest == 0:
+            return []
+        prompt_ids, images, fields = self._tokenize_prompts([*prompts, *[filler] * (longest - len(prompts))])
+        completion_ids, logps = self._generate_single_turn(prompt_ids, images, fields, 1)
+        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        return [
+            Sample(tuple(ids), text, None if logps is None else tuple(logps[row]))
+            for row, (ids, text) in enumerate(zip(completion_ids[: len(prompts)], texts[: len(prompts)], strict=True))
+        ]
+
+    @torch.no_grad()
+    def completion_logps(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], filler: Prompt
+    ) -> list[list[float]]:
+        """Log-probabilities of completions under prompts by the current policy, in nats. Collective, as sampling is."""
+        missing = self.processes.max(len(prompts)) - len(prompts)
+        size = self.args.per_device_train_batch_size
+        padded = [*prompts, *[filler] * missing]
+        ids = [*[list(c) for c in completions], *[[self.eos_token_ids[0]]] * missing]
+        logps: list[list[float]] = []
+        for start in range(0, len(padded), size):
+            shown, chunk = padded[start : start + size], ids[start : start + size]
+            batch = encode(self.processing_class, shown, chunk, self.accelerator.device, self.chat_template_kwargs)
+            image_counts = [len(prompt_images(prompt)) for prompt in shown]
+            values, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                batch.pop("input_ids"),
+                batch.pop("attention_mask"),
+                max(len(c) for c in chunk),
+                num_images=image_counts if any(image_counts) else None,
+                **batch,
+            )
+            logps += [row[: len(c)].tolist() for row, c in zip(values, chunk, strict=True)]
+        return logps[: len(prompts)]
+
+    # --- rewards, metrics, checkpoints ------------------------------------------------------------------------------
+
+    def call_reward(self, index: int, of: Completions, *, log_metrics: bool = False) -> list[RowReward]:
+        """The rewards of one reward function for completions of this process alone.
+
+        TRL's own way calls every function and gathers over processes, which exploration cannot use: its processes
+        verify different numbers of samples.
+
+        Args:
+            index: Of the reward function.
+            of: At least one completion.
+            log_metrics: Whether what the function logs with `log_metric` goes into this step's metrics.
+
+        Raises:
+            ConfigError: The function returned, or logged in a column, another number of values than there are rows.
+        """
+        function, name = self.reward_funcs[index], self.reward_func_names[index]
+        columns: dict[str, list[Any]] = defaultdict(list)
+        arguments: dict[str, Any] = {
+            **{key: [row[key] for row in of.rows] for key in of.rows[0] if key not in ("prompt", "completion")},
+            "prompts": list(of.prompts),
+            "completions": list(of.completions),
+            "completion_ids": [list(ids) for ids in of.completion_ids],
+            "trainer_state": self.state,
+            "log_extra": lambda column, values: columns[column].extend(values),
+            "log_metric": self._log_metric if log_metrics else lambda name, value: None,
+        }
+        if is_async_callable(function):
+            rewards = asyncio.run_coroutine_threadsafe(function(**arguments), self.async_loop).result()
+        else:
+            rewards = function(**arguments)
+        for what, values in (("rewards", rewards), *((f"values of {column!r}", v) for column, v in columns.items())):
+            if len(values) != len(of.rows):
+                raise ConfigError(
+                    f"The reward function {name!r} gave {len(values)} {what} for {len(of.rows)} completions. It must "
+                    "give one for each."
+                )
+        return [
+            RowReward(float("nan") if reward is None else float(reward), {c: v[row] for c, v in columns.items()})
+            for row, reward in enumerate(rewards)
+        ]
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Add `value` to a training metric; TRL averages it over the logging interval."""
+        self._metrics["train"][name].append(value)
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the current step. Collective."""
+        self._save_checkpoint(self.model, trial=None)
+
+    @property
+    def teacher_sharding(self) -> Callable[[Any], Any] | None:
+        """How a local teacher is sharded under this launch: as TRL shards its reference model; None: not at all."""
+        if self.is_deepspeed_enabled:
+            return lambda module: prepare_deepspeed(module, self.accelerator)
+        if self.is_fsdp_enabled:
+            return lambda module: prepare_fsdp(module, self.accelerator)
+        return None
+
+
+class _Known:
+    """In the place of a reward function whose rewards are known: gives them, and logs what it logged."""
+
+    def __init__(self, rewards: Sequence[RowReward]) -> None:
+        self._rewards = rewards
+
+    def __call__(self, log_extra: Callable[[str, list[Any]], None], **_: Any) -> list[float]:
+        for column in dict.fromkeys(column for reward in self._rewards for column in reward.logged):
+            log_extra(column, [reward.logged.get(column) for reward in self._rewards])
+        return [reward.value for reward in self._rewards]
+
+
+def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
+    """The names under which TRL logs `reward_funcs`."""
+    names = []
+    for reward in reward_funcs:
+        if isinstance(reward, str):
+            names.append(reward.split("/")[-1])
+        elif isinstance(reward, torch.nn.Module):
+            names.append(str(getattr(reward.config, "_name_or_path", "reward_model")).split("/")[-1])
+        else:
+            names.append(get_callable_name(reward))
+    return names

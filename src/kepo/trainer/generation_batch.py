@@ -1,0 +1,127 @@
+"""What one generation batch carries from its rollouts to its loss.
+
+It lives from the moment TRL asks for rollouts until TRL's batch is handed to the loss, and belongs to one process.
+B rollouts of this process, W processes, G rollouts per group, F reward functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from kepo.teachers.base import PendingScores, ScoreRequest
+from kepo.types import KeptSample, Prompt, Rescue
+
+
+class Rollouts(NamedTuple):
+    """TRL's rollouts of this process, as TRL returns them: lists of length B, which may be changed in place."""
+
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+    tool_mask: list[list[int]] | None
+    completions: list[Any]
+    logprobs: list[list[float | None]] | None
+    extra_fields: dict[str, Any]
+    images: list[Any] | None
+    tool_images: list[Any]
+
+    def replace(self, row: int, completion_ids: Sequence[int], completion: Any) -> None:
+        """Put a completion that was not sampled under the row's prompt in the place of its rollout."""
+        self.completion_ids[row] = list(completion_ids)
+        self.completions[row] = completion
+        if self.logprobs is not None:
+            # TRL corrects for the gap between sampler and policy by these. They belong to another prompt, under which
+            # the ratio would be near 0 and the row silently erased; None means "no correction" there.
+            self.logprobs[row] = [None] * len(completion_ids)
+
+
+class Completions(NamedTuple):
+    """What reward functions are called with: lists of one length, `completions` in TRL's form."""
+
+    rows: Sequence[Mapping[str, Any]]
+    prompts: Sequence[Prompt]
+    completions: Sequence[Any]
+    completion_ids: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class RowReward:
+    """What a reward function gave for one completion (NaN: it does not apply), and what it logged for it, by column."""
+
+    value: float
+    logged: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EarlyScores:
+    """Scores that are under way: what was asked, by row of this process, and the answers in the same order."""
+
+    requests: Mapping[int, ScoreRequest]
+    pending: PendingScores
+
+
+@dataclass
+class GenerationBatch:
+    """State of one generation batch on this process.
+
+    Attributes:
+        rows: (B) data set rows, each repeated G times.
+        first_row: Index of the first of them in the global batch of W * B rows.
+        prompts: (B) original prompts with their images, as the policy and the teacher see them.
+        completions: (B) final completions in TRL's form, injected ones included.
+        rewards: (B, F) rewards of the final completions, unweighted; NaN where a function does not apply.
+        total: (B,) their weighted sum.
+        correctness_rewards: (B) what the correctness reward gave for the completions, once exploration needed it.
+        correctness: (W * B) the correctness reward of all processes' rollouts before exploration.
+        early: What a teacher elsewhere was asked before exploration.
+        all_failed: (B) whether no rollout of the row's group was correct before exploration.
+        injected: row -> the kept sample that replaced its rollout.
+        rescues: row -> what exploration did for its group.
+        hinted_logps: row -> log-probabilities of an injected completion under the hinted prompt it was sampled with.
+        seconds: Phase -> seconds spent.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    first_row: int = 0
+    prompts: list[Prompt] = field(default_factory=list)
+    completions: list[Any] = field(default_factory=list)
+    rewards: torch.Tensor | None = None
+    total: torch.Tensor | None = None
+    correctness_rewards: list[RowReward] = field(default_factory=list)
+    correctness: torch.Tensor | None = None
+    early: EarlyScores | None = None
+    all_failed: list[bool] = field(default_factory=list)
+    injected: dict[int, KeptSample] = field(default_factory=dict)
+    rescues: dict[int, Rescue] = field(default_factory=dict)
+    hinted_logps: dict[int, Sequence[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def local(self) -> slice:
+        """This process's rows in the global batch."""
+        return slice(self.first_row, self.first_row + len(self.rows))
+
+    @contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Add the seconds spent inside to `phase`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def injected_mask(self, device: torch.device) -> torch.Tensor:
+        """(B,) True for injected rows."""
+        mask = torch.zeros(len(self.rows), dtype=torch.bool)
+        mask[list(self.injected)] = True
+        return mask.to(device)
+
+
+def as_completion(prompt: Prompt, text: str) -> Any:
+    """`text` in the form TRL gives to reward functions: a message for conversational prompts, else the text."""
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
