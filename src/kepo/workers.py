@@ -32,11 +32,7 @@ _PATIENCE = 20.0  # seconds that an interrupted worker has to write what it has
 
 
 class WorkerDiedError(KepoError):
-    """A worker ended without an answer.
-
-    Args:
-        exit_code: Of its process; a negative one is the signal that ended it.
-    """
+    """A worker ended without an answer; a negative exit code is the signal that ended its process."""
 
     def __init__(self, exit_code: int | None) -> None:
         super().__init__(f"its process ended without an answer (exit code {exit_code}); its output says why.")
@@ -66,12 +62,7 @@ class Worker(Generic[Job, Result]):
             self.connection.send(task)
 
     def receive(self) -> Result:
-        """Wait for the result of the task.
-
-        Raises:
-            KepoError: That of the task.
-            WorkerDiedError: The process ended without an answer.
-        """
+        """Wait for the result of the task; raises its KepoError, or WorkerDiedError."""
         try:
             result, error = self.connection.recv()
         except (EOFError, OSError) as gone:
@@ -102,19 +93,14 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         carry_out = start(*arguments)
         while True:
-            task = connection.recv()
-            answer: tuple[Any, KepoError | None]
+            task, result, failure = connection.recv(), None, None
             try:
-                answer = carry_out(task), None
+                result = carry_out(task)
             except KepoError as error:
-                answer = None, _sendable(error)
-            connection.send(answer)
-
-
-def _sendable(error: KepoError) -> KepoError:
-    """The error as a class that is made from its message alone, so that the other process can make it again."""
-    kind = next(kind for kind in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, kind))
-    return kind(str(error))
+                # A class that is made from its message alone, so that the other process can make it again.
+                kind = next(one for one in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, one))
+                failure = kind(str(error))
+            connection.send((result, failure))
 
 
 def _follow_parent() -> None:
@@ -132,7 +118,7 @@ def started(workers: Iterable[Worker[Job, Result]]) -> Iterator[list[Worker[Job,
     """The workers, which are ended with the block; as after Ctrl-C when it fails or is interrupted."""
     running: list[Worker[Job, Result]] = []
     try:
-        running.extend(workers)
+        running += workers
         yield running
     except BaseException:
         for worker in running:
@@ -145,14 +131,7 @@ def started(workers: Iterable[Worker[Job, Result]]) -> Iterator[list[Worker[Job,
 
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[Job, Result]):
-    """What became of a task.
-
-    Attributes:
-        task: Which one.
-        place: Number of the worker that had it.
-        result: None if it failed.
-        error: Why it failed; None if it did not.
-    """
+    """A task that has ended, on worker number `place`: its result, or the error it failed with."""
 
     task: Job
     place: int
@@ -186,12 +165,12 @@ def carry_out(
         watch(list(busy.values()))
         ready = wait([workers[place].connection for place in busy], timeout=_POLL)
         for place in [place for place in busy if workers[place].connection in ready]:
-            task = busy.pop(place)
+            task, result, failure = busy.pop(place), None, None
             try:
-                ended = Ended(task, place, workers[place].receive(), None)
+                result = workers[place].receive()
             except KepoError as error:
-                ended = Ended(task, place, None, error)
-            yield ended
+                failure = error
+            yield Ended(task, place, result, failure)
 
 
 def available_workers() -> int:
@@ -201,30 +180,17 @@ def available_workers() -> int:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Progress]:
-    """Bars on the terminal's standard error: how many are done, how fast, the time since the start and left.
-
-    Args:
-        quiet: Show nothing.
-    """
+    """Bars on standard error: how many are done, how fast, the time since the start and left; none when `quiet`."""
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Speed(ProgressColumn):
+    class Speed(rich_progress.ProgressColumn):
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed or 0.0
             return Text(f"{speed:.0f}/s" if speed >= 1 else "")
 
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed())
-    with Progress(
-        *shown, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=quiet
-    ) as progress:
-        yield progress
+    done = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), Speed())
+    time = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
+    with rich_progress.Progress(*done, *time, console=Console(stderr=True), disable=quiet) as bars:
+        yield bars

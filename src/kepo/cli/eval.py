@@ -15,8 +15,8 @@ from kepo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.evaluation.backend import Backend
     from kepo.evaluation.job import Job
+    from kepo.evaluation.settings import Backend
     from kepo.evaluation.tasks import Loading, Planner, Task
 
     Answering: TypeAlias = Callable[[Task, Job], Backend]
@@ -90,7 +90,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from kepo.evaluation.job import Wanted
+    from kepo.evaluation.job import Request
     from kepo.evaluation.tasks import Loading, Planner, checkpoint_tasks, chosen_tasks, model_tasks
     from kepo.runs import read_evaluation
     from kepo.servers.keys import read_api_key
@@ -108,7 +108,7 @@ def evaluate(
         "reward": reward,
     }
     settings = {field: value for field, value in given.items() if value is not None}
-    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, settings)  # type: ignore[arg-type]
+    wanted = Request(data, data_format, split, modality, task, limit, in_domain, settings)  # type: ignore[arg-type]
     loading = Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
     other = None if compare is None else read_evaluation(compare, name)
@@ -129,7 +129,7 @@ def evaluate(
         _show(console, task, brief=checkpoints, against=against)
 
     if devices is not None:
-        from kepo.evaluation.workers import carry_out_on
+        from kepo.evaluation.tasks import carry_out_on
 
         carry_out_on(_listed(devices), tasks, wanted, loading, shlex.join(sys.argv), quiet, show)
     else:

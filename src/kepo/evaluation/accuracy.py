@@ -40,37 +40,26 @@ def accuracy_by(table: pa.Table, column: str | None) -> dict[str | None, Interva
 
     Args:
         table: Records of an evaluation.
-        column: "modality", "task", "level", ...; None for all questions together.
+        column: "modality", "task", "level", ...; None for all questions together, with None as the one key.
 
     Returns:
-        Value, as text -> interval, sorted by value; None stands for the questions without one, and comes last. With
-        `column=None` the one key is None.
-
-    Raises:
-        DataError: A column is missing, or a question has the same sample twice.
+        Value, as text -> interval, sorted by value; None stands for the questions without one, and comes last.
     """
     grouped = _per_question(table, [] if column is None else [column])
     scores = grouped["correct_mean"].to_numpy()
-    sampled = _sampled(grouped)
+    sampled = (pc.max(grouped["sample_count"]).as_py() or 0) > 1
     if column is None:
         return {None: _interval(scores, sampled)}
     values = grouped[f"{column}_first"].to_pylist()
     order = sorted({value for value in values if value is not None}) + [None] * (None in values)
-    return {
-        None if key is None else str(key): _interval(scores[[value == key for value in values]], sampled)
-        for key in order
-    }
+    groups = {key: scores[[value == key for value in values]] for key in order}
+    return {None if key is None else str(key): _interval(group, sampled) for key, group in groups.items()}
 
 
 def split_domains(table: pa.Table, in_domain: Sequence[str]) -> dict[str, pa.Table]:
-    """The records of "in-domain" and of "out-of-domain" questions.
+    """The records of "in-domain" and of "out-of-domain" questions; those without modality are in neither table.
 
-    Args:
-        table: Records of an evaluation.
-        in_domain: The modalities trained on. If it is empty nothing is known, and both tables are empty.
-
-    Returns:
-        Both names, always. Questions without modality are in neither table.
+    `in_domain` are the modalities trained on; if it is empty nothing is known, and both tables are empty.
     """
     _check_columns(table, ["modality"])
     known = pc.is_valid(table["modality"]) if in_domain else pa.array([False] * len(table), pa.bool_())
@@ -110,13 +99,7 @@ def majority_letter_accuracy(table: pa.Table) -> float:
 
 
 def paired_scores(tables: Sequence[pa.Table]) -> tuple[list[str], np.ndarray]:
-    """The question scores of several evaluations, aligned by question.
-
-    Args:
-        tables: R evaluations of the same questions, in any order.
-
-    Returns:
-        The question ids in the order of the first table, and their scores, (R, Q), 0..1.
+    """The question ids in the order of the first table, and their scores in every table, (R, Q), 0..1.
 
     Raises:
         DataError: The tables hold different questions (the message names up to three), or there is no table.
@@ -168,10 +151,6 @@ def _check_columns(table: pa.Table, columns: Sequence[str]) -> None:
             f"The evaluation has no column {missing[0]!r}; it has {', '.join(table.column_names)}. "
             "Is this file written by `kepo eval`?"
         )
-
-
-def _sampled(grouped: pa.Table) -> bool:
-    return (pc.max(grouped["sample_count"]).as_py() or 0) > 1
 
 
 def _interval(scores: np.ndarray, sampled: bool) -> Interval:
