@@ -11,9 +11,9 @@ from kepo.errors import ConfigError
 from kepo.evaluation.generate import TransformersBackend, load_backend
 from kepo.evaluation.reasoning import reasoning_text
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.phantom.build import SHIPPED, copy_models
 from kepo.phantom.files import draw
 from kepo.phantom.knowledge import MISCONCEPTION, facts
-from kepo.phantom.models import SHIPPED, copy_models
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.reasoning import write_hint
 from kepo.phantom.scene import Scene

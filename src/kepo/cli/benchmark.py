@@ -53,7 +53,7 @@ def models(out: Out) -> None:
     """Copy the base models that come with the package: three students and a teacher."""
     from rich.console import Console
 
-    from kepo.phantom.models import SHIPPED, copy_models
+    from kepo.phantom.build import SHIPPED, copy_models
 
     copy_models(out)
     Console().print(f"{', '.join(SHIPPED)}: {out}", highlight=False, soft_wrap=True)

@@ -81,8 +81,7 @@ def _check_workers(spec: StudySpec, workers: int | None, places: Sequence[str]) 
 
 
 def _script(plans: Sequence[RunPlan], kind: str) -> str:
-    from kepo.studies.commands import shell_script
-    from kepo.studies.slurm import slurm_script
+    from kepo.studies.commands import shell_script, slurm_script
 
     return shell_script(plans) if kind == "shell" else slurm_script(plans, Path.cwd())
 

@@ -31,9 +31,8 @@ _ADAPTER = "adapter_config.json"
 class TransformersBackend:
     """A Hugging Face model, loaded: `TransformersBackend(model, processor)`; see `load_backend` for one by its name.
 
-    A completion does not depend on what its prompt is batched with, as far as the kernels compute a row alike in batches
-    of different size: every row has its own stream of random numbers. When the GPU's memory runs out, the batch is halved
-    and stays so.
+    A completion does not depend on the rest of its batch, as far as the kernels compute a row alike in batches of
+    different size: every row has its own stream of random numbers. When the GPU's memory runs out, the batch is halved.
 
     Args:
         model: A causal or image-text-to-text model, a PEFT adapter around it included. It is put into evaluation mode
@@ -108,10 +107,13 @@ class TransformersBackend:
             raise ConfigError(f"{self.model} has no chat template, which a prompt with images needs; add one.")
         return "\n".join(message_text(message) for message in prompt)
 
+    def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        return encode(self._processor, prompts, None, self._model.device, self._chat_template_kwargs)
+
     def _generate(
         self, prompts: Sequence[Prompt], sampling: EvaluationSettings, streams: Sequence[tuple[int, int]]
     ) -> list[Completion]:
-        inputs = encode(self._processor, prompts, None, self._model.device, self._chat_template_kwargs)
+        inputs = self._encode(prompts)
         with torch.no_grad(), _evaluating(self._model):
             ids = self._model.generate(
                 **inputs,

@@ -91,7 +91,10 @@ def evaluate(
         [ordered.key for ordered in everything],
         lambda started, seconds: {
             "name": name,
-            "data": "", "split": None, "in_domain": [], **(description or {}),
+            "data": "",
+            "split": None,
+            "in_domain": [],
+            **(description or {}),
             "questions": len(questions),
             "model": backend.model,
             "backend": backend.kind,

@@ -37,16 +37,9 @@ def sheet_scenes() -> list[list[Scene]]:
 
 
 def contact_sheet(size: int = 160) -> Image.Image:
-    """Draws the sheet.
+    """The sheet in RGB: the name of the modality left of each row, the attributes of the scenes above each column.
 
-    Args:
-        size: Side of one image in pixels, at least 64; captions and gaps grow with it.
-
-    Returns:
-        An RGB image: the name of the modality left of each row, the attributes of the scenes above each column.
-
-    Raises:
-        ValueError: If `size` is below 64, where captions cannot be read.
+    `size` is the side of one image in pixels, at least 64 (ValueError); captions and gaps grow with it.
     """
     from PIL import Image, ImageDraw, ImageFont
 

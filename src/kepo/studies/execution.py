@@ -20,11 +20,7 @@ _PATIENCE = 5.0  # seconds that a process with nothing to do has to end
 
 
 class Executor(ABC):
-    """Where the runs of one worker are carried out, command by command.
-
-    Args:
-        environment: Of the commands.
-    """
+    """Where the runs of one worker are carried out, command by command."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -59,7 +55,6 @@ class FreshProcesses(Executor):
     _process: subprocess.Popen[bytes] | None = None
 
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
-        """See `Executor`."""
         with log.open("ab") as output:
             # A group of its own: Ctrl-C comes from `interrupt`, once, and reaches what the command starts as well.
             self._process = subprocess.Popen(
@@ -79,7 +74,6 @@ class FreshProcesses(Executor):
         self._signal(signal.SIGINT)
 
     def close(self) -> None:
-        """See `Executor`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -93,7 +87,6 @@ class WarmProcess(Executor):
     _worker: Worker[Any, int] | None = None
 
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
-        """See `Executor`."""
         if self._worker is None:
             self._worker = Worker(_warmed_up, dict(self._environment))
         self._worker.send((tuple(arguments), log, DupFd(claim)))
@@ -111,7 +104,6 @@ class WarmProcess(Executor):
             self._worker.interrupt()
 
     def close(self) -> None:
-        """See `Executor`."""
         if self._worker is not None:
             self._worker.close(_PATIENCE)
 

@@ -21,17 +21,11 @@ Field: TypeAlias = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """The coordinates of the pixel centres.
+    """The coordinates of the pixel centres."""
 
-    Attributes:
-        side: S, in pixels.
-        x: [S, S], grows to the right.
-        y: [S, S], grows downwards.
-    """
-
-    side: int
-    x: Field
-    y: Field
+    side: int  # S, in pixels
+    x: Field  # [S, S], grows to the right
+    y: Field  # [S, S], grows downwards
 
 
 @lru_cache(maxsize=8)
@@ -46,23 +40,14 @@ def make_canvas(side: int) -> Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The outline of the organ, the field or the piece of tissue: a superellipse |u/a|^p + |v/b|^p = 1.
-
-    Attributes:
-        x: Centre, in canvas coordinates.
-        y: Centre, in canvas coordinates.
-        a: Horizontal half-axis.
-        b: Vertical half-axis.
-        power: p; 2 is an ellipse, 3 a fuller one.
-        angle: Rotation in radians.
-    """
+    """The outline of the organ, the field or the tissue: a superellipse |u/a|^p + |v/b|^p = 1 around (x, y)."""
 
     x: float
     y: float
-    a: float
-    b: float
-    power: int
-    angle: float
+    a: float  # horizontal half-axis
+    b: float  # vertical half-axis
+    power: int  # p; 2 is an ellipse, 3 a fuller one
+    angle: float  # in radians
 
     def normalised(self, canvas: Canvas) -> tuple[Field, Field]:
         """Coordinates in the frame of the body, in half-axes: u and v, each [S, S], -1 to 1 inside."""
