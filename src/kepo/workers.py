@@ -42,9 +42,8 @@ class WorkerDiedError(KepoError):
 class Worker(Generic[Job, Result]):
     """A process that carries out tasks, one at a time.
 
-    Args:
-        start: A function of a module; called once in the process, it returns the function that carries out a task.
-        *arguments: Of `start`; they, the tasks and the results are sent between processes. A task is not None.
+    `start`, a function of a module, is called once in the process and returns the function that carries out a task.
+    Arguments, tasks and results are sent between processes.
     """
 
     def __init__(self, start: Callable[..., Callable[[Job], Result]], *arguments: Any) -> None:
@@ -144,12 +143,9 @@ def carry_out(
     tasks: Iterable[Job],
     watch: Callable[[Sequence[Job]], None] = lambda busy: None,
 ) -> Iterator[Ended[Job, Result]]:
-    """Give the tasks in order, each to the first worker that is free; yields them as they end.
+    """Give the tasks in order, each to the first worker that is free and alive; yields them as they end.
 
-    Args:
-        workers: One that has died gets no further task.
-        tasks: Asked for the next one only when a worker is free.
-        watch: Told twice a second which tasks are under way.
+    The next task is taken only when a worker is free; `watch` is called twice a second with those under way.
     """
     waiting = iter(tasks)
     busy: dict[int, Job] = {}

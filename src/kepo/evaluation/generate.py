@@ -71,9 +71,8 @@ class TransformersBackend:
         self._chat_template_kwargs = dict(chat_template_kwargs or {})
         self._has_template = bool(getattr(processor, "chat_template", None) or self._tokenizer.chat_template)
         declared = model.generation_config.eos_token_id
-        declared = declared if isinstance(declared, list) else [] if declared is None else [declared]
-        own = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        self._end_ids: list[int] = list(dict.fromkeys([*own, *declared]))
+        ends = [self._tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
+        self._end_ids: list[int] = [token for token in dict.fromkeys(ends) if token is not None]
 
     def generate(
         self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
@@ -134,9 +133,7 @@ class TransformersBackend:
 
     def _suppressed(self) -> list[int] | None:
         """A sampled image token would ask for an image that is not there; training forbids it too."""
-        if not self._sees_images:
-            return None
-        image_token = getattr(self._model.config, "image_token_id", None)
+        image_token = getattr(self._model.config, "image_token_id", None) if self._sees_images else None
         return None if image_token is None else [image_token]
 
     def _completion(self, ids: Sequence[int]) -> Completion:
@@ -199,11 +196,10 @@ def load_backend(
 
     Args:
         name: What to load; the weights must be in safetensors format.
-        batch_size: See `TransformersBackend`.
+        batch_size: See `TransformersBackend`, as for `chat_template_kwargs`.
         device: Where to compute; None: a GPU if there is one.
         dtype: Of the weights; "auto" for the one they were saved in.
         trust_remote_code: Run code that comes with the model.
-        chat_template_kwargs: See `TransformersBackend`.
 
     Raises:
         ConfigError: there is no model at `name`, or no processor or tokenizer.

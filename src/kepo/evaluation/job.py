@@ -23,52 +23,30 @@ Split: TypeAlias = Literal["all", "train", "held-out"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The options of `kepo eval`; None is taken from the run, or from the defaults of `EvaluationSettings`.
+    """The options of `kepo eval`; None is taken from the run, or from the defaults of `EvaluationSettings`."""
 
-    Attributes:
-        data: Path of the questions.
-        data_format: See `kepo.data.arguments`.
-        split: "held-out" and "train" are the run's own splits of its own data.
-        modality: Keep only these, comma-separated.
-        task: Keep only these, comma-separated.
-        limit: Ask this many questions, drawn with the seed.
-        in_domain: Modalities trained on, comma-separated.
-        settings: Fields of `EvaluationSettings` that were given.
-    """
-
-    data: str | None = None
+    data: str | None = None  # path of the questions
     data_format: str = "auto"
-    split: Split = "all"
-    modality: str | None = None
-    task: str | None = None
-    limit: int | None = None
-    in_domain: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: Split = "all"  # "held-out" and "train" are the run's own splits of its own data
+    modality: str | None = None  # keep only these, comma-separated
+    task: str | None = None  # keep only these, comma-separated
+    limit: int | None = None  # ask this many questions, drawn with the seed
+    in_domain: str | None = None  # modalities trained on, comma-separated
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of `EvaluationSettings`
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One evaluation, resolved.
-
-    Attributes:
-        settings: How questions are asked.
-        questions: What is asked, images checked.
-        data: Where they come from.
-        split: Of the run's data; None for given data.
-        in_domain: Modalities trained on.
-        trained_on: How many of the questions the run was trained on, as far as is known.
-        run_config: The run's own settings, from its `run.json`; empty for other models.
-        home: The run or checkpoint folder that records go to by default; None for other models.
-    """
+    """One evaluation, resolved."""
 
     settings: EvaluationSettings
-    questions: Sequence[Question]
-    data: str
-    split: str | None
-    in_domain: tuple[str, ...]
-    trained_on: int
-    run_config: Mapping[str, Any]
-    home: Path | None
+    questions: Sequence[Question]  # images checked
+    data: str  # where they come from
+    split: str | None  # of the run's data; None for given data
+    in_domain: tuple[str, ...]  # modalities trained on
+    trained_on: int  # how many of the questions the run was trained on, as far as is known
+    run_config: Mapping[str, Any]  # from the run's `run.json`; empty for other models
+    home: Path | None  # the run or checkpoint folder that records go to by default; None for other models
 
     @property
     def chat_template_kwargs(self) -> Mapping[str, Any] | None:
@@ -77,12 +55,7 @@ class Job:
 
 
 def plan(model: str, request: Request) -> Job:
-    """What evaluating `model` means.
-
-    Raises:
-        ConfigError: settings that do not fit together.
-        DataError: questions that cannot be used, or an in-domain modality that none of them has.
-    """
+    """What evaluating `model` means; raises ConfigError or DataError for settings or questions that cannot be used."""
     folder = Path(model)
     run = next(
         (parent for parent in (folder, folder.parent) if folder.is_dir() and (parent / MANIFEST).is_file()), None

@@ -33,29 +33,19 @@ class ReasoningSummary:
     """Reasoning measures of one evaluation; each is None where no record has it. Shares are 0..1.
 
     All but `option_order_robustness` are means over the records in the data's own option order.
-
-    Attributes:
-        format_rate: Share of completions in the form that the prompt asks for.
-        consistency: Share, of completions whose reasoning names an option, that answer with the last one named.
-        factual_accuracy: True statements / statements, over all completions together.
-        all_true: Share, of completions with a statement, in which every statement is true.
-        correct_but_false: Share, of correct completions, that state something false.
-        teacher_logp: Mean over completions of the mean log-probability per reasoning token under the teacher, in nats.
-        option_order_robustness: Share of (question, other option order) that choose the option text chosen in the
-            data's own order; no readable answer equals no other.
-        tokens: Mean completion tokens.
-        finished: Share of completions that ended by themselves, before the token limit.
     """
 
-    format_rate: float | None
-    consistency: float | None
-    factual_accuracy: float | None
-    all_true: float | None
-    correct_but_false: float | None
-    teacher_logp: float | None
+    format_rate: float | None  # completions in the form that the prompt asks for
+    consistency: float | None  # of completions whose reasoning names an option: answers with the last one named
+    factual_accuracy: float | None  # true statements / statements, over all completions together
+    all_true: float | None  # of completions with a statement: every statement is true
+    correct_but_false: float | None  # of correct completions: state something false
+    teacher_logp: float | None  # mean over completions of the mean log-probability per reasoning token, in nats
+    # Share of (question, other option order) that choose the option text chosen in the data's own order; no readable
+    # answer equals no other.
     option_order_robustness: float | None
-    tokens: float | None
-    finished: float | None
+    tokens: float | None  # mean completion tokens
+    finished: float | None  # completions that ended by themselves, before the token limit
 
 
 def reasoning_span(completion: str) -> tuple[int, int]:

@@ -55,15 +55,12 @@ def evaluate(
         backend: The model.
         settings: How they are asked.
         out: The run folder, or any other; made if needed.
-        name: Name of the evaluation.
+        name: Of the evaluation.
         description: More for `NAME.json`: `data`, where the questions come from, and `split`, which part of it;
             `in_domain`, the modalities trained on; which checkpoint this is and why.
         teacher: Gives `teacher_logp`; None leaves it null.
         overwrite: Replace records of this name.
         quiet: No progress bar.
-
-    Returns:
-        The Parquet file.
 
     Raises:
         ConfigError: records of this name were made with other settings, or the backend refuses the questions.

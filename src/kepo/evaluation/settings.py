@@ -61,33 +61,20 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion.
+    """One completion."""
 
-    Attributes:
-        text: Decoded, without special tokens.
-        tokens: Its length in tokens, the end token included.
-        finished: Whether it ended by itself, before the limit.
-    """
-
-    text: str
-    tokens: int
-    finished: bool
+    text: str  # decoded, without special tokens
+    tokens: int  # its length, the end token included
+    finished: bool  # ended by itself, before the limit
 
 
 class Backend(Protocol):
-    """Whatever answers prompts.
+    """Whatever answers prompts."""
 
-    Attributes:
-        kind: "transformers" or "openai", for the records.
-        model: Name of the model, for the records.
-        fingerprint: Changes when the model's weights do; empty where that cannot be known.
-        batch_size: How many prompts it likes to get at once, >= 1.
-    """
-
-    kind: str
-    model: str
-    fingerprint: str
-    batch_size: int
+    kind: str  # "transformers" or "openai", for the records
+    model: str  # its name, for the records
+    fingerprint: str  # changes when the model's weights do; empty where that cannot be known
+    batch_size: int  # prompts per call, >= 1
 
     def generate(
         self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]

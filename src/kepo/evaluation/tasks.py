@@ -97,11 +97,7 @@ def checkpoint_tasks(runs: Sequence[str], name: str) -> list[Task]:
 
 
 def chosen_tasks(runs: Sequence[str], by: str, planner: Planner, name: str) -> list[Task]:
-    """A task per run: its best checkpoint by the evaluation called `by`, with the records in the run folder.
-
-    Raises:
-        ConfigError: the choice cannot be made, or would be made on the questions that are to be asked.
-    """
+    """A task per run: its best checkpoint by the evaluation called `by`, with the records in the run folder."""
     check_name(by)
     if by == name:
         raise ConfigError(f"--best-by {by} --name {name}: an evaluation cannot choose what it tests; give another name")
@@ -224,10 +220,10 @@ def carry_out_on(
         devices: A name for every process; "cpu" may be there several times, each with one thread.
         tasks: In this order, each to the first process that is free.
         request: Every process reads the questions itself.
-        loading: How models are loaded; its device is not looked at.
+        loading: How models are loaded; its device does not count.
         command: For the `run.json` of models that were only evaluated.
         quiet: No progress bar.
-        finished: Called with each task that was done, in the order in which they are.
+        finished: Called with each task when it is done.
 
     Raises:
         KepoError: A task failed, or its process died. Nothing more is started then; what is under way is finished.

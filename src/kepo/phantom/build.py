@@ -65,11 +65,7 @@ SHIPPED: tuple[str, ...] = ("student-1", "student-2", "student-3", "teacher-reli
 
 
 def copy_models(folder: Path, names: Sequence[str] = SHIPPED) -> None:
-    """Copy base models into `folder`, a folder each; those that are there are left alone.
-
-    Raises:
-        ConfigError: A name that is not in `SHIPPED`.
-    """
+    """Copy base models of `SHIPPED` into `folder`, a folder each; those that are there are left alone."""
     for name in names:
         if name not in SHIPPED:
             raise ConfigError(f"there is no base model {name!r} in the package; there are {', '.join(SHIPPED)}.")
@@ -85,13 +81,8 @@ def build_models(
 ) -> None:
     """Make base models in `folder`, a folder each; those that are there are left alone.
 
-    Args:
-        folder: Where to.
-        names: Keys of `MODEL_PLANS`.
-        tell: Called with what is being done.
-
     Raises:
-        ConfigError: An unknown name, or a model whose start is not there.
+        ConfigError: A name that is not in `MODEL_PLANS`, or a model whose start is not there.
     """
     from kepo.phantom.pretraining import render_pool, scene_pool
 

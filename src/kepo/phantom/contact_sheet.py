@@ -27,11 +27,9 @@ _SMALL_INK = (90, 90, 90)
 
 def sheet_scenes() -> list[list[Scene]]:
     """The scenes of the sheet: one list per modality, one scene per column, each with its own seed."""
+    looks = [dict(zip(ATTRIBUTES, values, strict=True)) for values in _COLUMNS]
     return [
-        [
-            Scene(seed=100 * row + column, modality=modality, **dict(zip(ATTRIBUTES, values, strict=True)))
-            for column, values in enumerate(_COLUMNS)
-        ]
+        [Scene(seed=100 * row + column, modality=modality, **look) for column, look in enumerate(looks)]
         for row, modality in enumerate(MODALITIES)
     ]
 

@@ -73,7 +73,7 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
 
     Args:
         folder: A model folder as `kepo.models.build_llava` writes it.
-        phase: What to do.
+        phase: Which role, and how long.
         scenes: Pool to draw from.
         pixels: Their images, (N, S, S, 3) uint8; not used in a phase without images.
         seed: Decides the lessons and their order.

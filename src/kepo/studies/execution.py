@@ -30,19 +30,12 @@ class Executor(ABC):
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
         """Run `kepo ARGUMENTS`; returns its exit code, a negative one for the signal that ended it.
 
-        Args:
-            arguments: After `kepo`.
-            log: What it prints is added to this file.
-            claim: File descriptor of the run's lock, which the command's process holds as well.
+        What it prints is added to `log`; `claim` is the descriptor of the run's lock, which its process holds as well.
         """
 
+    @abstractmethod
     def stop(self) -> None:
         """End the command as Ctrl-C does, also one that is just being started."""
-        self._stopped = True
-        self._interrupt()
-
-    @abstractmethod
-    def _interrupt(self) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -70,7 +63,8 @@ class FreshProcesses(Executor):
                 self._signal(signal.SIGTERM)
             return self._process.wait()
 
-    def _interrupt(self) -> None:
+    def stop(self) -> None:
+        self._stopped = True
         self._signal(signal.SIGINT)
 
     def close(self) -> None:
@@ -99,7 +93,8 @@ class WarmProcess(Executor):
             self._worker = None  # the next run gets a process that lives
             return died.exit_code or 1
 
-    def _interrupt(self) -> None:
+    def stop(self) -> None:
+        self._stopped = True
         if self._worker is not None:
             self._worker.interrupt()
 

@@ -190,12 +190,7 @@ def check_recipes(plans: Sequence[RunPlan]) -> None:
 
 
 def check_data(study: StudySpec) -> None:
-    """Check that the questions are there, and that no run would be chosen on what it is tested with.
-
-    Raises:
-        DataError: names what is missing.
-        ConfigError: Some validation questions are in the test.
-    """
+    """Raise DataError for missing questions, ConfigError where a run would be chosen on what it is tested with."""
     data = study.data
     for path in (data.train, data.validation, data.test):
         if not path.exists():

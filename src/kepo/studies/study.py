@@ -117,16 +117,11 @@ def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, StudyTuning]
     for plan in plans:
         of_arm = scores.setdefault(plan.modality, {}).setdefault(plan.arm.name, {})
         of_arm[combination(plan.chosen)] = _score(plan)
-    found = {
-        modality: StudyTuning(
-            field=", ".join(plans[0].chosen),
-            scores=of_modality,
-            chosen={arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()},
-        )
-        for modality, of_modality in scores.items()
-    }
-    for modality, tuning in found.items():
-        write_json(msgspec.to_builtins(tuning), study.out / modality / _FILE)
+    found, names = {}, ", ".join(plans[0].chosen)
+    for modality, of_modality in scores.items():
+        best = {arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()}
+        found[modality] = StudyTuning(field=names, scores=of_modality, chosen=best)
+        write_json(msgspec.to_builtins(found[modality]), study.out / modality / _FILE)
     return found
 
 
