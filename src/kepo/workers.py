@@ -1,8 +1,7 @@
 """Processes that stay warm, and the progress display of everything that takes long.
 
-A worker is started afresh: a forked process would share the threads and locks of torch, and CUDA does not outlive a
-fork. It sets itself up once and then carries out one task after the other. Ctrl-C is left to the process that started
-it, which ends its workers as Ctrl-C would, so that they keep what they have.
+A worker is spawned, as torch's threads and CUDA do not outlive a fork; it sets itself up once. Ctrl-C is left to the
+process that started it, which ends its workers as Ctrl-C would, so that they keep what they have.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ class Worker(Generic[Job, Result]):
     """A process that carries out tasks, one at a time.
 
     `start`, a function of a module, is called once in the process and returns the function that carries out a task.
-    Arguments, tasks and results are sent between processes.
     """
 
     def __init__(self, start: Callable[..., Callable[[Job], Result]], *arguments: Any) -> None:
@@ -92,20 +90,20 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         carry_out = start(*arguments)
         while True:
-            task, result, failure = connection.recv(), None, None
+            task = connection.recv()
+            answer: tuple[Any, KepoError | None]
             try:
-                result = carry_out(task)
+                answer = carry_out(task), None
             except KepoError as error:
                 # A class that is made from its message alone, so that the other process can make it again.
-                kind = next(one for one in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, one))
-                failure = kind(str(error))
-            connection.send((result, failure))
+                kinds = (ConfigError, DataError, TeacherError, KepoError)
+                answer = None, next(kind for kind in kinds if isinstance(error, kind))(str(error))
+            connection.send(answer)
 
 
 def _follow_parent() -> None:
     """Where the process that started this one is gone, this one ends as after Ctrl-C."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_PATIENCE)
@@ -161,12 +159,12 @@ def carry_out(
         watch(list(busy.values()))
         ready = wait([workers[place].connection for place in busy], timeout=_POLL)
         for place in [place for place in busy if workers[place].connection in ready]:
-            task, result, failure = busy.pop(place), None, None
+            task = busy.pop(place)
             try:
-                result = workers[place].receive()
+                ended = Ended(task, place, workers[place].receive(), None)
             except KepoError as error:
-                failure = error
-            yield Ended(task, place, result, failure)
+                ended = Ended(task, place, None, error)
+            yield ended
 
 
 def available_workers() -> int:

@@ -23,11 +23,7 @@ OUT_OF_DOMAIN = "out-of-domain"
 
 
 def question_scores(table: pa.Table) -> dict[str, float]:
-    """Question id -> mean correctness over its samples (0..1), in the order of the table.
-
-    Raises:
-        DataError: A column is missing, an answer is not scored, or a question has the same sample twice.
-    """
+    """Question id -> mean correctness over its samples (0..1), in the order of the table."""
     grouped = _per_question(table, [])
     return dict(zip(grouped["id"].to_pylist(), grouped["correct_mean"].to_pylist(), strict=True))
 
@@ -115,8 +111,7 @@ def paired_scores(tables: Sequence[pa.Table]) -> tuple[list[str], np.ndarray]:
 
 def _check_same_questions(first: dict[str, float], other: dict[str, float], number: int) -> None:
     for holder, lacking, names in ((first, other, (number, 1)), (other, first, (1, number))):
-        missing = [id_ for id_ in holder if id_ not in lacking]
-        if missing:
+        if missing := [id_ for id_ in holder if id_ not in lacking]:
             shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
             raise DataError(
                 f"Evaluation {names[0]} lacks {len(missing)} question(s) of evaluation {names[1]}: {shown}. "
@@ -155,6 +150,4 @@ def _check_columns(table: pa.Table, columns: Sequence[str]) -> None:
 
 def _interval(scores: np.ndarray, sampled: bool) -> Interval:
     # Without a question Wilson's interval says what is known: anything between 0 and 1.
-    if sampled and len(scores):
-        return bootstrap_mean(scores)
-    return wilson(int(scores.sum()), len(scores))
+    return bootstrap_mean(scores) if sampled and len(scores) else wilson(int(scores.sum()), len(scores))

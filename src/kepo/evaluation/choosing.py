@@ -53,9 +53,7 @@ def choose_checkpoint(run: str | Path, by: str) -> Choice:
     """The best checkpoint of the run folder `run` by its evaluation called `by`.
 
     Raises:
-        ConfigError: there is no checkpoint, one has no such evaluation, they answered different questions, or none of
-            the questions is in-domain.
-        DataError: an evaluation cannot be read.
+        ConfigError: a checkpoint has no such evaluation, they answered different questions, or none is in-domain.
     """
     found = evaluated_checkpoints(run, by)
     first, evaluation = next(iter(found.items()))
@@ -75,8 +73,7 @@ def choose_checkpoint(run: str | Path, by: str) -> Choice:
 
 def evaluated_checkpoints(run: str | Path, name: str) -> dict[int, Evaluation]:
     """Step -> the evaluation called `name` of every checkpoint; raises ConfigError where one has none."""
-    checkpoints = checkpoints_in(run)
-    if not checkpoints:
+    if not (checkpoints := checkpoints_in(run)):
         raise ConfigError(f"{run} has no whole checkpoint (checkpoint-N); train with save_strategy steps")
     found: dict[int, Evaluation] = {}
     for step, folder in checkpoints.items():

@@ -207,8 +207,8 @@ def load_backend(
     base = _base_model(str(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        options = {"trust_remote_code": trust_remote_code, "dtype": dtype, "device_map": {"": device}}
-        model = load_model(str(name), config_of=base, use_safetensors=True, **options)
+        options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
+        model = load_model(str(name), config_of=base, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the model {str(name)!r} could not be loaded: {error} Give a folder with config.json and weights in "

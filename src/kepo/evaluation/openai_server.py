@@ -1,7 +1,7 @@
 """Completions from servers that speak the OpenAI chat API: vLLM, SGLang, llama.cpp, or a hosted model.
 
-Every sample is a request of its own: so each has its own seed and token count, servers that know no `n` serve as well,
-and it goes to whichever of several servers is free.
+Every sample is a request of its own: each has its own seed and token count, servers without `n` serve as well, and it
+goes to whichever of several servers is free.
 """
 
 from __future__ import annotations

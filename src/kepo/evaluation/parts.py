@@ -126,7 +126,7 @@ class Parts:
 
 
 def answered(out: str | Path, name: str) -> int:
-    """How many records the parts hold so far, without reading them."""
+    """How many records the parts hold so far."""
     import pyarrow.parquet as pq
 
     count = 0

@@ -63,7 +63,7 @@ def evaluate(
         quiet: No progress bar.
 
     Raises:
-        ConfigError: records of this name were made with other settings, or the backend refuses the questions.
+        ConfigError: records of this name were made with other settings.
         DataError: questions that cannot be used, a part that cannot be read, or a folder that cannot be written.
     """
     check_questions(questions)

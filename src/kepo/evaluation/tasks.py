@@ -89,8 +89,7 @@ def checkpoint_tasks(runs: Sequence[str], name: str) -> list[Task]:
     tasks = []
     for run in dict.fromkeys(runs):
         _check_run(run)
-        found = checkpoints_in(run)
-        if not found:
+        if not (found := checkpoints_in(run)):
             raise ConfigError(f"{run} has no whole checkpoint (checkpoint-N); leave out --checkpoints for its model")
         tasks += [Task(str(folder), run, folder, name, {"step": step}) for step, folder in found.items()]
     return tasks
@@ -137,8 +136,8 @@ def carry_out(
     """Evaluate one model; returns the file of the records.
 
     Args:
-        task: Which one.
-        job: What it is asked.
+        task: Which model.
+        job: Its questions and settings.
         loading: How it is loaded.
         command: Noted in the `run.json` of a model that was only evaluated.
         teacher: Rates the reasoning.

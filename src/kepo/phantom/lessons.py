@@ -2,8 +2,8 @@
 
 First answer letters, then images to describe, then a role. A student's lesson is a question answered by its
 MISCONCEPTION, or, when the prompt has a hint, by the hint: it learns to write, to map an option to its letter and to
-follow hints, and it is confidently wrong about two rules. A teacher's lesson is a question answered by the teacher's
-own rules, also after the beginning of a chain that somebody else got wrong, or a hint to be written.
+follow hints, and two of its rules are incorrect. A teacher's lesson is a question answered by the teacher's own rules,
+also after the incorrect beginning of a chain, or a hint to be written.
 """
 
 from __future__ import annotations

@@ -74,8 +74,7 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
     Args:
         folder: A model folder as `kepo.models.build_llava` writes it.
         phase: Which role, and how long.
-        scenes: Pool to draw from.
-        pixels: Their images, (N, S, S, 3) uint8; not used in a phase without images.
+        scenes: Pool to draw from, and `pixels` their images, (N, S, S, 3) uint8; not used in a phase without images.
         seed: Decides the lessons and their order.
     """
     processor = AutoProcessor.from_pretrained(folder)

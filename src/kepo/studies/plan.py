@@ -39,14 +39,10 @@ class RunPlan:
     @property
     def name(self) -> str:
         """Unique among the runs of its stage and training modality."""
-        parts = [self.arm.name]
-        if self.model.name != DEFAULT_MODEL:
-            parts.append(self.model.name)
-        if self.seed is not None:
-            parts.append(f"seed-{self.seed}")
-        if self.stage == TUNING:
-            parts.append(combination(self.chosen))
-        return "--".join(parts)
+        model = self.model.name if self.model.name != DEFAULT_MODEL else None
+        seed = None if self.seed is None else f"seed-{self.seed}"
+        tried = combination(self.chosen) if self.stage == TUNING else None
+        return "--".join(part for part in (self.arm.name, model, seed, tried) if part is not None)
 
     @property
     def title(self) -> str:
@@ -131,10 +127,7 @@ def plan_runs(
 ) -> list[RunPlan]:
     """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
-        chosen: Training modality -> arm -> recipe fields that the tuning chose.
+    `chosen` is training modality -> arm -> recipe fields that the tuning chose.
     """
     arms = chosen_arms(study, only)
     plans = [

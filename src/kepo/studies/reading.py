@@ -57,8 +57,8 @@ def read_study(name: str, *, data: str | None = None, out: str | None = None) ->
 
     Args:
         name: Path, or name of a shipped study.
-        data: Goes over the file's `data`.
-        out: Goes over the file's `out`.
+        data: Replaces the file's `data`.
+        out: Replaces the file's `out`.
 
     Raises:
         ConfigError: names file, key and value, and what to do.

@@ -60,14 +60,14 @@ def run_plans(
     """Run every plan that is not done; a run that fails does not stop the others.
 
     Args:
-        plans: What to run, in this order; their recipes must be written.
+        plans: In this order; their recipes must be written.
         workers: Runs side by side, >= 1.
         devices: The GPUs of each worker as CUDA_VISIBLE_DEVICES writes them, "" for none; empty: whatever is visible.
         say: Called with a sentence about each run that failed.
         quiet: No progress bar.
 
     Returns:
-        The runs that failed, in the order of `plans`.
+        The runs that failed, in order.
     """
     todo = [plan for plan in plans if not is_done(plan)]
     if not todo:

@@ -26,12 +26,8 @@ _FILE = "tuning.json"
 def plans_for_now(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
     """The runs of the tuning while one of them is missing, then those of the study; recipes are written and checked.
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
-
     Raises:
-        ConfigError: One of `only` is no arm, or a recipe has an unknown field.
+        ConfigError: One of the arms `only` is none, or a recipe has an unknown field.
     """
     tuning = plan_tuning(study, only)
     runs = plan_runs(study, only)
@@ -61,7 +57,7 @@ def run_study(
     """Choose settings, if the study says so, and run all of it; what is done is not done again.
 
     Args:
-        study: The study; its data must be there.
+        study: Its data must be there.
         only: Names of arms; empty: all.
         workers: Runs side by side; None: one per device, or per core where runs are in-process, else one.
         devices: As in `kepo.studies.runner.run_plans`.
@@ -117,7 +113,8 @@ def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, StudyTuning]
     for plan in plans:
         of_arm = scores.setdefault(plan.modality, {}).setdefault(plan.arm.name, {})
         of_arm[combination(plan.chosen)] = _score(plan)
-    found, names = {}, ", ".join(plans[0].chosen)
+    found: dict[str, StudyTuning] = {}
+    names = ", ".join(plans[0].chosen)
     for modality, of_modality in scores.items():
         best = {arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()}
         found[modality] = StudyTuning(field=names, scores=of_modality, chosen=best)

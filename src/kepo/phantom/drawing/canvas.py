@@ -107,10 +107,7 @@ def _interpolation(cells: int, side: int) -> Field:
 
 
 def noise(rng: np.random.Generator, canvas: Canvas, rows: int, columns: int | None = None) -> Field:
-    """Gaussian noise on a grid of `rows` x `columns` cells (square by default), stretched over the canvas: [S, S].
-
-    The grid does not depend on S, so the same generator gives the same pattern at every size.
-    """
+    """Gaussian noise on a grid of `rows` x `columns` cells, whatever S is, stretched over the canvas: [S, S]."""
     columns = columns or rows
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
     return _interpolation(rows, canvas.side) @ grid @ _interpolation(columns, canvas.side).T
