@@ -1,8 +1,7 @@
 """Processes that stay warm, and the progress display of everything that takes long.
 
-A worker is started afresh: a forked process would share the threads and locks of torch, and CUDA does not outlive a
-fork. It sets itself up once and then carries out one task after the other. Ctrl-C is left to the process that started
-it, which ends its workers as Ctrl-C would, so that they keep what they have.
+A worker is spawned, as torch's threads and CUDA do not outlive a fork; it sets itself up once. Ctrl-C is left to the
+process that started it, which ends its workers as Ctrl-C would, so that they keep what they have.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ _PATIENCE = 20.0  # seconds that an interrupted worker has to write what it has
 
 
 class WorkerDiedError(KepoError):
-    """A worker ended without an answer.
-
-    Args:
-        exit_code: Of its process; a negative one is the signal that ended it.
-    """
+    """A worker ended without an answer; a negative exit code is the signal that ended its process."""
 
     def __init__(self, exit_code: int | None) -> None:
         super().__init__(f"its process ended without an answer (exit code {exit_code}); its output says why.")
@@ -46,9 +41,7 @@ class WorkerDiedError(KepoError):
 class Worker(Generic[Job, Result]):
     """A process that carries out tasks, one at a time.
 
-    Args:
-        start: A function of a module; called once in the process, it returns the function that carries out a task.
-        *arguments: Of `start`; they, the tasks and the results are sent between processes. A task is not None.
+    `start`, a function of a module, is called once in the process and returns the function that carries out a task.
     """
 
     def __init__(self, start: Callable[..., Callable[[Job], Result]], *arguments: Any) -> None:
@@ -66,12 +59,7 @@ class Worker(Generic[Job, Result]):
             self.connection.send(task)
 
     def receive(self) -> Result:
-        """Wait for the result of the task.
-
-        Raises:
-            KepoError: That of the task.
-            WorkerDiedError: The process ended without an answer.
-        """
+        """Wait for the result of the task; raises its KepoError, or WorkerDiedError."""
         try:
             result, error = self.connection.recv()
         except (EOFError, OSError) as gone:
@@ -107,20 +95,15 @@ def _serve(connection: Connection, start: Callable[..., Callable[[Any], Any]], a
             try:
                 answer = carry_out(task), None
             except KepoError as error:
-                answer = None, _sendable(error)
+                # A class that is made from its message alone, so that the other process can make it again.
+                kinds = (ConfigError, DataError, TeacherError, KepoError)
+                answer = None, next(kind for kind in kinds if isinstance(error, kind))(str(error))
             connection.send(answer)
-
-
-def _sendable(error: KepoError) -> KepoError:
-    """The error as a class that is made from its message alone, so that the other process can make it again."""
-    kind = next(kind for kind in (ConfigError, DataError, TeacherError, KepoError) if isinstance(error, kind))
-    return kind(str(error))
 
 
 def _follow_parent() -> None:
     """Where the process that started this one is gone, this one ends as after Ctrl-C."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_PATIENCE)
@@ -132,7 +115,7 @@ def started(workers: Iterable[Worker[Job, Result]]) -> Iterator[list[Worker[Job,
     """The workers, which are ended with the block; as after Ctrl-C when it fails or is interrupted."""
     running: list[Worker[Job, Result]] = []
     try:
-        running.extend(workers)
+        running += workers
         yield running
     except BaseException:
         for worker in running:
@@ -145,14 +128,7 @@ def started(workers: Iterable[Worker[Job, Result]]) -> Iterator[list[Worker[Job,
 
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[Job, Result]):
-    """What became of a task.
-
-    Attributes:
-        task: Which one.
-        place: Number of the worker that had it.
-        result: None if it failed.
-        error: Why it failed; None if it did not.
-    """
+    """A task that has ended, on worker number `place`: its result, or the error it failed with."""
 
     task: Job
     place: int
@@ -165,12 +141,9 @@ def carry_out(
     tasks: Iterable[Job],
     watch: Callable[[Sequence[Job]], None] = lambda busy: None,
 ) -> Iterator[Ended[Job, Result]]:
-    """Give the tasks in order, each to the first worker that is free; yields them as they end.
+    """Give the tasks in order, each to the first worker that is free and alive; yields them as they end.
 
-    Args:
-        workers: One that has died gets no further task.
-        tasks: Asked for the next one only when a worker is free.
-        watch: Told twice a second which tasks are under way.
+    The next task is taken only when a worker is free; `watch` is called twice a second with those under way.
     """
     waiting = iter(tasks)
     busy: dict[int, Job] = {}
@@ -201,30 +174,17 @@ def available_workers() -> int:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Progress]:
-    """Bars on the terminal's standard error: how many are done, how fast, the time since the start and left.
-
-    Args:
-        quiet: Show nothing.
-    """
+    """Bars on standard error: how many are done, how fast, the time since the start and left; none when `quiet`."""
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Speed(ProgressColumn):
+    class Speed(rich_progress.ProgressColumn):
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed or 0.0
             return Text(f"{speed:.0f}/s" if speed >= 1 else "")
 
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed())
-    with Progress(
-        *shown, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=quiet
-    ) as progress:
-        yield progress
+    done = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), Speed())
+    time = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
+    with rich_progress.Progress(*done, *time, console=Console(stderr=True), disable=quiet) as bars:
+        yield bars

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.evaluation.backend import Sampling
-from kepo.evaluation.generate import TransformersBackend
-from kepo.evaluation.loading import load_backend
+from kepo.evaluation.generate import TransformersBackend, load_backend
 from kepo.evaluation.reasoning import reasoning_text
+from kepo.evaluation.settings import EvaluationSettings
+from kepo.phantom.build import SHIPPED, copy_models
 from kepo.phantom.files import draw
 from kepo.phantom.knowledge import MISCONCEPTION, facts
-from kepo.phantom.models import SHIPPED, copy_models
 from kepo.phantom.questions import phantom_questions
 from kepo.phantom.reasoning import write_hint
 from kepo.phantom.scene import Scene
@@ -42,7 +41,7 @@ def _with_image(question: Question, prompt: Conversation) -> Conversation:
 
 def _write(backend: TransformersBackend, questions: Sequence[Question], prompts: Sequence[Conversation]) -> list[str]:
     shown = [_with_image(question, prompt) for question, prompt in zip(questions, prompts, strict=True)]
-    outputs = backend.generate(shown, Sampling(max_new_tokens=40), [0] * len(shown))
+    outputs = backend.generate(shown, EvaluationSettings(max_new_tokens=40), [0] * len(shown))
     return [row[0].text for row in outputs]
 
 

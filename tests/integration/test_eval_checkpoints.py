@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from kepo.cli.eval import evaluate
 from kepo.errors import ConfigError, KepoError
-from kepo.evaluation.workers import check_devices
+from kepo.evaluation.tasks import check_devices
 from kepo.runs import open_run, read_evaluation
 from tests.tiny_models import build_text_model
 
@@ -103,7 +103,7 @@ def test_two_processes_give_the_records_of_one_and_a_second_call_loads_nothing(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("kepo.evaluation.loading.load_backend", refuse)
+    monkeypatch.setattr("kepo.evaluation.generate.load_backend", refuse)
     assert _validate("--quiet").exit_code == 0
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from kepo.data import DataArguments, load_splits, to_dataset
 from kepo.data.arguments import load_questions
 from kepo.data.images import check_images
-from kepo.evaluation.job import Wanted, plan
+from kepo.evaluation.job import Request, plan
 
 FEW = ["--train", "60", "--validation", "10", "--test", "30", "--size", "96"]
 
@@ -58,7 +58,7 @@ def test_real_images_to_a_data_set_that_training_and_evaluation_load(mini_omnime
     assert (image.size, image.mode) == ((96, 96), "RGB")
     assert train[0].text in first["prompt"][0]["content"]
     assert first["options"]["ABCD".index(first["answer"])] == first["solution"]
-    job = plan("some/model", Wanted(data=str(out / "test"), in_domain="MRI"))
+    job = plan("some/model", Request(data=str(out / "test"), in_domain="MRI"))
     assert [question.id for question in job.questions] == [question.id for question in test]
     assert kepo("prepare", "omnimedvqa", "--root", mini_omnimedvqa, "--out", out, *FEW).stdout.startswith(
         "Nothing to do"

@@ -17,13 +17,11 @@ from kepo.phantom.study import Questions
 from kepo.phantom.tokenizer import phantom_tokenizer
 from kepo.reports.report import report_study
 from kepo.runs import open_run, read_metrics
-from kepo.studies.done import is_done
 from kepo.studies.plan import TUNING, RunPlan, check_data
 from kepo.studies.reading import read_study
-from kepo.studies.runner import Failure
+from kepo.studies.runner import Failure, is_done
 from kepo.studies.schema import StudySpec
-from kepo.studies.study import plans_for_now, run_study
-from kepo.studies.tuning import plan_tuning
+from kepo.studies.study import plan_tuning, plans_for_now, run_study
 
 pytestmark = pytest.mark.slow
 

@@ -52,7 +52,7 @@ def data(
 @app.command()
 def models(out: Out) -> None:
     """Copy the base models that come with the package: three students and a teacher."""
-    from kepo.phantom.models import SHIPPED, copy_models
+    from kepo.phantom.build import SHIPPED, copy_models
 
     copy_models(out)
     typer.echo(f"{', '.join(SHIPPED)}: {out}")

@@ -15,8 +15,8 @@ from kepo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kepo.evaluation.backend import Backend
     from kepo.evaluation.job import Job
+    from kepo.evaluation.settings import Backend
     from kepo.evaluation.tasks import Planner, Task
 
 
@@ -89,7 +89,7 @@ def evaluate(
     from rich.console import Console
 
     from kepo.evaluation import tasks
-    from kepo.evaluation.job import Wanted
+    from kepo.evaluation.job import Request
     from kepo.runs import read_evaluation
     from kepo.servers.endpoint import read_api_key
 
@@ -97,7 +97,7 @@ def evaluate(
     given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
     given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
     given |= {"seed": seed, "reward": reward}
-    wanted = Wanted(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
+    wanted = Request(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
     loading = tasks.Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
     other = None if compare is None else (read_evaluation(compare, name), compare)
@@ -116,7 +116,7 @@ def evaluate(
         _show(console, task, brief=checkpoints, against=other)
 
     if devices is not None:
-        from kepo.evaluation.workers import carry_out_on
+        from kepo.evaluation.tasks import carry_out_on
 
         carry_out_on(_listed(devices), planned, wanted, loading, command, quiet, show)
         return

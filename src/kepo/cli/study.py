@@ -48,8 +48,7 @@ def study(
     _check_workers(spec, workers, places)
     plans = plans_for_now(spec, arms)
     if print_for is not None:
-        from kepo.studies.commands import shell_script
-        from kepo.studies.slurm import slurm_script
+        from kepo.studies.commands import shell_script, slurm_script
 
         typer.echo(shell_script(plans) if print_for == "shell" else slurm_script(plans, Path.cwd()), nl=False)
         return

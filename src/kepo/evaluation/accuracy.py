@@ -23,11 +23,7 @@ OUT_OF_DOMAIN = "out-of-domain"
 
 
 def question_scores(table: pa.Table) -> dict[str, float]:
-    """Question id -> mean correctness over its samples (0..1), in the order of the table.
-
-    Raises:
-        DataError: A column is missing, an answer is not scored, or a question has the same sample twice.
-    """
+    """Question id -> mean correctness over its samples (0..1), in the order of the table."""
     grouped = _per_question(table, [])
     return dict(zip(grouped["id"].to_pylist(), grouped["correct_mean"].to_pylist(), strict=True))
 
@@ -40,37 +36,26 @@ def accuracy_by(table: pa.Table, column: str | None) -> dict[str | None, Interva
 
     Args:
         table: Records of an evaluation.
-        column: "modality", "task", "level", ...; None for all questions together.
+        column: "modality", "task", "level", ...; None for all questions together, with None as the one key.
 
     Returns:
-        Value, as text -> interval, sorted by value; None stands for the questions without one, and comes last. With
-        `column=None` the one key is None.
-
-    Raises:
-        DataError: A column is missing, or a question has the same sample twice.
+        Value, as text -> interval, sorted by value; None stands for the questions without one, and comes last.
     """
     grouped = _per_question(table, [] if column is None else [column])
     scores = grouped["correct_mean"].to_numpy()
-    sampled = _sampled(grouped)
+    sampled = (pc.max(grouped["sample_count"]).as_py() or 0) > 1
     if column is None:
         return {None: _interval(scores, sampled)}
     values = grouped[f"{column}_first"].to_pylist()
     order = sorted({value for value in values if value is not None}) + [None] * (None in values)
-    return {
-        None if key is None else str(key): _interval(scores[[value == key for value in values]], sampled)
-        for key in order
-    }
+    groups = {key: scores[[value == key for value in values]] for key in order}
+    return {None if key is None else str(key): _interval(group, sampled) for key, group in groups.items()}
 
 
 def split_domains(table: pa.Table, in_domain: Sequence[str]) -> dict[str, pa.Table]:
-    """The records of "in-domain" and of "out-of-domain" questions.
+    """The records of "in-domain" and of "out-of-domain" questions; those without modality are in neither table.
 
-    Args:
-        table: Records of an evaluation.
-        in_domain: The modalities trained on. If it is empty nothing is known, and both tables are empty.
-
-    Returns:
-        Both names, always. Questions without modality are in neither table.
+    `in_domain` are the modalities trained on; if it is empty nothing is known, and both tables are empty.
     """
     _check_columns(table, ["modality"])
     known = pc.is_valid(table["modality"]) if in_domain else pa.array([False] * len(table), pa.bool_())
@@ -110,13 +95,7 @@ def majority_letter_accuracy(table: pa.Table) -> float:
 
 
 def paired_scores(tables: Sequence[pa.Table]) -> tuple[list[str], np.ndarray]:
-    """The question scores of several evaluations, aligned by question.
-
-    Args:
-        tables: R evaluations of the same questions, in any order.
-
-    Returns:
-        The question ids in the order of the first table, and their scores, (R, Q), 0..1.
+    """The question ids in the order of the first table, and their scores in every table, (R, Q), 0..1.
 
     Raises:
         DataError: The tables hold different questions (the message names up to three), or there is no table.
@@ -132,8 +111,7 @@ def paired_scores(tables: Sequence[pa.Table]) -> tuple[list[str], np.ndarray]:
 
 def _check_same_questions(first: dict[str, float], other: dict[str, float], number: int) -> None:
     for holder, lacking, names in ((first, other, (number, 1)), (other, first, (1, number))):
-        missing = [id_ for id_ in holder if id_ not in lacking]
-        if missing:
+        if missing := [id_ for id_ in holder if id_ not in lacking]:
             shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
             raise DataError(
                 f"Evaluation {names[0]} lacks {len(missing)} question(s) of evaluation {names[1]}: {shown}. "
@@ -170,12 +148,6 @@ def _check_columns(table: pa.Table, columns: Sequence[str]) -> None:
         )
 
 
-def _sampled(grouped: pa.Table) -> bool:
-    return (pc.max(grouped["sample_count"]).as_py() or 0) > 1
-
-
 def _interval(scores: np.ndarray, sampled: bool) -> Interval:
     # Without a question Wilson's interval says what is known: anything between 0 and 1.
-    if sampled and len(scores):
-        return bootstrap_mean(scores)
-    return wilson(int(scores.sum()), len(scores))
+    return bootstrap_mean(scores) if sampled and len(scores) else wilson(int(scores.sum()), len(scores))

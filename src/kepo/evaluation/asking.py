@@ -1,4 +1,4 @@
-"""From questions to what a model is asked: other orders of the options, images opened, messages built."""
+"""From questions to prompts: other orders of the options, images opened, messages built."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kepo.data.images import as_rgb
 from kepo.errors import DataError
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, slots=True)
-class OrderedQuestion:
+class OrderedQuestion(NamedTuple):
     """One question in one order of its options; permutation 0 is the data's own."""
 
     question: Question
@@ -29,16 +28,12 @@ class OrderedQuestion:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What names it among the records."""
+        """Identifies it among the records."""
         return self.question.id, self.permutation
 
 
 def check_questions(questions: Sequence[Question]) -> None:
-    """Refuse questions that could not be told apart or scored.
-
-    Raises:
-        DataError: there are none, two have one id, or an answer is not the letter of an option.
-    """
+    """Raise DataError if there are no questions, two have one id, or an answer is not the letter of an option."""
     if not questions:
         raise DataError("there are no questions to ask; check the path and the filters")
     seen: set[str] = set()
@@ -62,12 +57,12 @@ def ordered_questions(questions: Iterable[Question], settings: EvaluationSetting
             yield OrderedQuestion(_reordered(question, order), permutation)
 
 
-def option_orders(options: int, wanted: int, seed: str) -> list[tuple[int, ...]]:
-    """Up to `wanted` orders of 0..options-1, all different and none the rising one; 2 options have 1, 3 have 5."""
+def option_orders(options: int, number: int, seed: str) -> list[tuple[int, ...]]:
+    """Up to `number` orders of 0..options-1, all different and none the rising one; 2 options have 1, 3 have 5."""
     own = tuple(range(options))
     draw = random.Random(seed)
     orders: list[tuple[int, ...]] = []
-    while len(orders) < min(wanted, math.factorial(options) - 1):
+    while len(orders) < min(number, math.factorial(options) - 1):
         order = tuple(draw.sample(own, options))
         if order != own and order not in orders:
             orders.append(order)
@@ -84,12 +79,7 @@ def _reordered(question: Question, order: Sequence[int]) -> Question:
 
 
 def content_of(text: str, conversation: Conversation) -> str:
-    """Names what is shown, images by their pixels: equal for two questions with the same text and images.
-
-    Args:
-        text: The question's text, without options; case and spaces do not count.
-        conversation: What is asked, see `conversations`.
-    """
+    """Hash of the text, without case, spaces and options, and of the pixels of the images in `conversation`."""
     digest = hashlib.sha256(" ".join(text.casefold().split()).encode(errors="surrogatepass"))
     for message in conversation:
         parts = message["content"] if isinstance(message["content"], list) else []
@@ -105,22 +95,21 @@ def contents_of(questions: Sequence[Question], settings: EvaluationSettings) -> 
         yield question.id, content_of(question.text, conversation)
 
 
-def sampling_seed(asked: OrderedQuestion, seed: int) -> int:
-    """A seed of its own for each question and order, 0..2**63-1, whatever else is asked."""
-    digest = hashlib.sha256(f"{seed}:{asked.permutation}:{asked.question.id}".encode()).digest()
+def sampling_seed(ordered: OrderedQuestion, seed: int) -> int:
+    """A seed for each question and order, 0..2**63-1, whatever else is asked."""
+    digest = hashlib.sha256(f"{seed}:{ordered.permutation}:{ordered.question.id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def conversations(batch: Sequence[OrderedQuestion], settings: EvaluationSettings) -> list[Conversation]:
-    """What each is asked with, its images as parts in front of the text, as TRL puts them in training.
+    """The prompts, images as parts in front of the text, as TRL puts them in training.
 
     Raises:
         DataError: an image cannot be opened.
     """
     opened: dict[str, list[Image]] = {}
     built = []
-    for asked in batch:
-        question = asked.question
+    for question, _ in batch:
         if question.id not in opened:
             opened[question.id] = [_open(image, question.id, settings.image_size) for image in question.images]
         built.append(_with_images(build_prompt(question, settings.prompt_style), opened[question.id]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError, DataError
+from kepo.evaluation.accuracy import IN_DOMAIN, domains
 from kepo.evaluation.asking import contents_of
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.runs import Evaluation, checkpoints_in, read_evaluation
@@ -20,30 +21,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RULE = "highest in-domain accuracy, the earliest of equal ones"
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The checkpoint that was chosen.
-
-    Attributes:
-        step: Its optimizer steps.
-        folder: Where it lies.
-        by: Name of the evaluation it was chosen by.
-        accuracy: Its in-domain accuracy there, 0..1.
-        questions: How many in-domain questions that rests on.
-        in_domain: The modalities that counted.
-        candidates: Step -> in-domain accuracy of every checkpoint.
-    """
+    """The checkpoint that was chosen."""
 
     step: int
     folder: Path
-    by: str
-    accuracy: float
-    questions: int
+    by: str  # name of the evaluation
+    accuracy: float  # in-domain, 0..1
+    questions: int  # number of in-domain questions
     in_domain: tuple[str, ...]
-    candidates: dict[int, float]
+    candidates: dict[int, float]  # step -> in-domain accuracy of every checkpoint
 
     def described(self) -> dict[str, Any]:
         """Which it was and why, for the description of an evaluation."""
@@ -63,21 +53,18 @@ def choose_checkpoint(run: str | Path, by: str) -> Choice:
     """The best checkpoint of the run folder `run` by its evaluation called `by`.
 
     Raises:
-        ConfigError: there is no checkpoint, one has no such evaluation, they answered different questions, or none of
-            the questions is in-domain.
-        DataError: an evaluation cannot be read.
+        ConfigError: a checkpoint has no such evaluation, they answered different questions, or none is in-domain.
     """
     found = evaluated_checkpoints(run, by)
-    tables = {step: one.table for step, one in found.items()}
-    first = next(iter(tables.values()))
-    for step, table in tables.items():
-        if set(table["id"].to_pylist()) != set(first["id"].to_pylist()):
+    first, evaluation = next(iter(found.items()))
+    ids, in_domain = set(evaluation.table["id"].to_pylist()), evaluation.in_domain
+    for step, other in found.items():
+        if set(other.table["id"].to_pylist()) != ids:
             raise ConfigError(
-                f"{run}: checkpoint-{step} answered other questions in {by!r} than checkpoint-{next(iter(tables))}; "
+                f"{run}: checkpoint-{step} answered other questions in {by!r} than checkpoint-{first}; "
                 f"evaluate all with `kepo eval {run} --checkpoints --name {by} --overwrite`"
             )
-    in_domain = next(iter(found.values())).in_domain
-    values = {step: _in_domain_accuracy(table, in_domain, run, by) for step, table in tables.items()}
+    values = {step: _in_domain_accuracy(one.table, in_domain, run, by) for step, one in found.items()}
     step = max(values, key=lambda one: (values[one][0], -one))
     accuracy, questions = values[step]
     candidates = {one: value for one, (value, _) in values.items()}
@@ -85,13 +72,8 @@ def choose_checkpoint(run: str | Path, by: str) -> Choice:
 
 
 def evaluated_checkpoints(run: str | Path, name: str) -> dict[int, Evaluation]:
-    """Step -> the evaluation called `name`, of all checkpoints of a run.
-
-    Raises:
-        ConfigError: there is no checkpoint, or one has no such evaluation.
-    """
-    checkpoints = checkpoints_in(run)
-    if not checkpoints:
+    """Step -> the evaluation called `name` of every checkpoint; raises ConfigError where one has none."""
+    if not (checkpoints := checkpoints_in(run)):
         raise ConfigError(f"{run} has no whole checkpoint (checkpoint-N); train with save_strategy steps")
     found: dict[int, Evaluation] = {}
     for step, folder in checkpoints.items():
@@ -106,8 +88,6 @@ def evaluated_checkpoints(run: str | Path, name: str) -> dict[int, Evaluation]:
 
 
 def _in_domain_accuracy(table: pa.Table, in_domain: Sequence[str], run: str | Path, by: str) -> tuple[float, int]:
-    from kepo.evaluation.accuracy import IN_DOMAIN, domains
-
     found = domains(table, in_domain)[IN_DOMAIN]
     if not found.n:
         trained = ", ".join(in_domain) or "nobody said which"
@@ -119,15 +99,9 @@ def _in_domain_accuracy(table: pa.Table, in_domain: Sequence[str], run: str | Pa
 
 
 def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question]) -> None:
-    """Refuse to test with questions that the checkpoint was chosen by: the same id, or the same text and images.
+    """Raise ConfigError if the checkpoint of `run` was chosen by some of `questions`, or the records cannot tell.
 
-    Args:
-        choice: What was chosen.
-        run: The run folder.
-        questions: What is to be asked.
-
-    Raises:
-        ConfigError: some are the same, or the records are too old to tell.
+    Compared are ids, and text together with images.
     """
     evaluation = read_evaluation(choice.folder, choice.by)
     table = evaluation.table
@@ -150,7 +124,7 @@ def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question])
 
 def _refuse(repeated: Sequence[str], what: str, choice: Choice) -> None:
     if repeated:
-        listed = ", ".join(map(repr, repeated[:_SHOWN])) + (", ..." if len(repeated) > _SHOWN else "")
+        listed = ", ".join(map(repr, repeated[:3])) + (", ..." if len(repeated) > 3 else "")
         raise ConfigError(
             f"{len(repeated)} of the questions have the same {what} as questions of {choice.by!r}, by which the "
             f"checkpoint would be chosen ({listed}); a checkpoint is never chosen on what it is tested with. Keep "

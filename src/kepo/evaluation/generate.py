@@ -2,26 +2,37 @@
 
 Prompts reach the model as they do in training: the same chat template with the same variables, one image part per image
 in front of the first user text, padding on the left. A model without chat template gets the text alone.
+
+Legend: B rows, T new tokens at most, V vocabulary.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoProcessor, TopPLogitsWarper
+
 from kepo.errors import ConfigError
-from kepo.evaluation.backend import Completion, Sampling
+from kepo.evaluation.settings import Completion, EvaluationSettings
+from kepo.files import weights_fingerprint
+from kepo.models.encoding import encode, load_processor, sees_images, tokenizer_of
+from kepo.models.loading import load_model
 from kepo.prompts import message_text
 from kepo.types import Conversation, Prompt
+
+_ADAPTER = "adapter_config.json"
 
 
 class TransformersBackend:
     """A Hugging Face model, loaded: `TransformersBackend(model, processor)`; see `load_backend` for one by its name.
 
-    Completions, greedy or sampled, do not depend on what a prompt is batched with, as far as the kernels compute a row
-    alike in batches of different size: every row has its own stream of random numbers. On a GPU that runs out of memory
-    the batch is halved and stays so.
+    A completion does not depend on the rest of its batch, as far as the kernels compute a row alike in batches of
+    different size: every row has its own stream of random numbers. When the GPU's memory runs out, the batch is halved.
 
     Args:
         model: A causal or image-text-to-text model, a PEFT adapter around it included. It is put into evaluation mode
@@ -48,8 +59,6 @@ class TransformersBackend:
         batch_size: int = 64,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        from kepo.models.encoding import load_processor, sees_images, tokenizer_of
-
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; give at least 1")
         self._model = model
@@ -62,20 +71,13 @@ class TransformersBackend:
         self._chat_template_kwargs = dict(chat_template_kwargs or {})
         self._has_template = bool(getattr(processor, "chat_template", None) or self._tokenizer.chat_template)
         declared = model.generation_config.eos_token_id
-        declared = declared if isinstance(declared, list) else [] if declared is None else [declared]
-        own = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        self._end_ids: list[int] = list(dict.fromkeys([*own, *declared]))
+        ends = [self._tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
+        self._end_ids: list[int] = [token for token in dict.fromkeys(ends) if token is not None]
 
     def generate(
-        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """See `Backend.generate`.
-
-        Raises:
-            ConfigError: images for a model that reads text only.
-        """
-        import torch
-
+        """See `Backend.generate`; raises ConfigError where a model that reads text only is shown an image."""
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(sampling.samples)]
         completions: list[Completion] = []
         while len(completions) < len(rows):
@@ -91,30 +93,25 @@ class TransformersBackend:
         return [completions[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
 
     def _as_asked(self, prompt: Conversation) -> Prompt:
-        images = any(part["type"] == "image" for message in prompt for part in _parts(message["content"]))
+        contents = [message["content"] for message in prompt if not isinstance(message["content"], str)]
+        images = any(part["type"] == "image" for content in contents for part in content)
         if images and not self._sees_images:
             raise ConfigError(
                 f"{self.model} reads text only, but a question has an image; use a vision-language model, or data "
                 "without images."
             )
-        if not self._has_template:
-            if images:
-                raise ConfigError(f"{self.model} has no chat template, which a prompt with images needs; add one.")
-            return "\n".join(message_text(message) for message in prompt)
-        return prompt
+        if self._has_template:
+            return prompt
+        if images:
+            raise ConfigError(f"{self.model} has no chat template, which a prompt with images needs; add one.")
+        return "\n".join(message_text(message) for message in prompt)
 
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        from kepo.models.encoding import encode
-
         return encode(self._processor, prompts, None, self._model.device, self._chat_template_kwargs)
 
     def _generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, streams: Sequence[tuple[int, int]]
+        self, prompts: Sequence[Prompt], sampling: EvaluationSettings, streams: Sequence[tuple[int, int]]
     ) -> list[Completion]:
-        import torch
-
-        from kepo.evaluation.seeded import SeededSampling
-
         inputs = self._encode(prompts)
         with torch.no_grad(), _evaluating(self._model):
             ids = self._model.generate(
@@ -136,9 +133,7 @@ class TransformersBackend:
 
     def _suppressed(self) -> list[int] | None:
         """A sampled image token would ask for an image that is not there; training forbids it too."""
-        if not self._sees_images:
-            return None
-        image_token = getattr(self._model.config, "image_token_id", None)
+        image_token = getattr(self._model.config, "image_token_id", None) if self._sees_images else None
         return None if image_token is None else [image_token]
 
     def _completion(self, ids: Sequence[int]) -> Completion:
@@ -146,10 +141,6 @@ class TransformersBackend:
         length = ends[0] + 1 if ends else len(ids)
         text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
         return Completion(text, length, bool(ends))
-
-
-def _parts(content: Any) -> list[dict[str, Any]]:
-    return [] if isinstance(content, str) else content
 
 
 @contextmanager
@@ -161,3 +152,104 @@ def _evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+class SeededSampling:
+    """Logits processor that draws each row's token from the row's own random numbers: a sample depends on its seed.
+
+    It leaves one token possible: the one at which the cumulative distribution passes the row's next random number.
+    `streams` is the (seed, sample) of each row.
+    """
+
+    def __init__(self, sampling: EvaluationSettings, streams: Sequence[tuple[int, int]]) -> None:
+        def numbers(seed: int, sample: int) -> torch.Tensor:
+            generator = torch.Generator().manual_seed(seed)
+            # Drawn for all earlier samples too: sample k is the same however many are asked for.
+            return torch.rand(sample + 1, sampling.max_new_tokens, generator=generator, dtype=torch.float64)[-1]
+
+        self._sampling = sampling
+        self._numbers = torch.stack([numbers(seed, sample) for seed, sample in streams])  # (B, T)
+        self._step = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, V) in which only the drawn token is not -inf."""
+        scores = scores.float() / self._sampling.temperature
+        if self._sampling.top_p < 1:
+            scores = TopPLogitsWarper(self._sampling.top_p)(input_ids, scores)
+        cumulative = scores.softmax(-1).double().cumsum(-1)  # (B, V)
+        drawn = self._numbers[:, self._step, None].to(scores.device) * cumulative[:, -1:]  # (B, 1)
+        self._step += 1
+        token = torch.searchsorted(cumulative, drawn, right=True).clamp_max(scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def load_backend(
+    name: str | Path,
+    *,
+    batch_size: int = 64,
+    device: str | None = None,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> TransformersBackend:
+    """A backend for a model folder, a checkpoint, a folder with a PEFT adapter, or a hub name.
+
+    Args:
+        name: What to load; the weights must be in safetensors format.
+        batch_size: See `TransformersBackend`, as for `chat_template_kwargs`.
+        device: Where to compute; None: a GPU if there is one.
+        dtype: Of the weights; "auto" for the one they were saved in.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ConfigError: there is no model at `name`, or no processor or tokenizer.
+    """
+    base = _base_model(str(name))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
+        model = load_model(str(name), config_of=base, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the model {str(name)!r} could not be loaded: {error} Give a folder with config.json and weights in "
+            "safetensors format, or the name of such a model on the hub that this machine can reach."
+        ) from error
+    return TransformersBackend(
+        model.eval(),
+        _load_processor(str(name), base, trust_remote_code),
+        name=str(name),
+        fingerprint=weights_fingerprint(name),
+        batch_size=batch_size,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+
+
+def _base_model(name: str) -> str:
+    """The model itself, or the one that the adapter in folder `name` belongs to."""
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return name
+    if (folder / _ADAPTER).is_file():
+        base = json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ConfigError(f"{folder / _ADAPTER}, field 'base_model_name_or_path': it is empty; name the base model")
+        return str(base)
+    if folder.exists():
+        raise ConfigError(
+            f"{name} holds no model: there is neither config.json nor {_ADAPTER} in it. Give the folder of a model, a "
+            "checkpoint, or a finished run."
+        )
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise ConfigError(f"{name} does not exist. Give the folder of a model, or its name on the hub.")
+    return name
+
+
+def _load_processor(name: str, base: str, trust_remote_code: bool) -> Any:
+    """The processor beside the weights; an adapter saved without one uses that of its base model."""
+    source = name if name == base or any(Path(name).glob("tokenizer*")) else base
+    try:
+        return AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code, padding_side="left")
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"{source}: no processor or tokenizer could be loaded from it: {error} Save the base model's there."
+        ) from error

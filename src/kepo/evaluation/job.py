@@ -1,6 +1,6 @@
 """What `kepo eval MODEL` means: which questions, which settings, and where the records go.
 
-What is not said is taken from the run that the model belongs to, so that it is asked as it was trained.
+What is not given is taken from the run that the model belongs to, so that it is asked as it was trained.
 """
 
 from __future__ import annotations
@@ -22,79 +22,54 @@ Split: TypeAlias = Literal["all", "train", "held-out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was asked for; None is taken from the run, or from the defaults of `EvaluationSettings`.
+class Request:
+    """The options of `kepo eval`; None is taken from the run, or from the defaults of `EvaluationSettings`."""
 
-    Attributes:
-        data: Path of the questions.
-        data_format: See `kepo.data.arguments`.
-        split: "held-out" and "train" are the run's own sides of its own data.
-        modality: Keep only these, comma-separated.
-        task: Keep only these, comma-separated.
-        limit: Ask this many questions, drawn with the seed.
-        in_domain: Modalities trained on, comma-separated.
-        settings: Fields of `EvaluationSettings` that were given.
-    """
-
-    data: str | None = None
+    data: str | None = None  # path of the questions
     data_format: str = "auto"
-    split: Split = "all"
-    modality: str | None = None
-    task: str | None = None
-    limit: int | None = None
-    in_domain: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: Split = "all"  # "held-out" and "train" are the run's own splits of its own data
+    modality: str | None = None  # keep only these, comma-separated
+    task: str | None = None  # keep only these, comma-separated
+    limit: int | None = None  # ask this many questions, drawn with the seed
+    in_domain: str | None = None  # modalities trained on, comma-separated
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of `EvaluationSettings`
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One evaluation, resolved.
-
-    Attributes:
-        settings: How questions are asked.
-        questions: What is asked, images checked.
-        data: Where they come from.
-        split: Which side of the run's data, None for given data.
-        in_domain: Modalities trained on.
-        chat_template_kwargs: Variables of the chat template in training.
-        trained_on: How many of the questions the run was trained on, as far as is known.
-        run_config: The run's own settings, from its `run.json`; empty for other models.
-        home: The run or checkpoint folder that records go to unless told otherwise; None for other models.
-    """
+    """One evaluation, resolved."""
 
     settings: EvaluationSettings
-    questions: Sequence[Question]
-    data: str
-    split: str | None
-    in_domain: tuple[str, ...]
-    chat_template_kwargs: Mapping[str, Any] | None
-    trained_on: int
-    run_config: Mapping[str, Any]
-    home: Path | None
+    questions: Sequence[Question]  # images checked
+    data: str  # where they come from
+    split: str | None  # of the run's data; None for given data
+    in_domain: tuple[str, ...]  # modalities trained on
+    trained_on: int  # how many of the questions the run was trained on, as far as is known
+    run_config: Mapping[str, Any]  # from the run's `run.json`; empty for other models
+    home: Path | None  # the run or checkpoint folder that records go to by default; None for other models
+
+    @property
+    def chat_template_kwargs(self) -> Mapping[str, Any] | None:
+        """Variables of the chat template in training."""
+        return self.run_config.get("training", {}).get("chat_template_kwargs")
 
 
-def plan(model: str, wanted: Wanted) -> Job:
-    """What evaluating `model` means.
-
-    Raises:
-        ConfigError: settings that do not fit together.
-        DataError: questions that cannot be used, or an in-domain modality that none of them has.
-    """
+def plan(model: str, request: Request) -> Job:
+    """What evaluating `model` means; raises ConfigError or DataError for settings or questions that cannot be used."""
     folder = Path(model)
     run = next(
         (parent for parent in (folder, folder.parent) if folder.is_dir() and (parent / MANIFEST).is_file()), None
     )
     config: Mapping[str, Any] = open_run(run).manifest.get("config", {}) if run else {}
-    settings = EvaluationSettings(**{**_of_the_run(config), **wanted.settings})
-    data, questions = _questions(config.get("data"), wanted)
-    questions = draw(questions, wanted.limit, settings.seed)
+    settings = EvaluationSettings(**{**_of_the_run(config), **request.settings})
+    data, questions = _questions(config.get("data"), request)
+    questions = draw(questions, request.limit, settings.seed)
     return Job(
         settings=settings,
         questions=questions,
         data=str(data.data_path or ", ".join(data.reasoning_tasks)),
-        split=None if wanted.data else wanted.split,
-        in_domain=_in_domain(questions, wanted.in_domain, config.get("data", {}).get("modality")),
-        chat_template_kwargs=config.get("training", {}).get("chat_template_kwargs"),
+        split=None if request.data else request.split,
+        in_domain=_in_domain(questions, request.in_domain, config.get("data", {}).get("modality")),
         trained_on=_trained_on(questions, data, config.get("data")),
         run_config=config,
         home=folder if run else None,
@@ -103,8 +78,6 @@ def plan(model: str, wanted: Wanted) -> Job:
 
 def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `EvaluationSettings` as the run was trained."""
-    if not config:
-        return {}
     data, training, rewards = config.get("data", {}), config.get("training", {}), config.get("run", {})
     found = {
         "prompt_style": data.get("prompt_style"),
@@ -115,31 +88,28 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _questions(of_the_run: Mapping[str, Any] | None, wanted: Wanted) -> tuple[DataArguments, list[Question]]:
-    if wanted.split not in get_args(Split):
-        raise ConfigError(f"split {wanted.split!r} is unknown; use one of {', '.join(get_args(Split))}")
-    narrowed = {"modality": wanted.modality, "task_filter": wanted.task}
-    if wanted.data is not None:
-        if wanted.split != "all":
-            raise ConfigError(f"--split {wanted.split} is a side of the run's own data; leave out --data")
-        args = DataArguments(data_path=wanted.data, data_format=wanted.data_format, **narrowed)  # type: ignore[arg-type]
-        questions = load_questions(args)
-        check_images(questions)
-        return args, questions
-    if of_the_run is None:
+def _questions(of_the_run: Mapping[str, Any] | None, request: Request) -> tuple[DataArguments, list[Question]]:
+    if request.split not in get_args(Split):
+        raise ConfigError(f"split {request.split!r} is unknown; use one of {', '.join(get_args(Split))}")
+    narrowed = {"modality": request.modality, "task_filter": request.task}
+    if request.data is not None:
+        if request.split != "all":
+            raise ConfigError(f"--split {request.split} is a split of the run's own data; leave out --data")
+        args = DataArguments(data_path=request.data, data_format=request.data_format, **narrowed)  # type: ignore[arg-type]
+    elif of_the_run is None:
         raise ConfigError("--data is missing: name the file or folder of the questions (a run folder brings its own)")
-    trained = _known_fields(of_the_run)
-    if wanted.split == "all":
-        args = DataArguments(**{**trained, **{name: value for name, value in narrowed.items() if value is not None}})
-        questions = load_questions(args)
-        check_images(questions)
-        return args, questions
-    args = DataArguments(**trained)
-    train, held_out = load_splits(args)
-    side = train if wanted.split == "train" else held_out
-    if not side:
-        raise ConfigError("the run held no questions out (num_eval is 0); use --split all or --data")
-    return args, _narrowed(side, wanted)
+    elif request.split == "all":
+        given = {name: value for name, value in narrowed.items() if value is not None}
+        args = DataArguments(**{**_known_fields(of_the_run), **given})
+    else:
+        args = DataArguments(**_known_fields(of_the_run))
+        train, held_out = load_splits(args)
+        if not (split := train if request.split == "train" else held_out):
+            raise ConfigError("the run held no questions out (num_eval is 0); use --split all or --data")
+        return args, _narrowed(split, request)
+    questions = load_questions(args)
+    check_images(questions)
+    return args, questions
 
 
 def _known_fields(of_the_run: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,11 +130,11 @@ def _trained_on(questions: Sequence[Question], asked: DataArguments, of_the_run:
     return sum(question.id in seen for question in questions)
 
 
-def _narrowed(questions: Sequence[Question], wanted: Wanted) -> list[Question]:
+def _narrowed(questions: Sequence[Question], request: Request) -> list[Question]:
     def keeps(value: str | None, names: str | None) -> bool:
         return names is None or str(value).casefold() in {name.strip().casefold() for name in names.split(",")}
 
-    return [one for one in questions if keeps(one.modality, wanted.modality) and keeps(one.task, wanted.task)]
+    return [one for one in questions if keeps(one.modality, request.modality) and keeps(one.task, request.task)]
 
 
 def draw(questions: list[Question], limit: int | None, seed: int) -> list[Question]:
@@ -177,11 +147,7 @@ def draw(questions: list[Question], limit: int | None, seed: int) -> list[Questi
 
 
 def _in_domain(questions: Sequence[Question], given: str | None, of_the_run: str | None) -> tuple[str, ...]:
-    """The modalities trained on, written as in the data.
-
-    Raises:
-        ConfigError: one that was given is in no question. A run's own may be, where other data is asked.
-    """
+    """The modalities trained on, written as in the data; one that was given must be that of a question."""
     present = {one.modality.casefold(): one.modality for one in questions if one.modality}
     names = [name.strip() for name in (given if given is not None else of_the_run or "").split(",") if name.strip()]
     unknown = [name for name in names if name.casefold() not in present]
@@ -196,23 +162,13 @@ def _in_domain(questions: Sequence[Question], given: str | None, of_the_run: str
 def describe_home(folder: Path, model: str, job: Job, command: str, labels: Mapping[str, str] | None = None) -> None:
     """Make `folder` a run folder, so that reports find a model that was only evaluated; a run is left as it is.
 
-    Args:
-        folder: Where its records go.
-        model: Its name.
-        job: What it is asked.
-        command: How it was evaluated.
-        labels: "arm" and "replicate" in reports.
-
-    Raises:
-        DataError: it cannot be written.
+    `labels` are "arm" and "replicate" in reports.
     """
-    file = folder / MANIFEST
-    if file.is_file() or job.home == folder:
+    if (folder / MANIFEST).is_file() or job.home == folder:
         return
     data = {"data_path": job.data, "prompt_style": job.settings.prompt_style, "image_size": job.settings.image_size}
-    config = dict(job.run_config) or {"model": {"model_name_or_path": model}, "data": data}
-    if labels:
-        # Named as an arm of its own it is a model as it is, even where it was trained once: the start of others.
-        config = {"run": dict(labels), "model": {"model_name_or_path": model}, "data": data}
+    untrained = {"model": {"model_name_or_path": model}, "data": data}
+    # Named as an arm of its own it is a model as it is, even where it was trained once: the start of others.
+    config = {"run": dict(labels), **untrained} if labels else dict(job.run_config) or untrained
     manifest = {"status": "finished", "command": command, "seed": job.settings.seed, "config": config}
     write_manifest(folder, manifest)

@@ -1,7 +1,7 @@
 """Completions from servers that speak the OpenAI chat API: vLLM, SGLang, llama.cpp, or a hosted model.
 
-Every sample is a request of its own: so each has its own seed and token count, servers that know no `n` serve as well,
-and it goes to whichever of several servers is free.
+Every sample is a request of its own: each has its own seed and token count, servers without `n` serve as well, and it
+goes to whichever of several servers is free.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kepo.evaluation.backend import Completion, Sampling
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.servers.background import Background, all_of
 from kepo.servers.chat import SEEDS, ask_chat
 from kepo.servers.endpoint import Endpoint
@@ -18,14 +18,14 @@ from kepo.types import Conversation
 
 
 class OpenAIBackend:
-    """A model behind OpenAI-compatible servers; implements `kepo.evaluation.backend.Backend`.
+    """A model behind OpenAI-compatible servers; implements `kepo.evaluation.settings.Backend`.
 
     Whether equal seeds give equal samples is up to the servers.
 
     Args:
-        base_urls: Address of one server, or of several of the same model; such as `http://localhost:8000/v1`.
-        model: The name under which they know it.
-        api_key: Sent as bearer token; None for a server that wants none.
+        base_urls: URL of one server, such as `http://localhost:8000/v1`, or of several of the same model.
+        model: Its name on the servers.
+        api_key: Sent as bearer token; None for a server that needs none.
         concurrency: Most requests at once to each, >= 1.
         timeout: Longest wait for one completion, in seconds.
         attempts: How often a request is tried, >= 1.
@@ -62,28 +62,18 @@ class OpenAIBackend:
         self.batch_size = 4 * concurrency * len(urls)
 
     def generate(
-        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        """See `kepo.evaluation.backend.Backend`.
-
-        Raises:
-            ConfigError: the server refuses the requests (key, model name, length).
-            KepoError: the server does not answer, or not in the form of the API.
-        """
+        """See `Backend`; raises ConfigError where the server refuses a request, KepoError where it does not answer."""
         return self._background.run(self._generate, prompts, sampling, seeds)
 
     async def _generate(
-        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
     ) -> list[list[Completion]]:
-        fields = {
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            **self._extra,
-        }
+        fields = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
         async with self._pool:
             answers = await all_of(
-                ask_chat(self._pool, prompt, (seed + k) % SEEDS, fields)
+                ask_chat(self._pool, prompt, (seed + k) % SEEDS, fields | self._extra)
                 for prompt, seed in zip(prompts, seeds, strict=True)
                 for k in range(sampling.samples)
             )

@@ -1,4 +1,4 @@
-"""An evaluation that runs writes its records part by part, so that what was asked is never asked again.
+"""An evaluation writes its records part by part, so that no question is asked again after an interruption.
 
 The parts lie in `evaluation/.NAME.parts/` until the last question is answered; then they become `NAME.parquet`.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Unit: TypeAlias = tuple[str, int]
-"""(question id, permutation): what is asked, and resumed, as a whole."""
+"""(question id, permutation): answered, and resumed, as a whole."""
 
 _SECONDS_PER_PART = 30.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -36,35 +36,31 @@ class Parts:
     Args:
         out: The run folder (or any other).
         name: Name of the evaluation: letters, digits, `.`, `_`, `-`.
-        settings: Everything that decides the records, as JSON; parts made with other settings are refused.
+        settings: Everything that decides the records, as JSON.
         overwrite: Drop parts and records that lie there.
 
     Raises:
         ConfigError: a bad name, or records or parts of other settings lie there.
-        DataError: the folder cannot be written.
     """
 
     def __init__(self, out: str | Path, name: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         check_name(name)
         self.file = evaluation_file(out, name)
-        self._description = self.file.with_suffix(".json")
         self._folder = self.file.with_name(f".{name}.parts")
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._waiting: list[Record] = []
         self._since = time.monotonic()
         if overwrite:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self.finished = not overwrite and self._is_finished()
-        if not self.finished:
+        self.finished = not overwrite and self.file.is_file()
+        if self.finished:
+            self._refuse_others(read_description(self.file).get("settings", {}), self.file)
+        else:
             self._open()
 
     def done(self) -> set[Unit]:
-        """What the parts hold already.
-
-        Raises:
-            DataError: a part is damaged.
-        """
-        return {unit for _, table in self._read_parts() for unit in _units(table)}
+        """What the parts hold already; raises DataError where one is damaged."""
+        return {unit for table in self._read_parts() for unit, _ in _keys(table)}
 
     def add(self, records: Iterable[Record]) -> None:
         """Keep the records of whole units; they are written when the last part is some seconds old."""
@@ -86,30 +82,22 @@ class Parts:
         """Make one file of the parts, in `order`, and delete them.
 
         Args:
-            order: Every unit that was asked.
-            describe: From when it was started and the seconds it took to the content of `NAME.json`.
+            order: Every unit.
+            describe: The content of `NAME.json`, from when it was started and the seconds it took.
         """
         import pyarrow as pa
 
         self.flush()
         tables = self._read_parts()
+        joined = pa.concat_tables(tables)
         place = {unit: index for index, unit in enumerate(order)}
-        rows = sorted(
-            (place[unit], sample, index)
-            for index, (unit, sample) in enumerate(_keys(pa.concat_tables([table for _, table in tables])))
-        )
-        seconds = sum(float((table.schema.metadata or {}).get(b"seconds", 0)) for _, table in tables)
-        joined = pa.concat_tables([table for _, table in tables]).take([index for _, _, index in rows])
-        write_json(describe(self._started(), seconds), self._description)
-        write_table(joined.replace_schema_metadata(None), self.file)
+        rows = sorted((place[unit], sample, index) for index, (unit, sample) in enumerate(_keys(joined)))
+        seconds = sum(float((table.schema.metadata or {}).get(b"seconds", 0)) for table in tables)
+        started = json.loads((self._folder / _SETTINGS).read_text(encoding="utf-8"))["started"]
+        write_json(describe(started, seconds), self.file.with_suffix(".json"))
+        write_table(joined.take([index for _, _, index in rows]).replace_schema_metadata(None), self.file)
         shutil.rmtree(self._folder, ignore_errors=True)
         return self.file
-
-    def _is_finished(self) -> bool:
-        if not self.file.is_file():
-            return False
-        self._refuse_others(read_description(self.file).get("settings", {}), self.file)
-        return True
 
     def _open(self) -> None:
         settings = self._folder / _SETTINGS
@@ -120,15 +108,11 @@ class Parts:
             self._folder.mkdir(parents=True, exist_ok=True)
         write_json({"started": now(), "settings": self._settings}, settings)
 
-    def _started(self) -> str:
-        return str(json.loads((self._folder / _SETTINGS).read_text(encoding="utf-8"))["started"])
-
     def _refuse_others(self, theirs: Mapping[str, Any], where: Path) -> None:
         differing = [name for name in {**self._settings, **theirs} if self._settings.get(name) != theirs.get(name)]
         if differing:
-            shown = "; ".join(
-                f"{name}: {theirs.get(name)!r} there, {self._settings.get(name)!r} now" for name in differing
-            )
+            values = [f"{name}: {theirs.get(name)!r} there, {self._settings.get(name)!r} now" for name in differing]
+            shown = "; ".join(values)
             raise ConfigError(
                 f"{where} was made with other settings ({shown}). Choose another --name, or --overwrite it."
             )
@@ -136,13 +120,13 @@ class Parts:
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.parquet"))
 
-    def _read_parts(self) -> list[tuple[Path, pa.Table]]:
+    def _read_parts(self) -> list[pa.Table]:
         advice = "delete it, and the same command asks its questions again"
-        return [(file, read_records(file, advice)) for file in self._files()]
+        return [read_records(file, advice) for file in self._files()]
 
 
 def answered(out: str | Path, name: str) -> int:
-    """How many records the parts of an evaluation that runs hold so far, without reading them."""
+    """How many records the parts hold so far."""
     import pyarrow.parquet as pq
 
     count = 0
@@ -154,7 +138,7 @@ def answered(out: str | Path, name: str) -> int:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name of an evaluation that could be none of a file."""
+    """Raise ConfigError for a name that could be none of a file."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"the name {name!r} of an evaluation may only hold letters, digits, '.', '_' and '-'")
 
@@ -162,7 +146,3 @@ def check_name(name: str) -> None:
 def _keys(table: pa.Table) -> list[tuple[Unit, int]]:
     columns = [table[name].to_pylist() for name in ("id", "permutation", "sample")]
     return [((question, permutation), sample) for question, permutation, sample in zip(*columns, strict=True)]
-
-
-def _units(table: pa.Table) -> set[Unit]:
-    return {unit for unit, _ in _keys(table)}

@@ -1,7 +1,7 @@
 """What can be measured on a completion's reasoning without a model, and the summary of an evaluation's records.
 
-Reasoning is what stands inside `<think>`. Two questions are asked of it: does it end with the option that is answered
-(rationale-answer consistency), and are the facts it states true (factual accuracy, where the question's
+Reasoning is what stands inside `<think>`. Two things are measured: whether it ends with the option that is answered
+(rationale-answer consistency), and whether the facts it states are true (factual accuracy, where the question's
 `metadata["facts"]` says what is true).
 """
 
@@ -33,29 +33,19 @@ class ReasoningSummary:
     """Reasoning measures of one evaluation; each is None where no record has it. Shares are 0..1.
 
     All but `option_order_robustness` are means over the records in the data's own option order.
-
-    Attributes:
-        format_rate: Share of completions in the form that the prompt asks for.
-        consistency: Share, of completions whose reasoning names an option, that answer with the last one named.
-        factual_accuracy: True statements / statements, over all completions together.
-        all_true: Share, of completions with a statement, in which every statement is true.
-        correct_but_false: Share, of correct completions, that state something false.
-        teacher_logp: Mean over completions of the mean log-probability per reasoning token under the teacher, in nats.
-        option_order_robustness: Share of (question, other option order) that choose the option text chosen in the
-            data's own order; no readable answer equals no other.
-        tokens: Mean completion tokens.
-        finished: Share of completions that ended by themselves, before the token limit.
     """
 
-    format_rate: float | None
-    consistency: float | None
-    factual_accuracy: float | None
-    all_true: float | None
-    correct_but_false: float | None
-    teacher_logp: float | None
+    format_rate: float | None  # completions in the form that the prompt asks for
+    consistency: float | None  # of completions whose reasoning names an option: answers with the last one named
+    factual_accuracy: float | None  # true statements / statements, over all completions together
+    all_true: float | None  # of completions with a statement: every statement is true
+    correct_but_false: float | None  # of correct completions: state something false
+    teacher_logp: float | None  # mean over completions of the mean log-probability per reasoning token, in nats
+    # Share of (question, other option order) that choose the option text chosen in the data's own order; no readable
+    # answer equals no other.
     option_order_robustness: float | None
-    tokens: float | None
-    finished: float | None
+    tokens: float | None  # mean completion tokens
+    finished: float | None  # completions that ended by themselves, before the token limit
 
 
 def reasoning_span(completion: str) -> tuple[int, int]:
@@ -84,31 +74,20 @@ def is_consistent(completion: str, options: Sequence[str]) -> bool | None:
     """Whether the option answered is the last one that the reasoning names by its text.
 
     A mention right after "not", "rather than" and the like names nothing. Options of one letter are not looked for.
-
-    Args:
-        completion: The completion.
-        options: Option texts in order.
-
-    Returns:
-        None when there are no options, no option is named, or there is no readable answer inside `<answer>`.
+    None when there are no options, no option is named, or there is no readable answer inside `<answer>`.
     """
     if len(options) < 2:
         return None
     letter = predicted_letter(completion, options)
     named = _last_named(reasoning_text(completion), tuple(options))
-    if letter is None or named is None:
-        return None
-    return letter in named
+    return None if letter is None or named is None else letter in named
 
 
 def _last_named(reasoning: str, options: tuple[str, ...]) -> tuple[str, ...] | None:
     """The letters of the option text that is named last; several where two options read the same."""
     pattern, letters = _option_pattern(options)
-    last = None
-    for match in pattern.finditer(reasoning):
-        if not is_denied(reasoning, match.start()):
-            last = match
-    return letters[folded(last[0])] if last else None
+    named = [match[0] for match in pattern.finditer(reasoning) if not is_denied(reasoning, match.start())]
+    return letters[folded(named[-1])] if named else None
 
 
 @lru_cache(maxsize=4096)
@@ -125,15 +104,8 @@ def statements(reasoning: str, facts: Mapping[str, Any]) -> tuple[int, int]:
     """How many facts a reasoning states, and how many of these statements are true.
 
     A statement is `name value`, `name: value`, `name = value` or `name is value`, set apart by `;`, `,`, `.` or a line
-    break, for a name in `facts`; "and" or "the" may stand before it. Every statement counts, a repeated one too. Case
-    and blanks are not looked at.
-
-    Args:
-        reasoning: The text inside `<think>`.
-        facts: Name -> true value.
-
-    Returns:
-        (statements, true statements).
+    break, for a name in `facts` (name -> true value); "and" or "the" may stand before it. Every statement counts, a
+    repeated one too. Case and blanks do not count.
     """
     if not facts:
         return 0, 0
@@ -151,11 +123,7 @@ def _statement_pattern(facts: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[s
 
 
 def summarize_reasoning(table: pa.Table) -> ReasoningSummary:
-    """The reasoning measures of one evaluation.
-
-    Args:
-        table: Its records, see `kepo.runs.evaluations`.
-    """
+    """The reasoning measures of an evaluation's records, see `kepo.runs.evaluations`."""
     columns = ["permutation", "correct", "formatted", "consistent", "statements", "true_statements", "teacher_logp"]
     rows = table.select([*columns, "tokens", "finished"]).to_pylist()
     own = [row for row in rows if row["permutation"] == 0]

@@ -17,10 +17,9 @@ from kepo.evaluation.asking import (
     ordered_questions,
     sampling_seed,
 )
-from kepo.evaluation.backend import Backend
 from kepo.evaluation.parts import Parts
 from kepo.evaluation.scoring import reasoning_logps, score_completion
-from kepo.evaluation.settings import EvaluationSettings
+from kepo.evaluation.settings import Backend, EvaluationSettings
 from kepo.prompts import prompt_text
 from kepo.runs.evaluations import Record, to_table
 from kepo.runs.manifest import installed_versions, now
@@ -42,11 +41,8 @@ def evaluate(
     out: str | Path,
     name: str = "test",
     *,
-    data: str = "",
-    split: str | None = None,
-    in_domain: Sequence[str] = (),
+    description: Mapping[str, Any] | None = None,
     teacher: LocalTeacher | None = None,
-    facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -56,23 +52,18 @@ def evaluate(
 
     Args:
         questions: At least one, with unique ids.
-        backend: Who answers.
+        backend: The model.
         settings: How they are asked.
         out: The run folder, or any other; made if needed.
-        name: Name of the evaluation.
-        data: Where the questions come from, for the description.
-        split: Which part of the data they are, for the description.
-        in_domain: The modalities that the model was trained on; empty where unknown.
+        name: Of the evaluation.
+        description: More for `NAME.json`: `data`, where the questions come from, and `split`, which part of it;
+            `in_domain`, the modalities trained on; which checkpoint this is and why.
         teacher: Gives `teacher_logp`; None leaves it null.
-        facts: More for the description, such as which checkpoint this is and why.
         overwrite: Replace records of this name.
         quiet: No progress bar.
 
-    Returns:
-        The Parquet file.
-
     Raises:
-        ConfigError: records of this name were made with other settings, or the backend refuses the questions.
+        ConfigError: records of this name were made with other settings.
         DataError: questions that cannot be used, a part that cannot be read, or a folder that cannot be written.
     """
     check_questions(questions)
@@ -82,7 +73,7 @@ def evaluate(
         return parts.file
     everything = list(ordered_questions(questions, settings))
     done = parts.done()
-    missing = [asked for asked in everything if asked.key not in done]
+    missing = [ordered for ordered in everything if ordered.key not in done]
     with progress_bars(quiet) as progress:
         bar = progress.add_task(f"Evaluating {name}", total=len(everything), completed=len(everything) - len(missing))
         try:
@@ -94,14 +85,14 @@ def evaluate(
             parts.flush()
 
     return parts.join(
-        [asked.key for asked in everything],
+        [ordered.key for ordered in everything],
         lambda started, seconds: {
             "name": name,
-            "data": data,
-            "split": split,
-            "in_domain": list(in_domain),
+            "data": "",
+            "split": None,
+            "in_domain": [],
+            **(description or {}),
             "questions": len(questions),
-            **(facts or {}),
             "model": backend.model,
             "backend": backend.kind,
             "generation": asdict(settings),
@@ -120,27 +111,22 @@ def ask(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None = None,
 ) -> pa.Table:
-    """The records of `evaluate` in memory, nothing written: for a validation during training.
-
-    Raises:
-        ConfigError: the backend refuses the questions.
-        DataError: questions that cannot be used.
-    """
+    """The records of `evaluate` in memory, nothing written: for a validation during training."""
     check_questions(questions)
-    asked = list(ordered_questions(questions, settings))
-    return to_table([record for records in _answers(asked, backend, settings, teacher) for record in records])
+    ordered = list(ordered_questions(questions, settings))
+    return to_table([record for records in _answers(ordered, backend, settings, teacher) for record in records])
 
 
 def _answers(
-    asked: Sequence[OrderedQuestion], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
+    ordered: Sequence[OrderedQuestion], backend: Backend, settings: EvaluationSettings, teacher: LocalTeacher | None
 ) -> Iterator[list[Record]]:
     """The records of one batch after the other."""
     start = 0
-    while start < len(asked):
-        batch = asked[start : start + backend.batch_size]
+    while start < len(ordered):
+        batch = ordered[start : start + backend.batch_size]
         start += len(batch)
         prompts = conversations(batch, settings)
-        completions = backend.generate(prompts, settings.sampling, [sampling_seed(one, settings.seed) for one in batch])
+        completions = backend.generate(prompts, settings, [sampling_seed(one, settings.seed) for one in batch])
         flat = [
             (one, prompt, sample, completion)
             for one, prompt, row in zip(batch, prompts, completions, strict=True)
@@ -169,16 +155,7 @@ def identify(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None,
 ) -> dict[str, Any]:
-    """What must be the same for records to belong together.
-
-    Args:
-        questions: What is asked.
-        kind: The backend's kind.
-        model: The backend's name of the model.
-        weights: The backend's fingerprint.
-        settings: How it is asked.
-        teacher: As in `evaluate`.
-    """
+    """What must be the same for records to belong together; `kind`, `model` and `weights` are of the backend."""
     digest = hashlib.sha256()
     for question in questions:
         images = [str(image) if isinstance(image, str | Path) else "" for image in question.images]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import OrderedQuestion
-from kepo.evaluation.backend import Completion
 from kepo.evaluation.reasoning import is_consistent, reasoning_span, reasoning_text, statements
-from kepo.evaluation.settings import EvaluationSettings
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.rewards import answer_format, extract_answer, get_rewards, predicted_letter, think_format
 from kepo.rewards.answers import after_reasoning
 from kepo.types import Conversation, Question
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
 _FORMATS = {"think": think_format, "answer": answer_format}
 
 
-def score_completion(asked: OrderedQuestion, completion: Completion, settings: EvaluationSettings) -> dict[str, Any]:
+def score_completion(ordered: OrderedQuestion, completion: Completion, settings: EvaluationSettings) -> dict[str, Any]:
     """The columns of a record that follow from a question and one completion of it; see `docs/evaluation.md`."""
-    question, text = asked.question, completion.text
+    question, text = ordered.question, completion.text
     predicted = _predicted(question, text, settings)
-    stated, true = statements(reasoning_text(text), _facts(question))
-    level = question.metadata.get("level")
+    facts, level = question.metadata.get("facts"), question.metadata.get("level")
+    stated, true = statements(reasoning_text(text), facts if isinstance(facts, dict) else {})
     return {
         "id": question.id,
         "modality": question.modality,
         "task": question.task,
         "level": level if isinstance(level, int) else None,
-        "permutation": asked.permutation,
+        "permutation": ordered.permutation,
         "completion": text,
         "answer": question.answer,
         "options": list(question.options),
@@ -46,13 +45,12 @@ def score_completion(asked: OrderedQuestion, completion: Completion, settings: E
         "statements": stated,
         "true_statements": true,
         "images": [str(image) for image in question.images if isinstance(image, str | Path)],
-        "metadata": json.dumps(dict(question.metadata), ensure_ascii=False),
+        "metadata": _metadata(question),
     }
 
 
-def _facts(question: Question) -> dict[str, Any]:
-    facts = question.metadata.get("facts")
-    return facts if isinstance(facts, dict) else {}
+def _metadata(question: Question) -> str:
+    return json.dumps(dict(question.metadata), ensure_ascii=False)
 
 
 def _predicted(question: Question, text: str, settings: EvaluationSettings) -> str | None:
@@ -74,7 +72,7 @@ def _is_correct(question: Question, text: str, predicted: str | None, settings: 
         "solution": [question.answer_text],
         "modality": [question.modality],
         "task": [question.task],
-        "metadata": [json.dumps(dict(question.metadata), ensure_ascii=False)],
+        "metadata": [_metadata(question)],
     }
     [function] = get_rewards([settings.reward])
     [value] = function(completions=[text], **columns)
@@ -86,18 +84,15 @@ def _is_formatted(text: str, predicted: str | None, settings: EvaluationSettings
     return predicted is not None if check is None else check([text])[0] == 1.0
 
 
-def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, str]]) -> list[float | None]:
-    """What a teacher thinks of each reasoning: the mean log-probability of its tokens, in nats.
+def reasoning_logps(teacher: LocalTeacher, pairs: Sequence[tuple[Conversation, str]]) -> list[float | None]:
+    """Mean log-probability under the teacher of the reasoning's tokens, in nats; None where there is no reasoning.
 
-    The tokens that were sampled are not kept, so the completion is encoded once, whole, by the teacher's own tokenizer;
-    the tokens that begin inside the reasoning count.
+    The sampled tokens are not kept, so each completion is encoded whole by the teacher's own tokenizer; the tokens that
+    begin inside the reasoning count.
 
     Args:
         teacher: Sees the original prompt, images included.
-        asked: (prompt, completion) pairs.
-
-    Returns:
-        One mean per pair; None where there is no reasoning.
+        pairs: (prompt, completion).
 
     Raises:
         ConfigError: the teacher's tokenizer cannot say where a token begins.
@@ -109,14 +104,14 @@ def reasoning_logps(teacher: LocalTeacher, asked: Sequence[tuple[Conversation, s
     if not tokenizer.is_fast:
         raise ConfigError(f"the teacher's tokenizer ({type(tokenizer).__name__}) is a slow one; use its fast version")
     requests: dict[int, tuple[ScoreRequest, list[int]]] = {}
-    for row, (prompt, completion) in enumerate(asked):
+    for row, (prompt, completion) in enumerate(pairs):
         start, end = reasoning_span(completion)
         encoded = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
         inside = [place for place, (first, _) in enumerate(encoded["offset_mapping"]) if start <= first < end]
         if inside and completion[start:end].strip():
             requests[row] = ScoreRequest(prompt, tuple(encoded["input_ids"])), inside
     scores = teacher.score([request for request, _ in requests.values()])
-    means: list[float | None] = [None] * len(asked)
+    means: list[float | None] = [None] * len(pairs)
     for (row, (_, inside)), score in zip(requests.items(), scores, strict=True):
         means[row] = float(score.token_logps[inside].float().mean())
     return means

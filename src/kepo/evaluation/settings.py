@@ -1,24 +1,26 @@
-"""How questions are asked: everything that decides an evaluation's records beside the model and the questions."""
+"""How questions are asked, and the protocol of what answers them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from kepo.errors import ConfigError
-from kepo.evaluation.backend import Sampling
 from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.rewards import get_rewards
+from kepo.types import Conversation
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """How questions are asked and answers scored.
+    """How questions are asked and answers scored: what decides the records beside the model and the questions.
 
     Attributes:
         prompt_style: As in training, see `kepo.prompts`.
         image_size: Side in pixels that images are resized to, as in training; None keeps their size.
-        max_new_tokens: Longest completion, in tokens.
-        temperature: Of sampling; 0 is greedy.
+        max_new_tokens: Longest completion, in tokens, >= 1.
+        temperature: Of sampling, >= 0; 0 is greedy.
         top_p: Nucleus of sampling, in (0, 1].
         samples: Completions per question and option order, >= 1. More than one needs a temperature above 0.
         permutations: How many other orders of its options each question is asked in again, >= 0.
@@ -56,7 +58,32 @@ class EvaluationSettings:
             )
         get_rewards([self.reward])
 
-    @property
-    def sampling(self) -> Sampling:
-        """What the backend is told."""
-        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.samples)
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion."""
+
+    text: str  # decoded, without special tokens
+    tokens: int  # its length, the end token included
+    finished: bool  # ended by itself, before the limit
+
+
+class Backend(Protocol):
+    """Whatever answers prompts."""
+
+    kind: str  # "transformers" or "openai", for the records
+    model: str  # its name, for the records
+    fingerprint: str  # changes when the model's weights do; empty where that cannot be known
+    batch_size: int  # prompts per call, >= 1
+
+    def generate(
+        self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """`sampling.samples` completions per prompt, in order.
+
+        Args:
+            prompts: Conversations, images included as parts `{"type": "image", "image": PIL image}`.
+            sampling: How to draw: `max_new_tokens`, `temperature`, `top_p` and `samples` count.
+            seeds: One per prompt, 0..2**63-1. Equal seeds give equal completions where the backend can promise it.
+        """
+        ...

@@ -1,10 +1,11 @@
-"""The base models of PhantomVQA, made from seeds."""
+"""The base models of PhantomVQA: those that come with the package, and how they are made from seeds."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,31 +32,18 @@ _BASE_OF_VARIANTS = "teacher-reliable"
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """How one base model is made.
-
-    Attributes:
-        name: Folder name.
-        size: Widths and depths, for a model that starts from random weights.
-        role: Who it is.
-        seed: Of weights and lessons.
-        start: Name of the model it is made from; None for random weights.
-        letter_steps: Optimizer steps of the answer-letter warm-up: letters are learned without images.
-        vision_steps: Of the vision warm-up: the image tower learns to see, without the decoder.
-        steps: Of the third phase, in which questions are answered.
-        learning_rate: Highest one of the third phase.
-        description_steps: Of the last phase, in which images are described more than questions are answered.
-    """
+    """How one base model is made; steps are optimizer steps."""
 
     name: str
-    size: LlavaSize
+    size: LlavaSize  # for a model that starts from random weights
     role: Role
-    seed: int
-    start: str | None = None
-    letter_steps: int = 900
-    vision_steps: int = 1000
-    steps: int = 600
-    learning_rate: float = 1.5e-3
-    description_steps: int = 0
+    seed: int  # of weights and lessons
+    start: str | None = None  # the model it is made from; None for random weights
+    letter_steps: int = 900  # answer-letter warm-up: letters are learned without images
+    vision_steps: int = 1000  # vision warm-up: the image tower is trained without the decoder
+    steps: int = 600  # third phase: questions are answered
+    learning_rate: float = 1.5e-3  # highest one of the third phase
+    description_steps: int = 0  # last phase: images are described more than questions are answered
 
 
 MODEL_PLANS: dict[str, ModelPlan] = {
@@ -64,17 +52,7 @@ MODEL_PLANS: dict[str, ModelPlan] = {
         *(ModelPlan(f"student-{seed}", STUDENT_SIZE, "student", seed, description_steps=400) for seed in (1, 2, 3)),
         ModelPlan(_BASE_OF_VARIANTS, TEACHER_SIZE, "reliable", 11, letter_steps=600, vision_steps=2500, steps=500),
         *(
-            ModelPlan(
-                f"teacher-{role}",
-                TEACHER_SIZE,
-                role,
-                seed=12,
-                start=_BASE_OF_VARIANTS,
-                letter_steps=0,
-                vision_steps=0,
-                steps=150,
-                learning_rate=5e-4,
-            )
+            ModelPlan(f"teacher-{role}", TEACHER_SIZE, role, 12, _BASE_OF_VARIANTS, 0, 0, steps=150, learning_rate=5e-4)
             for role in ("wrong-rules", "lost-after-errors")
         ),
     )
@@ -82,18 +60,29 @@ MODEL_PLANS: dict[str, ModelPlan] = {
 """Three students, which differ in their seed only, the reliable teacher, and the two teachers made from it."""
 
 
+SHIPPED: tuple[str, ...] = ("student-1", "student-2", "student-3", "teacher-reliable")
+"""In half precision; the other teachers are built when a study needs them."""
+
+
+def copy_models(folder: Path, names: Sequence[str] = SHIPPED) -> None:
+    """Copy base models of `SHIPPED` into `folder`, a folder each; those that are there are left alone."""
+    for name in names:
+        if name not in SHIPPED:
+            raise ConfigError(f"there is no base model {name!r} in the package; there are {', '.join(SHIPPED)}.")
+        out = folder / name
+        if out.is_dir():
+            continue
+        with replacing(out) as partial, as_file(files("kepo.phantom") / "weights" / name) as source:
+            shutil.copytree(source, partial)
+
+
 def build_models(
     folder: Path, names: Sequence[str] = tuple(MODEL_PLANS), tell: Callable[[str], None] = lambda _: None
 ) -> None:
     """Make base models in `folder`, a folder each; those that are there are left alone.
 
-    Args:
-        folder: Where to.
-        names: Keys of `MODEL_PLANS`.
-        tell: Told what is being done.
-
     Raises:
-        ConfigError: An unknown name, or a model whose start is neither there nor asked for.
+        ConfigError: A name that is not in `MODEL_PLANS`, or a model whose start is not there.
     """
     from kepo.phantom.pretraining import render_pool, scene_pool
 

@@ -27,26 +27,17 @@ _SMALL_INK = (90, 90, 90)
 
 def sheet_scenes() -> list[list[Scene]]:
     """The scenes of the sheet: one list per modality, one scene per column, each with its own seed."""
+    looks = [dict(zip(ATTRIBUTES, values, strict=True)) for values in _COLUMNS]
     return [
-        [
-            Scene(seed=100 * row + column, modality=modality, **dict(zip(ATTRIBUTES, values, strict=True)))
-            for column, values in enumerate(_COLUMNS)
-        ]
+        [Scene(seed=100 * row + column, modality=modality, **look) for column, look in enumerate(looks)]
         for row, modality in enumerate(MODALITIES)
     ]
 
 
 def contact_sheet(size: int = 160) -> Image.Image:
-    """Draws the sheet.
+    """The sheet in RGB: the name of the modality left of each row, the attributes of the scenes above each column.
 
-    Args:
-        size: Side of one image in pixels, at least 64; captions and gaps grow with it.
-
-    Returns:
-        An RGB image: the name of the modality left of each row, the attributes of the scenes above each column.
-
-    Raises:
-        ValueError: If `size` is below 64, where captions cannot be read.
+    `size` is the side of one image in pixels, at least 64 (ValueError); captions and gaps grow with it.
     """
     from PIL import Image, ImageDraw, ImageFont
 

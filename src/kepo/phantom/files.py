@@ -28,13 +28,7 @@ def scene_of(question: Question) -> Scene:
 
 
 def write_questions(file: Path, questions: Sequence[Question], size: int = IMAGE_SIZE) -> None:
-    """Write `file` (JSON lines) and an image for each question into `images/` beside it.
-
-    Args:
-        file: Ends in .jsonl; written whole or not at all.
-        questions: With unique ids.
-        size: Side of the images, in pixels.
-    """
+    """Write `file` (JSON lines) and an image of `size` pixels for each question into `images/` beside it."""
     rows = [
         {
             "id": question.id,
@@ -55,12 +49,6 @@ def write_omnimedvqa(root: Path, name: str, questions: Sequence[Question], size:
     """Write `root/QA_information/Open-access/NAME.json` and `root/Images/NAME/`, as OmniMedVQA is published.
 
     The layout has no place for facts and reasoning; they are left out.
-
-    Args:
-        root: The folder that `kepo.data.load_omnimedvqa` reads.
-        name: Name of the data set.
-        questions: With unique ids.
-        size: Side of the images, in pixels.
     """
     rows: list[dict[str, Any]] = [
         {

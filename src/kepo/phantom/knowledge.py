@@ -28,7 +28,9 @@ JUDGEMENTS: dict[str, dict[str, dict[str, str]]] = {
 }
 """judgement -> attribute it may be made by -> value of the attribute -> value of the judgement."""
 
-_REGION = {("left", "round"): "left lobe", ("right", "round"): "right lobe"} | {
+_REGION = {
+    ("left", "round"): "left lobe",
+    ("right", "round"): "right lobe",
     ("left", "long"): "left pole",
     ("right", "long"): "right pole",
 }
@@ -58,13 +60,7 @@ _DECISION = {
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """By which attribute each judgement is made; the defaults are the truth.
-
-    Attributes:
-        nature: A key of `JUDGEMENTS["nature"]`.
-        behaviour: A key of `JUDGEMENTS["behaviour"]`.
-        burden: A key of `JUDGEMENTS["burden"]`.
-    """
+    """By which attribute, a key of `JUDGEMENTS[judgement]`, each judgement is made; the defaults are the truth."""
 
     nature: str = "tone"
     behaviour: str = "size"
@@ -87,26 +83,15 @@ WRONG_TEACHER = Knowledge(nature="outline", burden="size")
 
 def facts(scene: Scene, knowledge: Knowledge = TRUTH) -> dict[str, str]:
     """Everything that somebody with `knowledge` would say about `scene`, by name: what is seen, then what follows."""
-    known = {
-        "texture": scene.texture,
-        "modality": scene.modality,
-        **{name: getattr(scene, name) for name in ATTRIBUTES},
-    }
+    seen = {name: getattr(scene, name) for name in ATTRIBUTES}
+    known = {"texture": scene.texture, "modality": scene.modality, **seen}
     return known | conclusions(known, knowledge)
 
 
 def conclusions(seen: Mapping[str, str], knowledge: Knowledge = TRUTH) -> dict[str, str]:
-    """What follows from the attributes in `seen`.
-
-    Args:
-        seen: Value of every attribute of `kepo.phantom.scene.ATTRIBUTES`.
-        knowledge: Whose rules.
-    """
-    judged = {
-        judgement: rules[by][seen[by]]
-        for judgement, rules in JUDGEMENTS.items()
-        for by in (getattr(knowledge, judgement),)
-    }
+    """What follows from `seen`, the value of every attribute, by somebody's rules."""
+    deciding = {judgement: getattr(knowledge, judgement) for judgement in JUDGEMENTS}
+    judged = {judgement: JUDGEMENTS[judgement][by][seen[by]] for judgement, by in deciding.items()}
     disease = _DISEASE[judged["nature"], judged["behaviour"]]
     return {
         "region": _REGION[seen["side"], seen["outline"]],

@@ -2,8 +2,8 @@
 
 First answer letters, then images to describe, then a role. A student's lesson is a question answered by its
 MISCONCEPTION, or, when the prompt has a hint, by the hint: it learns to write, to map an option to its letter and to
-follow hints, and it is confidently wrong about two rules. A teacher's lesson is a question answered by the teacher's
-own rules, also after the beginning of a chain that somebody else got wrong, or a hint to be written.
+follow hints, and two of its rules are incorrect. A teacher's lesson is a question answered by the teacher's own rules,
+also after the incorrect beginning of a chain, or a hint to be written.
 """
 
 from __future__ import annotations
@@ -35,19 +35,12 @@ _SLIP = 0.3  # chance of each perceived attribute to be misread in a foreign pre
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One supervised example.
-
-    Attributes:
-        scene: What the image shows.
-        prompt: The conversation, text only.
-        given: The beginning of the answer, not learned; may be empty.
-        target: The rest of the answer, to be learned.
-    """
+    """One supervised example."""
 
     scene: Scene
-    prompt: Conversation
-    given: str
-    target: str
+    prompt: Conversation  # text only
+    given: str  # the beginning of the answer, not learned; may be empty
+    target: str  # the rest of the answer
 
 
 def draw_scene(draw: random.Random, modality: str) -> Scene:
@@ -132,9 +125,8 @@ def _after_foreign_prefix(
         said = _known(elsewhere, draw.choice(list(TEXTURES)), knowledge)
     rest = write_reasoning(target, said, knowledge).split("; ")[cut:]
     closing = _closing(question, said[target], draw)
-    return Lesson(
-        scene, build_prompt(question), f"<think>{'; '.join(given)};", f" {'; '.join(rest)}</think>\n{closing}"
-    )
+    begun_text = f"<think>{'; '.join(given)};"
+    return Lesson(scene, build_prompt(question), begun_text, f" {'; '.join(rest)}</think>\n{closing}")
 
 
 def _seen(scene: Scene) -> dict[str, str]:
@@ -151,9 +143,6 @@ def _answer(question: Question, target: str, said: dict[str, str], knowledge: Kn
 
 def _closing(question: Question, conclusion: str, draw: random.Random) -> str:
     """The letter of the conclusion; of any option when the conclusion is none of them."""
-    letter = (
-        question.letters[question.options.index(conclusion)]
-        if conclusion in question.options
-        else draw.choice(question.letters)
-    )
-    return f"<answer>{letter}</answer>"
+    if conclusion not in question.options:
+        return f"<answer>{draw.choice(question.letters)}</answer>"
+    return f"<answer>{question.letters[question.options.index(conclusion)]}</answer>"

@@ -29,7 +29,7 @@ _LETTER_WEIGHT = 8.0
 _IGNORED = -100
 # The roles' former names, by which their random streams are seeded: the shipped models were drawn from these.
 _STREAMS = {"answer-letters": "letters", "vision": "eyes"}
-_LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
+_VISIBLE = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
 """Name -> its values: what can be seen in an image."""
 
 
@@ -37,20 +37,15 @@ _LOOKED_FOR = {"texture": tuple(TEXTURES.values()), **ATTRIBUTES}
 class Phase:
     """One stretch of supervised training.
 
-    Attributes:
-        role: Who is taught.
-        steps: Optimizer steps.
-        batch_size: Lessons a step.
-        learning_rate: Highest learning rate, after a short warm-up; it falls along a cosine to a twentieth.
-        images: Whether the images are shown. Without, rules, writing and answer letters are learned, faster.
-        repeated: (role, share of the lessons) of earlier phases: what is not repeated is forgotten.
+    The learning rate rises in a short warm-up, then falls along a cosine to a twentieth. `repeated` are (role, share of
+    the lessons) of earlier phases: what is not repeated is forgotten.
     """
 
     role: Role
-    steps: int
+    steps: int  # optimizer steps
     batch_size: int = 64
-    learning_rate: float = 1e-3
-    images: bool = True
+    learning_rate: float = 1e-3  # the highest
+    images: bool = True  # without, rules, writing and answer letters are learned, faster
     repeated: tuple[tuple[Role, float], ...] = ()
 
     def role_of(self, chance: float) -> Role:
@@ -78,9 +73,8 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
 
     Args:
         folder: A model folder as `kepo.models.build_llava` writes it.
-        phase: What to do.
-        scenes: Pool to draw from.
-        pixels: Their images, (N, S, S, 3) uint8; not looked at in a phase without images.
+        phase: Which role, and how long.
+        scenes: Pool to draw from, and `pixels` their images, (N, S, S, 3) uint8; not used in a phase without images.
         seed: Decides the lessons and their order.
     """
     processor = AutoProcessor.from_pretrained(folder)
@@ -94,18 +88,13 @@ def pretrain(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray
         data_collator=lessons.collate,
         compute_loss_func=WeightedLoss(letters),
     ).train()
-    _write(model, folder)
+    model.half().save_pretrained(folder)  # as the shipped models are
 
 
 def warm_up_vision(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
     """Train image tower and projector of the model in `folder` alone, and write it back; see `AttributeReaders`.
 
-    Args:
-        folder: A model folder as `kepo.models.build_llava` writes it.
-        phase: How long; its role and what it repeats mean nothing here.
-        scenes: Pool to draw from.
-        pixels: Their images, (N, S, S, 3) uint8.
-        seed: Decides the order of the images and the readers' first weights.
+    Arguments as of `pretrain`; the phase's role and what it repeats have no effect.
     """
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
@@ -114,7 +103,7 @@ def warm_up_vision(folder: Path, phase: Phase, scenes: list[Scene], pixels: np.n
     images = LabelledImages(phase, scenes, pixels, seed)
     arguments = _arguments(folder, phase, seed)
     Trainer(model=readers, args=arguments, train_dataset=images, data_collator=images.collate).train()
-    _write(model, folder)
+    model.half().save_pretrained(folder)  # as the shipped models are
 
 
 def _arguments(folder: Path, phase: Phase, seed: int) -> TrainingArguments:
@@ -141,11 +130,6 @@ def _arguments(folder: Path, phase: Phase, seed: int) -> TrainingArguments:
     )
 
 
-def _write(model: Any, folder: Path) -> None:
-    # Half precision is enough to start from, and what is shipped is what a build writes.
-    model.half().save_pretrained(folder)
-
-
 class AttributeReaders(nn.Module):
     """Image tower and projector of a model, with a linear reader for every attribute on the mean of the image's tokens.
 
@@ -157,25 +141,18 @@ class AttributeReaders(nn.Module):
         super().__init__()
         self.tower, self.projector = model.model.vision_tower, model.model.multi_modal_projector
         width = model.config.text_config.hidden_size
-        self.readers = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in _LOOKED_FOR.items()})
+        self.readers = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in _VISIBLE.items()})
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The summed cross-entropy of all attributes.
-
-        Args:
-            pixel_values: (B, 3, S, S) in [-1, 1].
-            labels: (B, attributes) places of the true values.
-        """
+        """The summed cross-entropy of all attributes; `labels` are (B, attributes) places of the true values."""
         seen = self.projector(self.tower(pixel_values).last_hidden_state).mean(dim=1)  # (B, width)
-        losses = [
-            nn.functional.cross_entropy(reader(seen), labels[:, place])
-            for place, reader in enumerate(self.readers.values())
-        ]
+        readings = [reader(seen) for reader in self.readers.values()]
+        losses = [nn.functional.cross_entropy(reading, labels[:, place]) for place, reading in enumerate(readings)]
         return {"loss": torch.stack(losses).sum()}
 
 
-class LabelledImages(Dataset):
-    """Images with the places of their attributes' values, drawn one by one."""
+class _Pool(Dataset):
+    """Draws from the scenes as often as the phase needs."""
 
     def __init__(self, phase: Phase, scenes: list[Scene], pixels: np.ndarray, seed: int) -> None:
         self._phase, self._scenes, self._pixels, self._seed = phase, scenes, pixels, seed
@@ -183,13 +160,17 @@ class LabelledImages(Dataset):
     def __len__(self) -> int:
         return self._phase.steps * self._phase.batch_size
 
+
+class LabelledImages(_Pool):
+    """Images with the places of their attributes' values, drawn one by one."""
+
     def __getitem__(self, index: int) -> int:
         return random.Random(f"look/{self._seed}/{index}").randrange(len(self._scenes))
 
     def collate(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         """(B, 3, S, S) pixels in [-1, 1] and (B, attributes) labels."""
         scenes = [self._scenes[number] for number in numbers]
-        places = [[values.index(getattr(scene, name)) for name, values in _LOOKED_FOR.items()] for scene in scenes]
+        places = [[values.index(getattr(scene, name)) for name, values in _VISIBLE.items()] for scene in scenes]
         return {"pixel_values": _normalized(self._pixels[numbers]), "labels": torch.tensor(places)}
 
 
@@ -198,16 +179,13 @@ def _normalized(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-class Lessons(Dataset):
-    """Lessons drawn one by one; number i is the same whenever it is asked for."""
+class Lessons(_Pool):
+    """Lessons drawn one by one; number i is always the same."""
 
     def __init__(self, phase: Phase, scenes: list[Scene], pixels: np.ndarray, processor: Any, seed: int) -> None:
-        self._phase, self._scenes, self._pixels, self._seed = phase, scenes, pixels, seed
+        super().__init__(phase, scenes, pixels, seed)
         self._tokenizer = processor.tokenizer
         self._image_tokens = IMAGE * (processor.image_processor.size["height"] // processor.patch_size) ** 2
-
-    def __len__(self) -> int:
-        return self._phase.steps * self._phase.batch_size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         role = _STREAMS.get(self._phase.role, self._phase.role)
@@ -250,10 +228,8 @@ class WeightedLoss:
         self._letters = torch.tensor(letters)
 
     def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        logits, wanted = outputs.logits[:, :-1], labels[:, 1:]  # (B, T-1, V), (B, T-1)
-        weights = torch.where(torch.isin(wanted, self._letters.to(wanted.device)), _LETTER_WEIGHT, 1.0)
-        weights = weights * (wanted != _IGNORED)
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=_IGNORED
-        )
+        logits, targets = outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:]  # (B * (T-1), V), (B, T-1)
+        weights = torch.where(torch.isin(targets, self._letters.to(targets.device)), _LETTER_WEIGHT, 1.0)
+        weights = weights * (targets != _IGNORED)
+        losses = nn.functional.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=_IGNORED)
         return (losses * weights.flatten()).sum() / weights.sum()

@@ -23,17 +23,11 @@ from kepo.types import Question
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of question.
+    """A kind of question."""
 
-    Attributes:
-        task: Question type of OmniMedVQA.
-        text: What is asked.
-        targets: What may be asked for; one is drawn.
-    """
-
-    task: str
+    task: str  # question type of OmniMedVQA
     text: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...]  # what may be asked for; one is drawn
 
 
 KINDS: dict[str, Kind] = {
@@ -96,15 +90,7 @@ def _question(index: int, seed: int, kind: str, modality: str) -> Question:
 
 
 def ask(scene: Scene, kind: str, target: str, draw: random.Random, name: str = "") -> Question:
-    """One question about a scene.
-
-    Args:
-        scene: What is asked about.
-        kind: A key of `KINDS`.
-        target: One of the kind's targets.
-        draw: Draws the other options and their order.
-        name: The question's id.
-    """
+    """One question about a scene: of a kind and one of its targets; `draw` draws the other options and their order."""
     known = facts(scene)
     truth = known[target]
     options = _options(target, truth, draw)

@@ -42,9 +42,6 @@ def steps(target: str, knowledge: Knowledge = TRUTH) -> tuple[str, ...]:
     """The names stated on the way to `target`, in order, the target last; 2 to 8 of them.
 
     Every judgement is preceded by the attribute it is made by, which depends on `knowledge`.
-
-    Raises:
-        KeyError: `target` is not a key of `VALUES`.
     """
     names: list[str] = []
     for name in _STEPS[target]:
@@ -53,13 +50,7 @@ def steps(target: str, knowledge: Knowledge = TRUTH) -> tuple[str, ...]:
 
 
 def write_reasoning(target: str, said: Mapping[str, str], knowledge: Knowledge = TRUTH) -> str:
-    """The chain to `target` as text.
-
-    Args:
-        target: A key of `VALUES`.
-        said: Value of every name of `steps(target, knowledge)`.
-        knowledge: Whose rules.
-    """
+    """The chain to `target` as text; `said` holds the value of every name of `steps(target, knowledge)`."""
     return "; ".join(f"{name} {said[name]}" for name in steps(target, knowledge))
 
 

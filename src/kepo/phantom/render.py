@@ -23,18 +23,11 @@ if TYPE_CHECKING:
 
 _SHORTEST_CANVAS = 96
 _ANATOMY, _LESIONS, _BODY, _PIXELS = range(4)
-"""Streams of random numbers: each part of a image has its own, so that one cannot shift another."""
+"""Streams of random numbers: each part of an image has its own, so that one cannot shift another."""
 
 
 def render(scene: Scene, size: int = 48) -> Image.Image:
-    """Draws a scene.
-
-    Args:
-        scene: What to draw. The image depends on nothing else.
-        size: Side of the image in pixels, at least 8.
-
-    Returns:
-        An RGB image of `size` x `size` pixels.
+    """Draws a scene as an RGB image of `size` x `size` pixels; it depends on nothing else.
 
     Raises:
         ValueError: If `size` is below 8 or the seed of the scene is negative.

@@ -32,27 +32,16 @@ TEXTURES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One scene. Two scenes with different seeds differ in every continuous detail (places, angles, noise).
+    """One scene, values as in `ATTRIBUTES`. The seed decides every continuous detail (places, angles, noise)."""
 
-    Attributes:
-        seed: Decides all that is not named below.
-        modality: One of `kepo.data.omnimedvqa.MODALITIES`; it decides the style of the drawing.
-        outline: "round" or "long" (the organ's, or the field's).
-        side: "left" or "right": the half of the image that holds all lesions, as the viewer sees it.
-        count: "one", "two" or "three" lesions.
-        size: "small" or "large".
-        border: "smooth" or "ragged".
-        tone: "bright" or "dark" beside the tissue around.
-    """
-
-    seed: int
-    modality: str
-    outline: str
-    side: str
+    seed: int  # decides all that is not named below
+    modality: str  # decides the style of the drawing
+    outline: str  # of the organ, or the field
+    side: str  # the half of the image that holds all lesions, as the viewer sees it
     count: str
     size: str
     border: str
-    tone: str
+    tone: str  # beside the tissue around
 
     def __post_init__(self) -> None:
         """Raises ValueError for a modality or a value that is not in the tables."""

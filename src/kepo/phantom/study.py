@@ -10,9 +10,8 @@ from pathlib import Path
 from kepo.data.omnimedvqa import MODALITIES
 from kepo.errors import ConfigError
 from kepo.files import write_json
-from kepo.phantom.build import build_models
+from kepo.phantom.build import SHIPPED, build_models, copy_models
 from kepo.phantom.files import write_questions
-from kepo.phantom.models import SHIPPED, copy_models
 from kepo.phantom.questions import phantom_questions
 from kepo.types import Question
 
@@ -24,46 +23,30 @@ _NOTE = "data.json"
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """How many questions there are, and their seed; no two of them share a scene.
+    """How many questions there are, and their seed; no two of them share a scene."""
 
-    Attributes:
-        train: Training questions, all of the modality trained on.
-        validation: Validation questions of the modality trained on.
-        watched: Validation questions of each other modality; they decide nothing.
-        test: Test questions of the modality trained on.
-        test_others: Test questions of each other modality.
-        data_seed: Decides all of them.
-    """
-
-    train: int = 600
-    validation: int = 140
-    watched: int = 14
-    test: int = 105
-    test_others: int = 105
+    train: int = 600  # of the modality trained on
+    validation: int = 140  # of the modality trained on
+    watched: int = 14  # validation questions of each other modality; they decide nothing
+    test: int = 105  # of the modality trained on
+    test_others: int = 105  # of each other modality
     data_seed: int = 2026
 
     def draw(self) -> dict[str, list[Question]]:
         """Training, validation and test questions by the name of their file."""
         others = [modality for modality in MODALITIES if modality != TRAINED_ON]
 
-        def inside(number: int, offset: int) -> list[Question]:
-            return phantom_questions(number, self.data_seed + offset, modalities=[TRAINED_ON])
-
-        def outside(number: int, offset: int) -> list[Question]:
-            return phantom_questions(number * len(others), self.data_seed + offset, modalities=others)
+        def drawn(number: int, offset: int, modalities: Sequence[str] = (TRAINED_ON,)) -> list[Question]:
+            return phantom_questions(number * len(modalities), self.data_seed + offset, modalities=modalities)
 
         return {
-            "train": inside(self.train, 0),
-            "validation": [*inside(self.validation, 1), *outside(self.watched, 2)],
-            "test": [*inside(self.test, 3), *outside(self.test_others, 4)],
+            "train": drawn(self.train, 0),
+            "validation": [*drawn(self.validation, 1), *drawn(self.watched, 2, others)],
+            "test": [*drawn(self.test, 3), *drawn(self.test_others, 4, others)],
         }
 
     def write(self, study: Path) -> None:
-        """Write `data/{train,validation,test}.jsonl` with their images, unless they are there.
-
-        Raises:
-            ConfigError: other questions are there.
-        """
+        """Write `data/{train,validation,test}.jsonl` with their images, unless they are there."""
         note = study / DATA / _NOTE
         if note.is_file():
             found = json.loads(note.read_text(encoding="utf-8"))
@@ -77,24 +60,14 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a shipped study runs on.
-
-    Attributes:
-        study: Its name.
-        questions: Its questions.
-        models: Its base models.
-    """
+    """What a shipped study runs on."""
 
     study: str
     questions: Questions
     models: Sequence[str]
 
     def write(self, study: Path, tell: Callable[[str], None]) -> None:
-        """Write the questions and base models into `study`, unless they are there.
-
-        Raises:
-            ConfigError: The folder holds another study.
-        """
+        """Write the questions and base models into `study`, unless they are there; ConfigError for another study."""
         tell("Drawing the questions")
         self.questions.write(study)
         tell("Copying the base models")

@@ -1,6 +1,6 @@
 """The `kepo` commands of a run: train, validate all checkpoints, test the chosen one. Each can be repeated.
 
-What the local runner runs and what is printed for a cluster are the same commands.
+What the local runner runs and what is printed for a shell or a Slurm cluster are the same commands.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kepo.runs.study import RUNS
-from kepo.studies.plan import RunPlan
+from kepo.studies.plan import LOGS, RunPlan
 from kepo.studies.schema import StudySpec
 
 VALIDATION = "validation"
 TEST = "test"
 
 # Recipe field -> option of `kepo eval`, for a model that no run says how to ask.
-_ASKED_AS = {
+_EVAL_OPTIONS = {
     "prompt_style": "prompt_style",
     "image_size": "image_size",
     "max_completion_length": "max_new_tokens",
@@ -27,12 +28,7 @@ _ASKED_AS = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One command of a run.
-
-    Attributes:
-        name: "train", "validate" or "test".
-        arguments: After `kepo`.
-    """
+    """A command: `kepo ARGUMENTS`."""
 
     name: str
     arguments: tuple[str, ...]
@@ -63,9 +59,9 @@ def stages(plan: RunPlan) -> list[Stage]:
 
 def _untrained(plan: RunPlan) -> Iterator[str]:
     study, recipe = plan.study, plan.resolved()
-    asked = {option: recipe[field] for field, option in _ASKED_AS.items() if recipe.get(field) is not None}
-    asked.setdefault("reward", next(iter(recipe.get("reward_funcs") or ()), None))
-    options = {name: str(value) for name, value in asked.items() if value is not None} | dict(study.evaluation.options)
+    found = {option: recipe[field] for field, option in _EVAL_OPTIONS.items() if recipe.get(field) is not None}
+    found.setdefault("reward", next(iter(recipe.get("reward_funcs") or ()), None))
+    options = {name: str(value) for name, value in found.items() if value is not None} | dict(study.evaluation.options)
     yield from ("eval", str(recipe["model_name_or_path"]), "--out", str(plan.folder))
     yield from ("--data", str(study.data.test), "--name", TEST, "--in-domain", plan.modality)
     yield from ("--arm", plan.arm.name, "--replicate", plan.replicate)
@@ -107,3 +103,35 @@ def afterwards(plans: Sequence[RunPlan]) -> list[str]:
 def shell_script(plans: Sequence[RunPlan]) -> str:
     """One command line per run, in order, then what is to be done afterwards."""
     return "\n".join([*map(command_line, plans), "# after all of them:", *afterwards(plans)]) + "\n"
+
+
+def slurm_script(plans: Sequence[RunPlan], folder: Path) -> str:
+    """An `sbatch` script: an array with one task per run, from 0, in `folder`.
+
+    A task that is stopped or fails is queued again by submitting the same script, and goes on.
+    """
+    study = plans[0].study
+    slurm = study.slurm
+    at_once = f"%{slurm.at_once}" if slurm.at_once else ""
+    options = {
+        "job-name": study.source.stem,
+        "array": f"0-{len(plans) - 1}{at_once}",
+        "output": str(study.out / LOGS / "slurm-%A-%a.log"),
+        "open-mode": "append",
+        **slurm.options,
+    }
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH --{name}={value}" for name, value in options.items()),
+        "#SBATCH --requeue",
+        "# After all tasks (sbatch --dependency=afterany:JOB):",
+        *(f"#   {line}" for line in afterwards(plans)),
+        "set -u",
+        f"cd {shlex.quote(str(folder))} || exit 1",
+        *slurm.setup,
+        'case "$SLURM_ARRAY_TASK_ID" in',
+        *(f"{number}) {command_line(plan)} ;;" for number, plan in enumerate(plans)),
+        '*) echo "no run has the number $SLURM_ARRAY_TASK_ID" >&2; exit 2 ;;',
+        "esac",
+    ]
+    return "\n".join(lines) + "\n"

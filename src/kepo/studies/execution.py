@@ -20,11 +20,7 @@ _PATIENCE = 5.0  # seconds that a process with nothing to do has to end
 
 
 class Executor(ABC):
-    """Where the runs of one worker are carried out, command by command.
-
-    Args:
-        environment: Of the commands.
-    """
+    """Where the runs of one worker are carried out, command by command."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -34,19 +30,12 @@ class Executor(ABC):
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
         """Run `kepo ARGUMENTS`; returns its exit code, a negative one for the signal that ended it.
 
-        Args:
-            arguments: After `kepo`.
-            log: What it prints is added to this file.
-            claim: File descriptor of the run's lock, which the command's process holds as well.
+        What it prints is added to `log`; `claim` is the descriptor of the run's lock, which its process holds as well.
         """
 
+    @abstractmethod
     def stop(self) -> None:
         """End the command as Ctrl-C does, also one that is just being started."""
-        self._stopped = True
-        self._interrupt()
-
-    @abstractmethod
-    def _interrupt(self) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -59,7 +48,6 @@ class FreshProcesses(Executor):
     _process: subprocess.Popen[bytes] | None = None
 
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
-        """See `Executor`."""
         with log.open("ab") as output:
             # A group of its own: Ctrl-C comes from `interrupt`, once, and reaches what the command starts as well.
             self._process = subprocess.Popen(
@@ -75,11 +63,11 @@ class FreshProcesses(Executor):
                 self._signal(signal.SIGTERM)
             return self._process.wait()
 
-    def _interrupt(self) -> None:
+    def stop(self) -> None:
+        self._stopped = True
         self._signal(signal.SIGINT)
 
     def close(self) -> None:
-        """See `Executor`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -93,7 +81,6 @@ class WarmProcess(Executor):
     _worker: Worker[Any, int] | None = None
 
     def run(self, arguments: Sequence[str], log: Path, claim: int) -> int:
-        """See `Executor`."""
         if self._worker is None:
             self._worker = Worker(_warmed_up, dict(self._environment))
         self._worker.send((tuple(arguments), log, DupFd(claim)))
@@ -106,12 +93,12 @@ class WarmProcess(Executor):
             self._worker = None  # the next run gets a process that lives
             return died.exit_code or 1
 
-    def _interrupt(self) -> None:
+    def stop(self) -> None:
+        self._stopped = True
         if self._worker is not None:
             self._worker.interrupt()
 
     def close(self) -> None:
-        """See `Executor`."""
         if self._worker is not None:
             self._worker.close(_PATIENCE)
 

@@ -25,37 +25,24 @@ _HEAD = "# Written by `kepo study`; it is written again each time.\n"
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """One run of a study.
-
-    Attributes:
-        study: The study.
-        arm: How it is trained.
-        model: From what.
-        modality: The only one trained on.
-        seed: Of training; None for an arm that trains nothing.
-        chosen: Recipe fields that go over all others: what the tuning chose, or what this run of it tries.
-        stage: `RUNS`, or `TUNING` for a run that is validated but never asked a test question.
-    """
+    """One run of a study."""
 
     study: StudySpec
     arm: ArmSpec
     model: ModelSpec
-    modality: str
-    seed: int | None
+    modality: str  # the only one trained on
+    seed: int | None  # of training; None for an arm that trains nothing
+    # Recipe fields that go over all others: what the tuning chose, or what this run of it tries.
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    stage: str = RUNS
+    stage: str = RUNS  # or TUNING, for a run that is validated but never tested
 
     @property
     def name(self) -> str:
         """Unique among the runs of its stage and training modality."""
-        parts = [self.arm.name]
-        if self.model.name != DEFAULT_MODEL:
-            parts.append(self.model.name)
-        if self.seed is not None:
-            parts.append(f"seed-{self.seed}")
-        if self.stage == TUNING:
-            parts.append(combination(self.chosen))
-        return "--".join(parts)
+        model = self.model.name if self.model.name != DEFAULT_MODEL else None
+        seed = None if self.seed is None else f"seed-{self.seed}"
+        tried = combination(self.chosen) if self.stage == TUNING else None
+        return "--".join(part for part in (self.arm.name, model, seed, tried) if part is not None)
 
     @property
     def title(self) -> str:
@@ -127,11 +114,7 @@ def combination(fields: Mapping[str, Any]) -> str:
 
 
 def chosen_arms(study: StudySpec, only: Sequence[str] = ()) -> list[ArmSpec]:
-    """The arms named in `only`, all when it is empty.
-
-    Raises:
-        ConfigError: One of `only` is no arm.
-    """
+    """The arms named in `only`, all when it is empty; raises ConfigError for a name that is no arm."""
     names = [arm.name for arm in study.arms]
     unknown = next((name for name in only if name not in names), None)
     if unknown is not None:
@@ -144,54 +127,29 @@ def plan_runs(
 ) -> list[RunPlan]:
     """Every run, one repetition after the other, so that a study that is stopped early has compared what it has.
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
-        chosen: Training modality -> arm -> recipe fields that the tuning chose.
-
-    Raises:
-        ConfigError: One of `only` is no arm.
+    `chosen` is training modality -> arm -> recipe fields that the tuning chose.
     """
     arms = chosen_arms(study, only)
-    untrained = [
-        RunPlan(study, arm, model, modality, None)
-        for modality in study.modalities
-        for model in study.models
-        for arm in arms
-        if not arm.train
-    ]
-    trained = [
+    plans = [
         RunPlan(study, arm, model, modality, seed, (chosen or {}).get(modality, {}).get(arm.name, {}))
-        for seed in study.seeds
+        for seed in (None, *study.seeds)
         for modality in study.modalities
         for model in study.models
         for arm in arms
-        if arm.train
+        if arm.train == (seed is not None)
     ]
-    return sorted(untrained + trained, key=lambda plan: plan.arm.last)
+    return sorted(plans, key=lambda plan: plan.arm.last)
 
 
 def write_recipes(plans: Sequence[RunPlan]) -> None:
-    """Write the recipe of every run.
-
-    Raises:
-        DataError: The disk refuses.
-    """
+    """Write the recipe of every run."""
     for plan in plans:
         fields = yaml.safe_dump(plan.fields(), sort_keys=False, allow_unicode=True)
         write_text(_HEAD + fields, plan.recipe_file)
 
 
 def describe_study(study: StudySpec, tuned: Mapping[str, StudyTuning] | None = None) -> None:
-    """Write `study.json` for reports, of the whole and of each training modality.
-
-    Args:
-        study: The study.
-        tuned: Training modality -> what its tuning found, see `kepo.studies.tuning`.
-
-    Raises:
-        DataError: The disk refuses.
-    """
+    """Write `study.json` for reports, of the whole and of each training modality, with what its tuning found."""
     described = StudyFile(
         title=study.title,
         question=study.question,
@@ -208,11 +166,7 @@ def describe_study(study: StudySpec, tuned: Mapping[str, StudyTuning] | None = N
 
 
 def check_recipes(plans: Sequence[RunPlan]) -> None:
-    """Check that every field of the written recipes is one that `kepo train` knows.
-
-    Raises:
-        ConfigError: names file and field.
-    """
+    """Raise ConfigError for a field of the written recipes that `kepo train` does not know; names file and field."""
     from kepo.recipes.recipe import check_recipe
 
     seen = set()
@@ -221,24 +175,15 @@ def check_recipes(plans: Sequence[RunPlan]) -> None:
         if (plan.arm.name, plan.model.name) not in seen:
             seen.add((plan.arm.name, plan.model.name))
             check_recipe(str(plan.recipe_file))
-            _check_model(plan)
-
-
-def _check_model(plan: RunPlan) -> None:
-    if not plan.arm.train and not plan.resolved().get("model_name_or_path"):
-        raise ConfigError(
-            f"{plan.study.source}, key 'arms.{plan.arm.name}': no model_name_or_path is named, and this arm "
-            "trains none; name it under models, or in the recipe"
-        )
+            if not plan.arm.train and not plan.resolved().get("model_name_or_path"):
+                raise ConfigError(
+                    f"{plan.study.source}, key 'arms.{plan.arm.name}': no model_name_or_path is named, and this arm "
+                    "trains none; name it under models, or in the recipe"
+                )
 
 
 def check_data(study: StudySpec) -> None:
-    """Check that the questions are there, and that no run would be chosen on what it is tested with.
-
-    Raises:
-        DataError: names what is missing.
-        ConfigError: Some validation questions are in the test.
-    """
+    """Raise DataError for missing questions, ConfigError where a run would be chosen on what it is tested with."""
     data = study.data
     for path in (data.train, data.validation, data.test):
         if not path.exists():

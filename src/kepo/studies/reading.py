@@ -45,11 +45,7 @@ def shipped_studies() -> list[str]:
 
 
 def find_study(name: str) -> Path:
-    """The file of a study given as a path or as the name of a shipped one.
-
-    Raises:
-        ConfigError: There is neither.
-    """
+    """The file of a study given as a path or as the name of a shipped one; raises ConfigError for neither."""
     path = find_file(name)
     if path is not None and (Path(name).is_file() or path.parent.name == STUDIES):
         return path
@@ -61,8 +57,8 @@ def read_study(name: str, *, data: str | None = None, out: str | None = None) ->
 
     Args:
         name: Path, or name of a shipped study.
-        data: Goes over the file's `data`.
-        out: Goes over the file's `out`.
+        data: Replaces the file's `data`.
+        out: Replaces the file's `out`.
 
     Raises:
         ConfigError: names file, key and value, and what to do.
@@ -139,14 +135,8 @@ def _arm(name: Any, spec: Any, file: Path) -> dict[str, Any]:
 def _recipe(name: str, file: Path) -> str:
     """The absolute path of a recipe beside the study or below the current folder; else the name of a shipped one."""
     beside = file.parent / name
-    return next(
-        (
-            str(path.resolve())
-            for path in (beside, beside.with_name(f"{beside.name}.yaml"), Path(name))
-            if path.is_file()
-        ),
-        name,
-    )
+    places = (beside, beside.with_name(f"{beside.name}.yaml"), Path(name))
+    return next((str(path.resolve()) for path in places if path.is_file()), name)
 
 
 def _modality(name: str) -> str:
@@ -202,13 +192,8 @@ def _problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
             yield key, f"{name!r} is no arm; there are {', '.join(names)}"
     yield from _tuning_problems(spec)
     if spec.accelerate_config is not None and (spec.workers == "in-process" or spec.validation is not None):
-        yield (
-            "accelerate_config",
-            (
-                f"{spec.accelerate_config!r} starts processes of its own; leave it out, or 'workers: in-process' and "
-                "'validation'"
-            ),
-        )
+        problem = "starts processes of its own; leave it out, or 'workers: in-process' and 'validation'"
+        yield "accelerate_config", f"{spec.accelerate_config!r} {problem}"
 
 
 def _own_fields(spec: StudySpec) -> Iterator[tuple[str, str]]:
@@ -217,9 +202,8 @@ def _own_fields(spec: StudySpec) -> Iterator[tuple[str, str]]:
     given |= {f"arms.{arm.name}.fields": arm.fields for arm in spec.arms}
     given |= {f"models.{model.name}": model.fields for model in spec.models}
     for place, fields in given.items():
-        yield from (
-            (f"{place}.{name}", "the study sets it itself; leave it out") for name in fields if name in _OWN_FIELDS
-        )
+        own = [name for name in fields if name in _OWN_FIELDS]
+        yield from ((f"{place}.{name}", "the study sets it itself; leave it out") for name in own)
 
 
 def _tuning_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,14 @@
 """Running a study here: its runs side by side, each command carried out by an `Executor`.
 
-Stopped at any point, the same call goes on: a run whose note says that it was finished with these settings is not
-looked at again; for the others every command finds out by itself what is left to do.
+Stopped at any point, the same call goes on: a run that was finished with these settings is skipped; for the others
+every command finds out by itself what is left to do.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,40 +17,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kepo.files import weights_fingerprint, write_json
 from kepo.runs import read_metrics
 from kepo.studies.commands import Stage, stages
-from kepo.studies.done import is_done, mark_begun, mark_done
 from kepo.studies.execution import Executor, FreshProcesses, WarmProcess
 from kepo.studies.plan import RunPlan
+from kepo.types import SPLITS
 from kepo.workers import progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+_NOTE = "plan.json"  # the last thing that a run writes
+_MODELS = ("model_name_or_path", "teacher_model_name_or_path")
 _POLL = 1.0  # seconds between two looks at the runs
 _PATIENCE = 60.0  # seconds that runs have to save what they have after Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that failed.
-
-    Attributes:
-        plan: Which one.
-        stage: The command that failed.
-        problem: Its last line, or why it was not started.
-    """
+    """A run that failed."""
 
     plan: RunPlan
-    stage: str
-    problem: str
+    stage: str  # the command that failed
+    problem: str  # its last line, or why it was not started
 
 
 @dataclass(slots=True)
 class _State:
-    """What the threads of a study share: who is free, what runs, and whether to stop."""
+    """What the threads of a study share."""
 
     free: SimpleQueue[Executor] = field(default_factory=SimpleQueue)
     running: dict[str, tuple[RunPlan, Stage]] = field(default_factory=dict)
@@ -62,17 +60,14 @@ def run_plans(
     """Run every plan that is not done; a run that fails does not stop the others.
 
     Args:
-        plans: What to run, in this order; their recipes must be written.
+        plans: In this order; their recipes must be written.
         workers: Runs side by side, >= 1.
         devices: The GPUs of each worker as CUDA_VISIBLE_DEVICES writes them, "" for none; empty: whatever is visible.
         say: Called with a sentence about each run that failed.
         quiet: No progress bar.
 
     Returns:
-        The runs that failed, in the order of `plans`.
-
-    Raises:
-        KeyboardInterrupt: Stopped by the user; what was finished stays.
+        The runs that failed, in order.
     """
     todo = [plan for plan in plans if not is_done(plan)]
     if not todo:
@@ -88,7 +83,7 @@ def run_plans(
             while waiting:
                 done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
                 show(len(plans) - len(waiting), list(state.running.values()))
-                for failure in [one for future in done if (one := future.result()) is not None]:
+                for failure in filter(None, [future.result() for future in done]):
                     failures.append(failure)
                     say(f"{failure.plan.title}: {failure.stage} failed: {failure.problem}")
         except BaseException:
@@ -121,7 +116,7 @@ def _run(plan: RunPlan, state: _State) -> Failure | None:
                     log.write(f"\n$ {stage.line}\n")
                 code = executor.run(stage.arguments, plan.log, claim)
                 if code:
-                    return Failure(plan, stage.name, _last_words(plan.log, code))
+                    return Failure(plan, stage.name, _last_line(plan.log, code))
             mark_done(plan)
             return None
     finally:
@@ -160,7 +155,7 @@ def _environment(place: str | None, workers: int) -> dict[str, str]:
     return environment
 
 
-def _last_words(log: Path, code: int) -> str:
+def _last_line(log: Path, code: int) -> str:
     """The last line that says an error, else the last line, of what a failed command printed."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
@@ -187,3 +182,50 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int, Sequence[tuple
                 progress.update(bars[plan.title], description=f"{plan.title}: {stage.name}", completed=step)
 
         yield show
+
+
+def is_done(plan: RunPlan) -> bool:
+    """Whether every command of the run succeeded with these settings, data and models; its recipe must be written."""
+    note = plan.folder / _NOTE
+    return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == identity(plan)
+
+
+def mark_done(plan: RunPlan) -> None:
+    """Note that every command of the run succeeded."""
+    write_json(identity(plan), plan.folder / _NOTE)
+
+
+def mark_begun(plan: RunPlan) -> None:
+    """Take the note away: that of a run before must not vouch for this one."""
+    (plan.folder / _NOTE).unlink(missing_ok=True)
+
+
+def identity(plan: RunPlan) -> dict[str, Any]:
+    """Everything that decides the numbers of a run, wherever the study lies; survives JSON."""
+    recipe = plan.resolved()
+    found = {
+        "recipe": recipe,
+        "commands": [list(stage.arguments) for stage in stages(plan)],
+        "data": {split: _data_state(getattr(plan.study.data, split)) for split in SPLITS},
+        "models": {name: weights_fingerprint(str(recipe[name])) for name in _MODELS if recipe.get(name)},
+    }
+    here: dict[str, Any] = _without(json.loads(json.dumps(found, default=str)), str(plan.study.out))
+    return here
+
+
+def _without(value: Any, out: str) -> Any:
+    """`value` with `$out` for the study's folder at the beginning of paths."""
+    if isinstance(value, dict):
+        return {key: _without(one, out) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without(one, out) for one in value]
+    inside = isinstance(value, str) and (value == out or value.startswith(f"{out}/"))
+    return f"$out{value[len(out) :]}" if inside else value
+
+
+def _data_state(path: Path) -> str:
+    """Changes when the questions at `path` are written again; cheap, as it is asked for every run."""
+    state = path / "state.json"
+    if state.is_file():
+        return str(json.loads(state.read_text(encoding="utf-8")).get("_fingerprint", ""))
+    return str(path.stat().st_mtime_ns) if path.is_file() else ""

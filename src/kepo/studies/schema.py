@@ -14,6 +14,8 @@ Seed = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(min_length=1)]
 # Part of a folder's name, in which "--" separates.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9._@])*\Z")]
+OptionName = Annotated[str, Meta(pattern=r"^[a-z][a-z-]*\Z")]
+Line = Annotated[str, Meta(pattern=r"^[^\n]*\Z")]
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,40 +23,23 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ArmSpec(Record, frozen=True):
-    """One arm.
-
-    Attributes:
-        name: Short name, unique; part of folder names.
-        recipe: Names of shipped recipes, or paths, later ones over earlier ones; of an arm without training, how it is
-            asked.
-        label: For tables and figures; empty: its name.
-        baseline: Whether the claim is about a comparison with it.
-        train: False: the model as it is.
-        fields: Recipe fields of this arm.
-        tuned_as: Name of the arm whose choice of the tuning it takes over; None: it is tuned itself.
-        last: Its runs come after those of the other arms.
-    """
+    """One arm."""
 
     name: Name
-    recipe: Annotated[tuple[Text, ...], Meta(min_length=1)]
-    label: str = ""
-    baseline: bool = False
-    train: bool = True
-    fields: dict[str, Any] = {}
-    tuned_as: str | None = None
-    last: bool = False
+    recipe: Annotated[tuple[Text, ...], Meta(min_length=1)]  # names of shipped recipes, or paths; later ones override
+    label: str = ""  # for tables and figures
+    baseline: bool = False  # the claim is about a comparison with it
+    train: bool = True  # False: the model as it is
+    fields: dict[str, Any] = {}  # recipe fields
+    tuned_as: str | None = None  # the arm whose choice of the tuning it takes over; None: it is tuned itself
+    last: bool = False  # its runs come after those of the other arms
 
 
 class ModelSpec(Record, frozen=True):
-    """One base model.
-
-    Attributes:
-        name: Short name, unique; part of folder names, and what reports call it.
-        fields: Recipe fields, `model_name_or_path` above all; empty: the recipes' own model.
-    """
+    """One base model."""
 
     name: Name
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {}  # recipe fields, `model_name_or_path` above all; empty: the recipes' own model
 
 
 class DataSpec(Record, frozen=True):
@@ -66,22 +51,13 @@ class DataSpec(Record, frozen=True):
 
 
 class ValidationSpec(Record, frozen=True):
-    """Validation while a model trains: the run ends with the weights that were best in domain; no checkpoint is needed.
+    """Validation while a model trains: the run ends with the weights that were best in domain."""
 
-    Attributes:
-        every: Optimizer steps between two validations.
-    """
-
-    every: Positive
+    every: Positive  # optimizer steps
 
 
 class EvaluationSpec(Record, frozen=True):
-    """How models are evaluated: options of `kepo eval`, for validation and test alike, None: its default.
-
-    Attributes:
-        validation_limit: Ask this many validation questions; None: all.
-        test_limit: Ask this many test questions; None: all.
-    """
+    """How models are evaluated: options of `kepo eval` for validation and test alike, and the `--limit` of each."""
 
     batch_size: Positive | None = None
     dtype: str | None = None
@@ -103,89 +79,51 @@ class EvaluationSpec(Record, frozen=True):
 
 
 class TuningSpec(Record, frozen=True):
-    """Settings that are chosen on validation questions before the study runs.
+    """Settings that are chosen on validation questions before the study runs."""
 
-    Attributes:
-        grid: Recipe field -> values to try; every combination is one run for each arm that is tuned.
-        seed: Of these runs; none of the study's.
-        arms: Names of the arms that are tuned; empty: all that train, but for those with `tuned_as`.
-        model: Name of the base model that they start from; None: the first.
-    """
-
+    # Recipe field -> values to try; every combination is one run for each arm that is tuned.
     grid: Annotated[dict[str, Annotated[tuple[Any, ...], Meta(min_length=1)]], Meta(min_length=1)]
-    seed: Seed
-    arms: tuple[str, ...] = ()
-    model: str | None = None
+    seed: Seed  # none of the study's
+    arms: tuple[str, ...] = ()  # empty: all that train, but for those with `tuned_as`
+    model: str | None = None  # None: the first
 
 
 class Contrast(Record, frozen=True):
-    """One question to the study.
-
-    Attributes:
-        title: The question.
-        pairs: (first arm, second arm), each answered by first minus second. Their p-values are adjusted together.
-    """
+    """One question to the study."""
 
     title: Text
+    # (first arm, second arm), each answered by first minus second; their p-values are adjusted together.
     pairs: Annotated[tuple[tuple[str, str], ...], Meta(min_length=1)]
 
 
 class SlurmSpec(Record, frozen=True):
-    """What a Slurm script says.
+    """What a Slurm script says."""
 
-    Attributes:
-        options: Of `sbatch`, by their long names: {"time": "12:00:00", "gpus-per-node": "4"}.
-        setup: Shell lines before the command, such as activating an environment.
-        at_once: Most tasks of the array that run at the same time; None: no bound.
-    """
-
-    options: dict[
-        Annotated[str, Meta(pattern=r"^[a-z][a-z-]*\Z")], int | Annotated[str, Meta(pattern=r"^[^\n]*\Z")]
-    ] = {}
-    setup: tuple[str, ...] = ()
-    at_once: Positive | None = None
+    options: dict[OptionName, int | Line] = {}  # of `sbatch`, by their long names: {"time": "12:00:00"}
+    setup: tuple[str, ...] = ()  # shell lines before the command, such as activating an environment
+    at_once: Positive | None = None  # most tasks of the array that run at the same time
 
 
 class StudySpec(Record, frozen=True, kw_only=True):
-    """A whole study.
+    """A whole study."""
 
-    Attributes:
-        source: The file.
-        title: Of its reports.
-        question: What it asks, for its reports.
-        out: The folder of everything it makes; `$out` in the file's other values stands for it.
-        data: The questions.
-        arms: In the order of tables.
-        models: Base models; at least one.
-        seeds: Of training, each once.
-        modalities: Each is the single source of training once.
-        fields: Recipe fields of all runs; models and arms go over them.
-        main_arm: Name of the arm that the others are compared with.
-        validation: Validation while a model trains; None: every checkpoint is validated afterwards.
-        evaluation: How models are evaluated.
-        tuning: Settings to choose first; None: none.
-        contrasts: Questions to the study, for its reports.
-        workers: "commands": every command is a process of its own. "in-process": processes that stay warm carry out
-            one command after the other, with one thread each; for models so small that starting takes long beside them.
-        accelerate_config: As `kepo train --accelerate-config`; None: one process.
-        slurm: For `--print slurm`.
-    """
-
-    source: Path
+    source: Path  # the file
     title: str
-    question: str = ""
-    out: Path
+    question: str = ""  # for its reports
+    out: Path  # folder of everything it makes; `$out` in the file's other values
     data: DataSpec
-    arms: tuple[ArmSpec, ...]
+    arms: tuple[ArmSpec, ...]  # in the order of tables
     models: tuple[ModelSpec, ...] = (ModelSpec(name=DEFAULT_MODEL),)
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
-    modalities: Annotated[tuple[str, ...], Meta(min_length=1)]
-    fields: dict[str, Any] = {}
+    modalities: Annotated[tuple[str, ...], Meta(min_length=1)]  # each is the single source of training once
+    fields: dict[str, Any] = {}  # recipe fields of all runs; models and arms go over them
     main_arm: str
-    validation: ValidationSpec | None = None
+    validation: ValidationSpec | None = None  # None: every checkpoint is validated afterwards
     evaluation: EvaluationSpec = EvaluationSpec()
     tuning: TuningSpec | None = None
     contrasts: tuple[Contrast, ...] = ()
+    # "in-process": processes that stay warm carry out one command after the other, with one thread each; for models so
+    # small that starting takes long beside them.
     workers: Literal["commands", "in-process"] = "commands"
     accelerate_config: Text | None = None
     slurm: SlurmSpec = SlurmSpec()

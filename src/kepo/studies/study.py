@@ -1,28 +1,33 @@
-"""A study from its file to its runs: what is to be run now, and running all of it."""
+"""A study from its file to its runs: settings chosen first, if the study says so, then all of it.
+
+Every arm tries the same settings, on validation questions and a seed that the study never uses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
 
-from kepo.runs.study import TUNING
-from kepo.studies.done import is_done
-from kepo.studies.plan import RunPlan, check_recipes, describe_study, plan_runs, write_recipes
-from kepo.studies.runner import Failure, run_plans
-from kepo.studies.schema import StudySpec
-from kepo.studies.tuning import choose, chosen_fields, plan_tuning
+import msgspec
+
+from kepo.files import write_json
+from kepo.runs import read_metrics
+from kepo.runs.study import TUNING, StudyTuning
+from kepo.studies.commands import VALIDATION
+from kepo.studies.plan import RunPlan, check_recipes, chosen_arms, combination, describe_study, plan_runs, write_recipes
+from kepo.studies.runner import Failure, is_done, run_plans
+from kepo.studies.schema import ArmSpec, StudySpec, TuningSpec
 from kepo.workers import available_workers
+
+_FILE = "tuning.json"
 
 
 def plans_for_now(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
     """The runs of the tuning while one of them is missing, then those of the study; recipes are written and checked.
 
-    Args:
-        study: The study.
-        only: Names of arms; empty: all.
-
     Raises:
-        ConfigError: One of `only` is no arm, or a recipe has an unknown field.
-        DataError: The disk refuses.
+        ConfigError: One of the arms `only` is none, or a recipe has an unknown field.
     """
     tuning = plan_tuning(study, only)
     runs = plan_runs(study, only)
@@ -52,18 +57,15 @@ def run_study(
     """Choose settings, if the study says so, and run all of it; what is done is not done again.
 
     Args:
-        study: The study; its data must be there.
+        study: Its data must be there.
         only: Names of arms; empty: all.
         workers: Runs side by side; None: one per device, or per core where runs are in-process, else one.
         devices: As in `kepo.studies.runner.run_plans`.
-        say: Told what happens, a sentence each.
+        say: Called with a sentence about what happens.
         quiet: No progress bar.
 
     Returns:
         The runs that failed; when some of the tuning did, nothing else was run.
-
-    Raises:
-        KeyboardInterrupt: Stopped by the user; what was finished stays.
     """
     workers = workers or len(devices) or (available_workers() if study.workers == "in-process" else 1)
     plans = plans_for_now(study, only)
@@ -84,3 +86,69 @@ def _run(
     if failures:
         say(f"{len(failures)} of {len(plans)} runs failed; the same command tries them again")
     return failures
+
+
+def plan_tuning(study: StudySpec, only: Sequence[str] = ()) -> list[RunPlan]:
+    """A run for each arm (of `only`) that is tuned, training modality and combination of the grid."""
+    tuning = study.tuning
+    if tuning is None:
+        return []
+    model = next((one for one in study.models if one.name == tuning.model), study.models[0])
+    tuned = {_tuned_as(arm, tuning) for arm in chosen_arms(study, only)}
+    return [
+        RunPlan(study, arm, model, modality, tuning.seed, fields, TUNING)
+        for modality in study.modalities
+        for arm in study.arms
+        if arm.name in tuned
+        for fields in _combinations(tuning)
+    ]
+
+
+def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, StudyTuning]:
+    """What the runs of the tuning found, by training modality; also written to `tuning.json` of each.
+
+    The combination with the best in-domain validation accuracy is chosen; of equal ones the first of the grid.
+    """
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for plan in plans:
+        of_arm = scores.setdefault(plan.modality, {}).setdefault(plan.arm.name, {})
+        of_arm[combination(plan.chosen)] = _score(plan)
+    found: dict[str, StudyTuning] = {}
+    names = ", ".join(plans[0].chosen)
+    for modality, of_modality in scores.items():
+        best = {arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()}
+        found[modality] = StudyTuning(field=names, scores=of_modality, chosen=best)
+        write_json(msgspec.to_builtins(found[modality]), study.out / modality / _FILE)
+    return found
+
+
+def chosen_fields(study: StudySpec, found: Mapping[str, StudyTuning]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Training modality -> arm -> the recipe fields chosen for it, or for the arm whose choice it takes over."""
+    if study.tuning is None:
+        return {}
+    fields = {combination(one): one for one in _combinations(study.tuning)}
+    names = {arm.name: _tuned_as(arm, study.tuning) for arm in study.arms}
+    return {
+        modality: {arm: fields[str(tuned.chosen[name])] for arm, name in names.items() if name in tuned.chosen}
+        for modality, tuned in found.items()
+    }
+
+
+def _tuned_as(arm: ArmSpec, tuning: TuningSpec) -> str | None:
+    """The arm whose choice it takes; None: it has no part in the tuning."""
+    name = arm.tuned_as or arm.name
+    return name if arm.train and name in (tuning.arms or [name]) else None
+
+
+def _combinations(tuning: TuningSpec) -> list[dict[str, Any]]:
+    return [dict(zip(tuning.grid, values, strict=True)) for values in product(*tuning.grid.values())]
+
+
+def _score(plan: RunPlan) -> float:
+    """The in-domain validation accuracy of the weights that the run would be tested with."""
+    if plan.study.validation is None:
+        from kepo.evaluation.choosing import choose_checkpoint
+
+        return choose_checkpoint(plan.folder, VALIDATION).accuracy
+    logged = [record.get("validation/in_domain") for record in read_metrics(plan.folder)]
+    return max(accuracy for accuracy in logged if accuracy is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kepo.evaluation.backend import Completion, Sampling
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.types import Conversation, Question
 
 
@@ -40,7 +40,7 @@ class FakeBackend:
         self._fail_after = fail_after
 
     def generate(
-        self, prompts: Sequence[Conversation], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Conversation], sampling: EvaluationSettings, seeds: Sequence[int]
     ) -> list[list[Completion]]:
         if self._fail_after is not None and len(self.calls) >= self._fail_after:
             raise KeyboardInterrupt

@@ -36,8 +36,8 @@ def _checkpoint(run: Path, step: int, right: Sequence[int], asked: Sequence[Ques
     def answer(prompt: str) -> str:
         return next(f"<think>t</think><answer>{letter}</answer>" for text, letter in letters.items() if text in prompt)
 
-    settings = {"in_domain": ["MRI"], "quiet": True, **more}
-    evaluate(asked, FakeBackend(answer), SETTINGS, folder, "validation", **settings)
+    description = {"in_domain": ["MRI"], **more}
+    evaluate(asked, FakeBackend(answer), SETTINGS, folder, "validation", description=description, quiet=True)
     return folder
 
 

@@ -12,18 +12,15 @@ import torch
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import conversations, ordered_questions
-from kepo.evaluation.backend import Completion, Sampling
-from kepo.evaluation.generate import TransformersBackend
-from kepo.evaluation.loading import load_backend, weights_fingerprint
+from kepo.evaluation.generate import SeededSampling, TransformersBackend, load_backend, weights_fingerprint
 from kepo.evaluation.run import ask
 from kepo.evaluation.scoring import reasoning_logps
-from kepo.evaluation.seeded import SeededSampling
-from kepo.evaluation.settings import EvaluationSettings
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.types import Conversation, Question
 from tests.tiny_models import build_text_model, build_tokenizer, build_vlm, tiny_image
 
-GREEDY = Sampling(max_new_tokens=6)
-SAMPLED = Sampling(max_new_tokens=6, temperature=1.0, samples=2)
+GREEDY = EvaluationSettings(max_new_tokens=6)
+SAMPLED = EvaluationSettings(max_new_tokens=6, temperature=1.0, samples=2)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def test_the_prompt_has_the_token_ids_of_training(
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize(("kind", "images"), [("text", 0), ("vlm", 1)])
 def test_an_output_does_not_depend_on_its_batch(
-    sampling: Sampling, kind: str, images: int, request: pytest.FixtureRequest
+    sampling: EvaluationSettings, kind: str, images: int, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(f"{kind}_folder")
     prompts, seeds = _prompts(5, images), [11, 12, 13, 14, 15]
@@ -128,11 +125,11 @@ def test_an_output_ends_at_its_first_end_token(text_folder: Path) -> None:
 
 def test_samples_differ_from_each_other_and_with_the_seed(text_folder: Path) -> None:
     backend = load_backend(text_folder)
-    hot = Sampling(max_new_tokens=8, temperature=3.0, samples=3)
+    hot = EvaluationSettings(max_new_tokens=8, temperature=3.0, samples=3)
     first, other, again = backend.generate(_prompts(1) * 3, hot, [1, 2, 1])
     assert len({output.text for output in [*first, *other]}) == 6
     assert first == again
-    more = backend.generate(_prompts(1), Sampling(max_new_tokens=8, temperature=3.0, samples=5), [1])
+    more = backend.generate(_prompts(1), EvaluationSettings(max_new_tokens=8, temperature=3.0, samples=5), [1])
     assert more[0][:3] == first
 
 
@@ -140,7 +137,7 @@ def test_sampling_follows_the_distribution() -> None:
     """One step over three tokens with probabilities 0.5, 0.3 and 0.2, 4000 times: within 4 standard errors."""
     rows = 4000
     scores = torch.tensor([0.5, 0.3, 0.2]).log().expand(rows, 3)
-    draw = SeededSampling(Sampling(max_new_tokens=1, temperature=1.0), [(seed, 0) for seed in range(rows)])
+    draw = SeededSampling(EvaluationSettings(max_new_tokens=1, temperature=1.0), [(seed, 0) for seed in range(rows)])
     share = draw(torch.zeros(rows, 1), scores).argmax(-1).bincount(minlength=3) / rows
     assert share.tolist() == pytest.approx([0.5, 0.3, 0.2], abs=4 * math.sqrt(0.25 / rows))
 
@@ -149,15 +146,19 @@ def test_temperature_and_nucleus_reach_the_sampling() -> None:
     rows = 500
     scores = torch.tensor([0.5, 0.3, 0.2]).log().expand(rows, 3)
     streams = [(seed, 0) for seed in range(rows)]
-    nucleus = SeededSampling(Sampling(1, 1.0, top_p=0.6), streams)(torch.zeros(rows, 1), scores).argmax(-1)
+    nucleus = SeededSampling(EvaluationSettings(max_new_tokens=1, temperature=1.0, top_p=0.6), streams)(
+        torch.zeros(rows, 1), scores
+    ).argmax(-1)
     assert set(nucleus.tolist()) == {0, 1}
-    cold = SeededSampling(Sampling(1, 0.05), streams)(torch.zeros(rows, 1), scores).argmax(-1)
+    cold = SeededSampling(EvaluationSettings(max_new_tokens=1, temperature=0.05), streams)(
+        torch.zeros(rows, 1), scores
+    ).argmax(-1)
     assert set(cold.tolist()) == {0}
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(3, 3)
-    draw = SeededSampling(Sampling(1, 1.0), [(0, 0)] * 3)
+    draw = SeededSampling(EvaluationSettings(max_new_tokens=1, temperature=1.0), [(0, 0)] * 3)
     draw._numbers = torch.tensor([[0.0], [0.5], [1.0 - 2**-53]], dtype=torch.float64)
     assert draw(torch.zeros(3, 1), scores).argmax(-1).tolist() == [1, 1, 1]
 

@@ -16,10 +16,9 @@ import pytest
 from PIL import Image
 
 from kepo.errors import ConfigError, KepoError
-from kepo.evaluation.backend import Completion, Sampling
 from kepo.evaluation.openai_server import OpenAIBackend
 from kepo.evaluation.run import evaluate
-from kepo.evaluation.settings import EvaluationSettings
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.servers.endpoint import read_api_key
 from tests.http_server import Reply, Server, completion, serving
 from tests.tiny_models import tiny_image
@@ -41,7 +40,7 @@ def _backend(server: Server, **settings: Any) -> OpenAIBackend:
 def _ask(
     backend: OpenAIBackend,
     count: int = 1,
-    sampling: Sampling = Sampling(max_new_tokens=9),  # noqa: B008
+    sampling: EvaluationSettings = EvaluationSettings(max_new_tokens=9),  # noqa: B008
 ) -> list[list[Completion]]:
     prompts = [[{"role": "user", "content": f"What is {number}?"}] for number in range(count)]
     return backend.generate(prompts, sampling, list(range(100, 100 + count)))
@@ -49,7 +48,9 @@ def _ask(
 
 def test_the_request_is_that_of_the_api(server: Server) -> None:
     backend = _backend(server, chat_template_kwargs={"enable_thinking": False})
-    assert _ask(backend, sampling=Sampling(9, 0.5, 0.9)) == [[Completion("ok", 3, True)]]
+    assert _ask(backend, sampling=EvaluationSettings(max_new_tokens=9, temperature=0.5, top_p=0.9)) == [
+        [Completion("ok", 3, True)]
+    ]
     assert server.paths == ["/v1/chat/completions"]
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert server.bodies == [
@@ -68,7 +69,7 @@ def test_the_request_is_that_of_the_api(server: Server) -> None:
 def test_images_travel_as_png_data_uris(server: Server) -> None:
     image = tiny_image(3, 8)
     parts = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
-    _backend(server).generate([[{"role": "user", "content": parts}]], Sampling(), [0])
+    _backend(server).generate([[{"role": "user", "content": parts}]], EvaluationSettings(), [0])
     sent, text = server.bodies[0]["messages"][0]["content"]
     assert text == {"type": "text", "text": "What?"}
     head, data = sent["image_url"]["url"].split(",")
@@ -83,7 +84,7 @@ def test_without_a_key_none_is_sent(server: Server) -> None:
 
 def test_every_sample_is_a_request_with_a_seed_of_its_own(server: Server) -> None:
     server.reply = lambda _, body: completion(f"{body['messages'][0]['content']} {body['seed']}", tokens=body["seed"])
-    outputs = _ask(_backend(server), 2, Sampling(9, 1.0, samples=2))
+    outputs = _ask(_backend(server), 2, EvaluationSettings(max_new_tokens=9, temperature=1.0, samples=2))
     assert [[output.text for output in row] for row in outputs] == [
         ["What is 0? 100", "What is 0? 101"],
         ["What is 1? 101", "What is 1? 102"],
@@ -242,7 +243,7 @@ def test_several_servers_share_the_requests_and_answer_as_one_would() -> None:
     with serving() as first, serving() as second:
         for one in (first, second):
             one.reply = lambda number, body: (time.sleep(0.01), _echo(number, body))[1]
-        sampling = Sampling(9, 1.0, samples=2)
+        sampling = EvaluationSettings(max_new_tokens=9, temperature=1.0, samples=2)
         assert _ask(_several(first, second, said=said), 20, sampling) == _ask(_backend(first), 20, sampling)
         assert len(second.bodies) > 5
         assert said == []

@@ -65,7 +65,7 @@ def test_one_row_per_question_with_every_column(tmp_path: Path) -> None:
 
 
 def test_the_description_says_what_was_done(tmp_path: Path) -> None:
-    _evaluate(tmp_path, name="mine", data="some/file.jsonl", split="held-out", in_domain=["MRI"])
+    _evaluate(tmp_path, name="mine", description={"data": "some/file.jsonl", "split": "held-out", "in_domain": ["MRI"]})
     description = read_evaluation(tmp_path, "mine").description
     shown = {key: description[key] for key in ("name", "model", "data", "split", "in_domain", "questions", "backend")}
     assert shown == {

@@ -12,12 +12,11 @@ import pytest
 import yaml
 
 from kepo.errors import ConfigError, DataError
-from kepo.studies.commands import command_line, report_stages, shell_script, stages
-from kepo.studies.done import identity, is_done, mark_begun, mark_done
+from kepo.studies.commands import command_line, report_stages, shell_script, slurm_script, stages
 from kepo.studies.plan import RunPlan, check_data, check_recipes, describe_study, plan_runs, write_recipes
 from kepo.studies.reading import read_study
+from kepo.studies.runner import identity, is_done, mark_begun, mark_done
 from kepo.studies.schema import StudySpec
-from kepo.studies.slurm import slurm_script
 
 CONTENT: dict[str, Any] = {
     "title": "Mine",

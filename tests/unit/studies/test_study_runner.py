@@ -9,11 +9,10 @@ import pytest
 import yaml
 
 from kepo.studies import runner
-from kepo.studies.done import is_done, mark_done
 from kepo.studies.execution import Executor
 from kepo.studies.plan import RunPlan, plan_runs, write_recipes
 from kepo.studies.reading import read_study
-from kepo.studies.runner import _environment, _last_words, run_plans
+from kepo.studies.runner import _environment, _last_line, is_done, mark_done, run_plans
 
 
 @pytest.fixture
@@ -86,11 +85,11 @@ def test_a_run_that_is_begun_again_is_not_done_until_it_ends(
 def test_the_last_error_of_a_log_is_said(tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     log.write_text("$ kepo train\nerror: learning_rate is 'x'; give a number\nbye\n\n")
-    assert _last_words(log, 2) == "error: learning_rate is 'x'; give a number (exit code 2)"
+    assert _last_line(log, 2) == "error: learning_rate is 'x'; give a number (exit code 2)"
     log.write_text("Traceback\nRuntimeError: out of memory\n")
-    assert _last_words(log, 1) == "RuntimeError: out of memory (exit code 1)"
+    assert _last_line(log, 1) == "RuntimeError: out of memory (exit code 1)"
     log.write_text("")
-    assert _last_words(log, -9) == " (exit code -9)"
+    assert _last_line(log, -9) == " (exit code -9)"
 
 
 def test_a_worker_sees_its_devices_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,11 @@ import yaml
 
 from kepo.runs import append_metrics, find_runs
 from kepo.studies.commands import afterwards, stages
-from kepo.studies.done import mark_done
 from kepo.studies.plan import RunPlan, plan_runs
 from kepo.studies.reading import read_study
+from kepo.studies.runner import mark_done
 from kepo.studies.schema import StudySpec
-from kepo.studies.study import plans_for_now
-from kepo.studies.tuning import plan_tuning
+from kepo.studies.study import plan_tuning, plans_for_now
 
 CONTENT: dict[str, Any] = {
     "data": "data",

@@ -21,17 +21,11 @@ Field: TypeAlias = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """The coordinates of the pixel centres.
+    """The coordinates of the pixel centres."""
 
-    Attributes:
-        side: S, in pixels.
-        x: [S, S], grows to the right.
-        y: [S, S], grows downwards.
-    """
-
-    side: int
-    x: Field
-    y: Field
+    side: int  # S, in pixels
+    x: Field  # [S, S], grows to the right
+    y: Field  # [S, S], grows downwards
 
 
 @lru_cache(maxsize=8)
@@ -46,23 +40,14 @@ def make_canvas(side: int) -> Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The outline of the organ, the field or the piece of tissue: a superellipse |u/a|^p + |v/b|^p = 1.
-
-    Attributes:
-        x: Centre, in canvas coordinates.
-        y: Centre, in canvas coordinates.
-        a: Horizontal half-axis.
-        b: Vertical half-axis.
-        power: p; 2 is an ellipse, 3 a fuller one.
-        angle: Rotation in radians.
-    """
+    """The outline of the organ, the field or the tissue: a superellipse |u/a|^p + |v/b|^p = 1 around (x, y)."""
 
     x: float
     y: float
-    a: float
-    b: float
-    power: int
-    angle: float
+    a: float  # horizontal half-axis
+    b: float  # vertical half-axis
+    power: int  # p; 2 is an ellipse, 3 a fuller one
+    angle: float  # in radians
 
     def normalised(self, canvas: Canvas) -> tuple[Field, Field]:
         """Coordinates in the frame of the body, in half-axes: u and v, each [S, S], -1 to 1 inside."""
@@ -122,10 +107,7 @@ def _interpolation(cells: int, side: int) -> Field:
 
 
 def noise(rng: np.random.Generator, canvas: Canvas, rows: int, columns: int | None = None) -> Field:
-    """Gaussian noise on a grid of `rows` x `columns` cells (square by default), stretched over the canvas: [S, S].
-
-    The grid does not depend on S, so the same generator gives the same pattern at every size.
-    """
+    """Gaussian noise on a grid of `rows` x `columns` cells, whatever S is, stretched over the canvas: [S, S]."""
     columns = columns or rows
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
     return _interpolation(rows, canvas.side) @ grid @ _interpolation(columns, canvas.side).T

@@ -41,23 +41,14 @@ _REFINEMENTS = (0.06, 0.06, 0.05, 0.04, 0.03, 0.02, 0.012)
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One lesion.
-
-    Attributes:
-        x: Centre.
-        y: Centre.
-        radius: Mean radius.
-        stretch: Ratio of an axis of the ellipse to the mean radius (the other axis has its inverse).
-        angle: Direction of that axis in radians.
-        spikes: Number of spikes; 0 for a smooth border.
-    """
+    """One lesion, its centre at (x, y)."""
 
     x: float
     y: float
-    radius: float
-    stretch: float
-    angle: float
-    spikes: int
+    radius: float  # mean radius
+    stretch: float  # ratio of an axis of the ellipse to the mean radius (the other axis has its inverse)
+    angle: float  # direction of that axis in radians
+    spikes: int  # 0 for a smooth border
 
 
 def place_lesions(scene: Scene, zone: Body, rng: np.random.Generator) -> tuple[Lesion, ...]:

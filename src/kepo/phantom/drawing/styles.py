@@ -17,27 +17,16 @@ Colour: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How one modality looks.
+    """How one modality looks."""
 
-    Attributes:
-        paint: Draws the normal anatomy.
-        round: Half-axes of the round organ, in half sides of the image.
-        long: Half-axes of the elongated organ.
-        bright: Colour of bright lesions; greys have three equal channels.
-        dark: Colour of dark lesions.
-        wall: Part of the half-axes that lesions keep inside of (skull and ribs lie beyond).
-        grain: Strength of the texture inside lesions.
-        noise: Standard deviation of the pixel noise, on the scale 0 to 1.
-    """
-
-    paint: Painter
-    round: tuple[float, float]
+    paint: Painter  # draws the normal anatomy
+    round: tuple[float, float]  # half-axes of the round organ, in half sides of the image
     long: tuple[float, float]
-    bright: Colour
+    bright: Colour  # of bright lesions; greys have three equal channels
     dark: Colour
-    wall: float = 1.0
-    grain: float = 0.03
-    noise: float = 0.02
+    wall: float = 1.0  # part of the half-axes that lesions keep inside of (skull and ribs lie beyond)
+    grain: float = 0.03  # strength of the texture inside lesions
+    noise: float = 0.02  # standard deviation of the pixel noise, on the scale 0 to 1
 
 
 _WHITE: Colour = (0.97, 0.97, 0.97)
