@@ -9,7 +9,7 @@ from typing import Any
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
-# Private methods that are overridden or called: the parameters, and the text of their source, that are counted on.
+# Methods that are overridden or called: the parameters, and the text of their source, that the adapter depends on.
 EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_generate": (
         ("prompts",),
