@@ -13,7 +13,7 @@ from kepo.evaluation.job import Job, Wanted, describe_home, plan
 from kepo.evaluation.parts import check_name
 from kepo.evaluation.run import evaluate, identify
 from kepo.files import weights_fingerprint
-from kepo.runs import MANIFEST, checkpoints_in, evaluation_file
+from kepo.runs import MANIFEST, checkpoints_in, evaluation_file, is_run
 
 if TYPE_CHECKING:
     from kepo.evaluation.backend import Backend
@@ -129,7 +129,7 @@ def chosen_tasks(runs: Sequence[str], by: str, planner: Planner, name: str) -> l
 
 
 def _check_run(folder: str) -> None:
-    if not (Path(folder) / MANIFEST).is_file():
+    if not is_run(folder):
         raise ConfigError(f"{folder} is no run folder: it has no {MANIFEST}. Give the output_dir of a run.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kepo.errors import ConfigError
 from kepo.recipes.files import read_recipes, stated
-from kepo.runs import MANIFEST, checkpoints_in, open_run
+from kepo.runs import checkpoints_in, is_run, open_run
 
 _FOLDER = "output_dir"
 _SHOWN = 4
@@ -30,7 +30,7 @@ def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[st
         DataError: Its `run.json` is damaged.
     """
     folder = run_folder_of(recipes, overrides)
-    if not (folder / MANIFEST).is_file():
+    if not is_run(folder):
         return []
     manifest = open_run(folder).manifest
     check_same(folder, manifest.get("stated"), stated(recipes, overrides))

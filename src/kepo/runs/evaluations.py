@@ -34,21 +34,21 @@ def evaluation_schema() -> pa.Schema:
     import pyarrow as pa
 
     text, whole, number, flag = pa.string(), pa.int32(), pa.float64(), pa.bool_()
-    columns: list[tuple[str, pa.DataType]] = [
-        *((name, text) for name in ("id", "modality", "task")),
-        *((name, whole) for name in ("level", "permutation", "sample")),
-        *((name, text) for name in ("prompt", "completion", "answer")),
-        ("options", pa.list_(text)),
-        ("predicted", text),
-        ("correct", flag),
-        ("tokens", whole),
-        *((name, flag) for name in ("finished", "formatted", "consistent")),
-        *((name, whole) for name in ("statements", "true_statements")),
-        ("teacher_logp", number),
-        ("images", pa.list_(text)),
-        *((name, text) for name in ("metadata", "content")),
+    columns = [
+        (text, "id modality task"),
+        (whole, "level permutation sample"),
+        (text, "prompt completion answer"),
+        (pa.list_(text), "options"),
+        (text, "predicted"),
+        (flag, "correct"),
+        (whole, "tokens"),
+        (flag, "finished formatted consistent"),
+        (whole, "statements true_statements"),
+        (number, "teacher_logp"),
+        (pa.list_(text), "images"),
+        (text, "metadata content"),
     ]
-    return pa.schema(columns)
+    return pa.schema([(name, kind) for kind, names in columns for name in names.split()])
 
 
 def to_table(records: Sequence[Record]) -> pa.Table:
@@ -60,17 +60,11 @@ def to_table(records: Sequence[Record]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation, read.
+    """An evaluation, read."""
 
-    Attributes:
-        file: Its Parquet file.
-        table: Its records.
-        description: The content of `NAME.json`; empty where it is missing.
-    """
-
-    file: Path
-    table: pa.Table
-    description: dict[str, Any]
+    file: Path  # its Parquet file
+    table: pa.Table  # its records
+    description: dict[str, Any]  # the content of `NAME.json`; empty where it is missing
 
     @property
     def in_domain(self) -> tuple[str, ...]:
@@ -94,12 +88,9 @@ def evaluation_file(folder: str | Path, name: str) -> Path:
 
 
 def read_evaluation(path: str | Path, name: str = "test", *, texts: bool = True) -> Evaluation:
-    """The evaluation in the file `path`, or the one called `name` in the run folder `path`.
+    """The evaluation in the file `path`, or the one called `name` in the run or checkpoint folder `path`.
 
-    Args:
-        path: A Parquet file, or a run or checkpoint folder.
-        name: Name of the evaluation in a folder.
-        texts: Read the large columns too (`TEXTS`).
+    With `texts` the large columns (`TEXTS`) are read too.
 
     Raises:
         DataError: there is none, or one of its files is damaged or holds something else.

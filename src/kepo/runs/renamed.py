@@ -38,8 +38,8 @@ def read_columns(
         schema: The columns of today.
         required: Those without which the file is of another kind.
         advice: Ends the message of an error.
-        columns: Read these only; None: all of the file and of `schema`.
-        without: Leave these out.
+        columns: Read these only; None: all of the file and of `schema`, but those in `without`.
+        without: See `columns`.
 
     Raises:
         DataError: The file is damaged, or of another kind.

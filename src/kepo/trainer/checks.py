@@ -16,15 +16,9 @@ from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 
 
 def reward_indices(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> tuple[int, int | None]:
-    """The reward functions that say what is correct and that the gate looks at, as indices.
+    """Index of the correctness reward, and of the gate's; None: the gate looks at the weighted sum.
 
-    Args:
-        args: Of the run.
-        names: Of the reward functions.
-        functions: The reward functions.
-
-    Returns:
-        Index of the correctness reward, and of the gate's; None: the gate looks at the weighted sum.
+    `names` are those of the reward functions `functions`.
     """
     known = f"the reward functions are {', '.join(names) or 'none'}. Use one of "
     if args.correctness_reward not in (None, *names):

@@ -39,10 +39,7 @@ class _Explored:
 def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller) -> Explorer:
     """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
 
-    Args:
-        args: Of the run.
-        teacher: Writes hints; None: there is only the bank.
-        through: See `banked_hints`.
+    Without `teacher` there is only the bank; for `through` see `banked_hints`.
 
     Raises:
         ConfigError: There is no bank and no teacher that could write it, or it cannot be opened.
@@ -93,10 +90,7 @@ class ExplorationStep:
         batch.correctness = self._processes.gather(values).cpu()
 
     def run(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
-        """Explore the groups that need it and put what was kept into `rollouts`, in place; `batch` records it.
-
-        Collective: all processes must call it together.
-        """
+        """Explore the groups that need it and put what was kept into `rollouts` and `batch`, in place (collective)."""
         groups = self._groups(batch)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]
         all_failed = {g for g, group in enumerate(groups) if not any(group.correct)}
@@ -119,9 +113,21 @@ class ExplorationStep:
         correct = ~(rewards < self._args.correctness_threshold)
         groups = []
         for g, (flags, values) in enumerate(zip(correct.tolist(), rewards.tolist(), strict=True)):
-            group = Group(key="", prompt="", answer=None, options=(), correct=tuple(flags), rewards=tuple(values))
             row = g * self._args.num_generations - batch.first_row
-            groups.append(_with_question(group, batch, row) if 0 <= row < len(batch.rows) else group)
+            held = 0 <= row < len(batch.rows)
+            data = batch.rows[row] if held else {}
+            answer = data.get("answer", data.get("solution"))
+            groups.append(
+                Group(
+                    key=str(data.get("id", row)) if held else "",
+                    prompt=batch.prompts[row] if held else "",
+                    answer=None if answer is None else str(answer),
+                    options=tuple(data.get("options") or ()),
+                    correct=tuple(flags),
+                    rewards=tuple(values),
+                    row=data,
+                )
+            )
         return groups
 
     def _assign(self, groups: list[Group], chosen: list[int], batch: GenerationBatch) -> list[tuple[int, Group]]:
@@ -162,7 +168,7 @@ class ExplorationStep:
         return explored
 
     def _hinted_logps(self, rescues: Sequence[Rescue], filler: Prompt) -> Iterator[Sequence[float]]:
-        """Of kept samples under the prompts they were sampled with (collective); none where no correction needs them."""
+        """Of kept samples under the prompts they were sampled with (collective); empty where not needed."""
         if self._args.injection_correction != "importance":
             return iter(())
         kept = [kept for rescue in rescues for kept in rescue.kept]
@@ -196,8 +202,7 @@ class ExplorationStep:
             batch.prompts[row] = batch.injected[row].prompt
             rollouts.prompt_ids[row] = self._student.tokenize_prompts([batch.prompts[row]])[0]
         # Verification showed the reward another prompt, so its value for this one is not known yet.
-        columns = (batch.rows, batch.prompts, rollouts.completions, rollouts.completion_ids)
-        injected = Completions(*([column[row] for row in rows] for column in columns))
+        injected = Completions(batch.rows, batch.prompts, rollouts.completions, rollouts.completion_ids).select(rows)
         for row, reward in zip(rows, self._student.call_reward(self._correctness, injected), strict=True):
             batch.correctness_rewards[row] = reward
 
@@ -221,16 +226,3 @@ class ExplorationStep:
         if asked and self._args.hint_bank is not None:
             hits = sum(len({hint.level for hint in rescue.hints if hint.banked}) for rescue in rescues)
             log("exploration/bank_hits", hits / asked)
-
-
-def _with_question(group: Group, batch: GenerationBatch, row: int) -> Group:
-    data = batch.rows[row]
-    answer = data.get("answer", data.get("solution"))
-    return replace(
-        group,
-        key=str(data.get("id", row)),
-        prompt=batch.prompts[row],
-        answer=None if answer is None else str(answer),
-        options=tuple(data.get("options") or ()),
-        row=data,
-    )

@@ -50,6 +50,11 @@ class Completions(NamedTuple):
     completions: Sequence[Any]
     completion_ids: Sequence[Sequence[int]]
 
+    def select(self, rows: Sequence[int]) -> Completions:
+        """Those of the given rows."""
+        rows_, prompts, completions, ids = ([column[row] for row in rows] for column in self)  # type: ignore[index]
+        return Completions(rows_, prompts, completions, ids)
+
 
 @dataclass(frozen=True)
 class RowReward:
@@ -115,14 +120,8 @@ def put_references(
     """Replace, in place, the rollouts of some groups by the data's own completions (column `reference`).
 
     This is lambda of GKD (arXiv 2306.13649, algorithm 1). GKD draws for a batch; here every group is drawn for itself,
-    so that a small batch has both. No communication is needed.
-
-    Args:
-        batch: Its rows carry `reference`.
-        rollouts: What was generated.
-        args: Gives `lmbda`, the seed and the size of a group.
-        step: Optimizer steps finished.
-        tokenize: From a reference to token ids, its end included.
+    so that a small batch has both. No communication is needed. `step` counts the finished optimizer steps; `tokenize`
+    turns a reference into token ids, its end included.
     """
     for row, data in enumerate(batch.rows):
         group = (batch.first_row + row) // args.num_generations

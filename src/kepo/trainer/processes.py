@@ -79,10 +79,8 @@ class FailTogether:
         """What `call()` returns.
 
         Raises:
-            TeacherError: the teacher failed here.
-            ConfigError: a file that the run needs cannot be read or written here.
-            DataError: such a file is broken.
-            StoppedElsewhereError: one of these happened on another process.
+            KepoError: the teacher failed, or a file that the run needs, here (`TeacherError`, `ConfigError`,
+                `DataError`) or on another process (`StoppedElsewhereError`).
         """
         failure: KepoError | None = None
         try:

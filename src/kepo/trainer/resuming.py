@@ -71,31 +71,23 @@ def random_states() -> dict[str, Any]:
     return states
 
 
-def _set_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
 def save_before_stopping(
     output_dir: str, step: int, states: dict[str, Any] | None, save: Callable[[], None], error: KepoError
 ) -> None:
-    """Write a checkpoint of the last whole step, and say so in the error. Collective.
+    """Write a checkpoint after `step` finished optimizer steps, and say so in the error. Collective.
 
-    Args:
-        output_dir: Of the run.
-        step: Optimizer steps finished.
-        states: Of the generators when the step that failed began, so that the resumed run draws the same rollouts.
-        save: Writes the checkpoint.
-        error: What ended the run, on all processes.
+    `states` are those of the generators when the step that failed began, so that the resumed run draws the same
+    rollouts.
     """
     if step == 0:
         return
     folder = Path(output_dir) / f"checkpoint-{step}"
     if not folder.is_dir():
         if states is not None:
-            _set_random_states(states)
+            random.setstate(states["python"])
+            np.random.set_state(states["numpy"])
+            torch.set_rng_state(states["cpu"])
+            if "cuda" in states:
+                torch.cuda.set_rng_state_all(states["cuda"])
         save()
     error.args = (f"{error} All {step} finished steps are kept in {folder}; continue from there once this is fixed.",)
