@@ -112,9 +112,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """
     described = file.with_suffix(".json")
     try:
-        description = json.loads(described.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        description = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{described} cannot be read ({error}); {_AGAIN}.") from error
     if not isinstance(description, dict):

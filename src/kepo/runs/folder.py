@@ -25,7 +25,6 @@ from kepo.runs.manifest import MANIFEST, is_run, read_manifest
 from kepo.runs.study import TUNING
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_CHECKPOINT_END = "trainer_state.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +86,8 @@ def checkpoints_in(folder: str | Path) -> dict[int, Path]:
 
     What a checkpoint's trainer writes last is looked for: a run that was killed while it saved leaves half of one.
     """
-    found = {
-        int(match[1]): path
-        for path in Path(folder).glob("checkpoint-*")
-        if (match := _CHECKPOINT.fullmatch(path.name)) and (path / _CHECKPOINT_END).is_file()
-    }
+    ends = Path(folder).glob("checkpoint-*/trainer_state.json")
+    found = {int(match[1]): end.parent for end in ends if (match := _CHECKPOINT.fullmatch(end.parent.name))}
     return dict(sorted(found.items()))
 
 
@@ -118,16 +114,11 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     return list(found.values())
 
 
-# --- starting in one --------------------------------------------------------------------------------------------------
-
-
 def claim(folder: Path, *, overwrite: bool, resume: str | None) -> str | None:
     """The checkpoint to resume a run in `folder` from, None for a new run; nothing is changed yet.
 
-    Args:
-        folder: The run folder.
-        overwrite: An older run there may be deleted (see `older_run_set_aside`).
-        resume: "latest" (the last whole checkpoint), a checkpoint folder, or None.
+    With `overwrite` an older run there may be deleted (see `older_run_set_aside`). `resume` is "latest" (the last whole
+    checkpoint), a checkpoint folder, or None.
 
     Raises:
         ConfigError: The folder holds something and neither was asked for, or there is no checkpoint to resume from.

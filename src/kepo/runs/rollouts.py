@@ -70,15 +70,13 @@ def rollout_files(folder: str | Path) -> dict[int, Path]:
 def read_rollouts(
     folder: str | Path, columns: Sequence[str] | None = None, *, step: int | None = None, texts: bool = True
 ) -> pa.Table:
-    """The rollouts of a run in the order of steps, processes and rows.
-
-    Columns that the run's version did not write are null.
+    """The rollouts of a run in the order of steps, processes and rows; columns that its version did not write are null.
 
     Args:
         folder: The run folder.
-        columns: Read these only; None for all.
+        columns: Read these only; None for all, the large ones (`TEXTS`) only with `texts`.
         step: Read this optimizer step only; None for all.
-        texts: Read the large columns too (`TEXTS`), where `columns` is None.
+        texts: See `columns`.
 
     Raises:
         DataError: There is no rollout log, none of this step, or a file of it is damaged or no rollout log.
@@ -93,19 +91,13 @@ def read_rollouts(
         )
     if step is not None and step not in files:
         raise DataError(f"{folder} has no rollouts of step {step}; there are those of {_ranges(list(files))}.")
-    chosen = list(files.values()) if step is None else [files[step]]
-    return pa.concat_tables([_read(file, columns, texts) for file in chosen], promote_options="default")
-
-
-def _read(file: Path, columns: Sequence[str] | None, texts: bool) -> pa.Table:
-    import pyarrow.compute as pc
-
-    advice = "delete it to see the other steps"
-    without = () if texts or columns else TEXTS
-    table = read_columns(file, rollout_schema(()), _REQUIRED, advice, columns, without)
-    if {"process", "row"} <= set(table.column_names):
-        table = table.take(pc.sort_indices(table, [("process", "ascending"), ("row", "ascending")]))
-    return table
+    without, schema, tables = () if texts or columns else TEXTS, rollout_schema(()), []
+    for file in files.values() if step is None else [files[step]]:
+        table = read_columns(file, schema, _REQUIRED, "delete it to see the other steps", columns, without)
+        if {"process", "row"} <= set(table.column_names):
+            table = table.sort_by([("process", "ascending"), ("row", "ascending")])
+        tables.append(table)
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:

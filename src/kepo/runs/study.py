@@ -68,7 +68,9 @@ def read_study_file(folders: Sequence[Path]) -> StudyFile:
                 return msgspec.json.decode(file.read_bytes(), type=StudyFile)
             except msgspec.ValidationError as error:
                 example = '{"title": "...", "arms": {"kepo": {...}}}'
-                raise DataError(f"{file} must hold a record such as {example}: {error}. Fix it or remove it.") from error
+                raise DataError(
+                    f"{file} must hold a record such as {example}: {error}. Fix it or remove it."
+                ) from error
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{file} is not JSON ({error}); fix it or remove it.") from error
     return StudyFile()

@@ -65,10 +65,7 @@ def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller)
 class ExplorationStep:
     """Runs an `Explorer` on the groups of a batch that need it, over all processes.
 
-    Args:
-        explorer: Of the run.
-        student: The trainer, which samples completions and calls rewards.
-        correctness_index: Index of the reward function that says what is correct.
+    `student` samples completions and calls rewards; its reward function `correctness_index` says what is correct.
     """
 
     def __init__(self, explorer: Explorer, student: TRLAdapter, correctness_index: int) -> None:

@@ -52,8 +52,8 @@ class Completions(NamedTuple):
 
     def select(self, rows: Sequence[int]) -> Completions:
         """Those of the given rows."""
-        rows_, prompts, completions, ids = ([column[row] for row in rows] for column in self)  # type: ignore[index]
-        return Completions(rows_, prompts, completions, ids)
+        made = [(self.rows[row], self.prompts[row], self.completions[row], self.completion_ids[row]) for row in rows]
+        return Completions(*zip(*made, strict=True))
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class RowReward:
     logged: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class EarlyScores:
+class EarlyScores(NamedTuple):
     """Scores that are under way: what was asked, by row of this process, and the answers in the same order."""
 
     requests: Mapping[int, ScoreRequest]

@@ -17,20 +17,12 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The W processes of a run; with one process nothing is communicated.
-
-    Args:
-        accelerator: Of the trainer.
-
-    Attributes:
-        index: This process, 0..W-1.
-        count: W.
-    """
+    """The W processes of a run; with one process nothing is communicated."""
 
     def __init__(self, accelerator: Any) -> None:
         self._accelerator = accelerator
-        self.index: int = accelerator.process_index
-        self.count: int = accelerator.num_processes
+        self.index: int = accelerator.process_index  # this process, 0..W-1
+        self.count: int = accelerator.num_processes  # W
 
     def max(self, value: int) -> int:
         """The largest `value` of all processes."""

@@ -94,10 +94,7 @@ class TRLAdapter(GRPOTrainer):
     ) -> torch.Tensor:
         """(W * B, F) the rewards of all processes' rollouts, unweighted; collective.
 
-        Args:
-            rollouts: (B) of this process.
-            known: Index of a reward function -> its (B) rewards. It is not called again; what it logged for each row
-                is logged.
+        `known` has the (B) rewards of functions, by index, that are not called again; what they logged is logged.
         """
         functions = self.reward_funcs
         self.reward_funcs = [
@@ -136,16 +133,10 @@ class TRLAdapter(GRPOTrainer):
         target: DistillationTarget | None = None,
         old_logps: OldLogps | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """TRL's loss of a micro-batch, and the divergence from the teacher out of the same forward pass.
+        """TRL's loss of a micro-batch, and the (N,) divergence of its gated tokens out of the same forward pass.
 
-        Args:
-            model: The student.
-            inputs: The micro-batch; not changed.
-            target: The teacher's view of it; None: no divergence.
-            old_logps: Gives the old log-probabilities for this pass; None: TRL's own.
-
-        Returns:
-            The loss, and the (N,) divergence of the gated tokens (see `add_divergence`), None without a target.
+        The divergence (see `add_divergence`) is None without `target`; `old_logps` gives the old log-probabilities,
+        None: TRL's own.
         """
         self._loss_pass = current = _LossPass({**inputs}, target, old_logps)
         try:
@@ -204,8 +195,8 @@ class TRLAdapter(GRPOTrainer):
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
         """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
 
-        Generation is collective: every process must call this together, with any number of prompts. Shorter lists are
-        padded with `filler`, because sharded models and the vLLM server expect equal numbers.
+        Collective, with any number of prompts per process: shorter lists are padded with `filler`, because sharded
+        models and the vLLM server expect equal numbers.
         """
         longest = self.processes.max(len(prompts))
         if longest == 0:
