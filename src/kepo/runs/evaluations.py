@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EVALUATIONS = "evaluation"
-TEXTS = ("prompt", "completion", "images", "metadata", "content")
-"""The large columns."""
-
-Record: TypeAlias = dict[str, Any]
-"""One row, by column."""
+TEXTS = ("prompt", "completion", "images", "metadata", "content")  # the large columns
+Record: TypeAlias = dict[str, Any]  # one row, by column
 
 _AGAIN = "run `kepo eval` again with --overwrite"
 
@@ -121,11 +118,7 @@ def read_description(file: Path) -> dict[str, Any]:
 
 
 def read_records(file: Path, advice: str, *, texts: bool = True) -> pa.Table:
-    """The records in a Parquet file; `advice` ends the message of the error.
-
-    Raises:
-        DataError: the file is damaged, or holds something else.
-    """
+    """The records in a Parquet file; the DataError of a damaged or other file ends in `advice`."""
     schema = evaluation_schema()
     # "content" came later than the others: records without it are whole, but no checkpoint is chosen by them.
     required = [name for name in schema.names if name != "content"]

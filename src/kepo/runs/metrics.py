@@ -18,7 +18,7 @@ def append_metrics(folder: Path, step: int, metrics: Mapping[str, Any]) -> None:
     """Add one record to the metrics of a run (one process only)."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / METRICS).open("a", encoding="utf-8") as file:
-        file.write(_line({"step": step, **metrics}))
+        file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -39,8 +39,5 @@ def drop_metrics_after(folder: Path, step: int) -> None:
     """Drop what was logged after `step`, and half a line at the end: a run that resumes there logs it again."""
     records = read_metrics(folder)
     if records:
-        write_text("".join(_line(record) for record in records if record["step"] <= step), folder / METRICS)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        write_text("".join(kept), folder / METRICS)
