@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,6 @@ from kepo.types import Conversation
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
-
-# Enough of a weights file to tell two trained models apart, without reading gigabytes.
-_SPOTS, _SPOT = 256, 4096
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -57,10 +52,8 @@ def readable_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{path} could not be written: {error}. Free space, fix the permissions or choose another place; the same "
-            "command then goes on."
-        ) from error
+        advice = "Free space, fix the permissions or choose another place; the same command then goes on."
+        raise DataError(f"{path} could not be written: {error}. {advice}") from error
 
 
 def write_text(text: str, file: Path) -> Path:
@@ -84,18 +77,12 @@ def write_table(table: pa.Table, file: Path) -> Path:
     return file
 
 
-# --- content hashes ---------------------------------------------------------------------------------------------------
-
-
 def content_hash(request: Conversation) -> str:
     """The hash of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
 
     Only what is shown counts: a text has one hash whether it comes as one string or as several parts, an image whether
     it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it). Hint banks hold
     these hashes, so their definition never changes.
-
-    Args:
-        request: Messages whose contents are texts, or lists of text and image parts.
 
     Raises:
         DataError: An image that cannot be opened, or a part that is neither text nor image.
@@ -109,10 +96,8 @@ def image_hash(image: Image) -> str:
 
     Prepared data sets name their images by it, so its definition never changes.
     """
-    rgb = _rgb(image)
-    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode())
-    digest.update(rgb.tobytes())
-    return digest.hexdigest()
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode() + rgb.tobytes()).hexdigest()
 
 
 def _parts(content: Any) -> list[Any]:
@@ -120,12 +105,8 @@ def _parts(content: Any) -> list[Any]:
     if isinstance(content, str):
         return [content]
     parts: list[Any] = []
-    for part in content:
-        shown = _part(part)
-        if isinstance(shown, str) and parts and isinstance(parts[-1], str):
-            parts[-1] += shown
-        else:
-            parts.append(shown)
+    for is_text, shown in groupby(map(_part, content), lambda part: isinstance(part, str)):
+        parts.extend(["".join(shown)] if is_text else shown)  # noqa: B031
     return parts
 
 
@@ -134,16 +115,12 @@ def _part(part: Mapping[str, Any]) -> Any:
         return part["text"]
     if part["type"] == "image" and part.get("image") is not None:
         image = part["image"]
-        rgb = _rgb(_opened(Path(image)) if isinstance(image, str | Path) else image)
+        rgb = (_opened(Path(image)) if isinstance(image, str | Path) else image).convert("RGB")
         return {"size": list(rgb.size), "rgb": hashlib.sha256(rgb.tobytes()).hexdigest()}
     raise DataError(
         f"a message holds a part of type {part['type']!r} with the fields {sorted(part)}; hints are kept for texts and "
         "for images that come as PIL image or as path."
     )
-
-
-def _rgb(image: Image) -> Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opened(path: Path) -> Image:
@@ -158,17 +135,16 @@ def _opened(path: Path) -> Image:
 
 
 def weights_fingerprint(name: str | Path) -> str:
-    """A short text that changes when the weights in the folder `name` do; empty for a name on the hub.
-
-    Only evenly spread spots of each file are read: training moves every weight.
-    """
+    """A short text that changes when the weights in the folder `name` do; empty for a name on the hub."""
+    # Evenly spread parts of each file are enough to tell two trained models apart: training moves every weight.
+    spots, length = 256, 4096
     digest = hashlib.sha256()
     files = sorted(Path(name).glob("*.safetensors"))
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as weights:
-            for spot in range(_SPOTS):
-                weights.seek(size * spot // _SPOTS)
-                digest.update(weights.read(_SPOT))
+            for spot in range(spots):
+                weights.seek(size * spot // spots)
+                digest.update(weights.read(length))
     return digest.hexdigest()[:16] if files else ""

@@ -15,7 +15,7 @@ from kepo.data.arguments import DataArguments, load_questions, load_splits, spli
 from kepo.data.images import check_images
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.runs import MANIFEST, open_run, write_manifest
+from kepo.runs import is_run, open_run, write_manifest
 from kepo.types import Question
 
 Split: TypeAlias = Literal["all", "train", "held-out"]
@@ -57,9 +57,7 @@ class Job:
 def plan(model: str, request: Request) -> Job:
     """What evaluating `model` means; raises ConfigError or DataError for settings or questions that cannot be used."""
     folder = Path(model)
-    run = next(
-        (parent for parent in (folder, folder.parent) if folder.is_dir() and (parent / MANIFEST).is_file()), None
-    )
+    run = next((parent for parent in (folder, folder.parent) if folder.is_dir() and is_run(parent)), None)
     config: Mapping[str, Any] = open_run(run).manifest.get("config", {}) if run else {}
     settings = EvaluationSettings(**{**_of_the_run(config), **request.settings})
     data, questions = _questions(config.get("data"), request)
@@ -164,7 +162,7 @@ def describe_home(folder: Path, model: str, job: Job, command: str, labels: Mapp
 
     `labels` are "arm" and "replicate" in reports.
     """
-    if (folder / MANIFEST).is_file() or job.home == folder:
+    if is_run(folder) or job.home == folder:
         return
     data = {"data_path": job.data, "prompt_style": job.settings.prompt_style, "image_size": job.settings.image_size}
     untrained = {"model": {"model_name_or_path": model}, "data": data}

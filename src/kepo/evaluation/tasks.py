@@ -14,7 +14,7 @@ from kepo.evaluation.job import Job, Request, describe_home, plan
 from kepo.evaluation.parts import Parts, answered, check_name
 from kepo.evaluation.run import evaluate, identify
 from kepo.files import weights_fingerprint
-from kepo.runs import MANIFEST, checkpoints_in, evaluation_file
+from kepo.runs import MANIFEST, checkpoints_in, evaluation_file, is_run
 from kepo.workers import Worker, progress_bars, started
 from kepo.workers import carry_out as share_out
 
@@ -110,7 +110,7 @@ def chosen_tasks(runs: Sequence[str], by: str, planner: Planner, name: str) -> l
 
 
 def _check_run(folder: str) -> None:
-    if not (Path(folder) / MANIFEST).is_file():
+    if not is_run(folder):
         raise ConfigError(f"{folder} is no run folder: it has no {MANIFEST}. Give the output_dir of a run.")
 
 

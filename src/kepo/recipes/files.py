@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from kepo.errors import ConfigError
-from kepo.runs import MANIFEST, checkpoints_in, open_run
+from kepo.runs import checkpoints_in, is_run, open_run
 
 # Folders: what a method sets, without data, models and schedule; studies, which are no recipes.
 ARMS, STUDIES, _ACCELERATE = "arms", "studies", "accelerate_configs"
@@ -203,7 +203,7 @@ def how_to_continue(recipes: Sequence[str], overrides: Sequence[str]) -> list[st
         DataError: Its `run.json` is damaged.
     """
     folder = run_folder_of(recipes, overrides)
-    if not (folder / MANIFEST).is_file():
+    if not is_run(folder):
         return []
     manifest = open_run(folder).manifest
     _check_same(folder, manifest.get("stated"), stated(recipes, overrides))

@@ -5,7 +5,7 @@ Nothing here imports torch, so that reports and the terminal open a run at once.
 
 from kepo.runs.evaluations import Evaluation, evaluation_file, read_evaluation
 from kepo.runs.folder import Run, checkpoints_in, find_runs, open_run
-from kepo.runs.manifest import MANIFEST, write_manifest
+from kepo.runs.manifest import MANIFEST, is_run, write_manifest
 from kepo.runs.metrics import append_metrics, read_metrics
 from kepo.runs.rollouts import is_correct, read_rollouts, rollout_files
 
@@ -18,6 +18,7 @@ __all__ = [
     "evaluation_file",
     "find_runs",
     "is_correct",
+    "is_run",
     "open_run",
     "read_evaluation",
     "read_metrics",

@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EVALUATIONS = "evaluation"
-TEXTS = ("prompt", "completion", "images", "metadata", "content")
-"""The large columns."""
-
-Record: TypeAlias = dict[str, Any]
-"""One row, by column."""
+TEXTS = ("prompt", "completion", "images", "metadata", "content")  # the large columns
+Record: TypeAlias = dict[str, Any]  # one row, by column
 
 _AGAIN = "run `kepo eval` again with --overwrite"
 
@@ -34,21 +31,21 @@ def evaluation_schema() -> pa.Schema:
     import pyarrow as pa
 
     text, whole, number, flag = pa.string(), pa.int32(), pa.float64(), pa.bool_()
-    columns: list[tuple[str, pa.DataType]] = [
-        *((name, text) for name in ("id", "modality", "task")),
-        *((name, whole) for name in ("level", "permutation", "sample")),
-        *((name, text) for name in ("prompt", "completion", "answer")),
-        ("options", pa.list_(text)),
-        ("predicted", text),
-        ("correct", flag),
-        ("tokens", whole),
-        *((name, flag) for name in ("finished", "formatted", "consistent")),
-        *((name, whole) for name in ("statements", "true_statements")),
-        ("teacher_logp", number),
-        ("images", pa.list_(text)),
-        *((name, text) for name in ("metadata", "content")),
+    columns = [
+        (text, "id modality task"),
+        (whole, "level permutation sample"),
+        (text, "prompt completion answer"),
+        (pa.list_(text), "options"),
+        (text, "predicted"),
+        (flag, "correct"),
+        (whole, "tokens"),
+        (flag, "finished formatted consistent"),
+        (whole, "statements true_statements"),
+        (number, "teacher_logp"),
+        (pa.list_(text), "images"),
+        (text, "metadata content"),
     ]
-    return pa.schema(columns)
+    return pa.schema([(name, kind) for kind, names in columns for name in names.split()])
 
 
 def to_table(records: Sequence[Record]) -> pa.Table:
@@ -60,17 +57,11 @@ def to_table(records: Sequence[Record]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation, read.
+    """An evaluation, read."""
 
-    Attributes:
-        file: Its Parquet file.
-        table: Its records.
-        description: The content of `NAME.json`; empty where it is missing.
-    """
-
-    file: Path
-    table: pa.Table
-    description: dict[str, Any]
+    file: Path  # its Parquet file
+    table: pa.Table  # its records
+    description: dict[str, Any]  # the content of `NAME.json`; empty where it is missing
 
     @property
     def in_domain(self) -> tuple[str, ...]:
@@ -94,12 +85,9 @@ def evaluation_file(folder: str | Path, name: str) -> Path:
 
 
 def read_evaluation(path: str | Path, name: str = "test", *, texts: bool = True) -> Evaluation:
-    """The evaluation in the file `path`, or the one called `name` in the run folder `path`.
+    """The evaluation in the file `path`, or the one called `name` in the run or checkpoint folder `path`.
 
-    Args:
-        path: A Parquet file, or a run or checkpoint folder.
-        name: Name of the evaluation in a folder.
-        texts: Read the large columns too (`TEXTS`).
+    With `texts` the large columns (`TEXTS`) are read too.
 
     Raises:
         DataError: there is none, or one of its files is damaged or holds something else.
@@ -121,9 +109,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """
     described = file.with_suffix(".json")
     try:
-        description = json.loads(described.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        description = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{described} cannot be read ({error}); {_AGAIN}.") from error
     if not isinstance(description, dict):
@@ -132,11 +118,7 @@ def read_description(file: Path) -> dict[str, Any]:
 
 
 def read_records(file: Path, advice: str, *, texts: bool = True) -> pa.Table:
-    """The records in a Parquet file; `advice` ends the message of the error.
-
-    Raises:
-        DataError: the file is damaged, or holds something else.
-    """
+    """The records in a Parquet file; the DataError of a damaged or other file ends in `advice`."""
     schema = evaluation_schema()
     # "content" came later than the others: records without it are whole, but no checkpoint is chosen by them.
     required = [name for name in schema.names if name != "content"]

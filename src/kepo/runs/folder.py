@@ -21,24 +21,18 @@ from typing import Any
 
 from kepo.errors import ConfigError, DataError
 from kepo.runs.evaluations import EVALUATIONS
-from kepo.runs.manifest import MANIFEST, read_manifest
+from kepo.runs.manifest import MANIFEST, is_run, read_manifest
 from kepo.runs.study import TUNING
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_CHECKPOINT_END = "trainer_state.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder, opened.
-
-    Attributes:
-        folder: Where it lies.
-        manifest: The content of `run.json`.
-    """
+    """A run folder, opened."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any]  # the content of `run.json`
 
     @property
     def arm(self) -> str:
@@ -92,11 +86,8 @@ def checkpoints_in(folder: str | Path) -> dict[int, Path]:
 
     What a checkpoint's trainer writes last is looked for: a run that was killed while it saved leaves half of one.
     """
-    found = {
-        int(match[1]): path
-        for path in Path(folder).glob("checkpoint-*")
-        if (match := _CHECKPOINT.fullmatch(path.name)) and (path / _CHECKPOINT_END).is_file()
-    }
+    ends = Path(folder).glob("checkpoint-*/trainer_state.json")
+    found = {int(match[1]): end.parent for end in ends if (match := _CHECKPOINT.fullmatch(end.parent.name))}
     return dict(sorted(found.items()))
 
 
@@ -111,31 +102,23 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give run folders, or a folder that holds some.")
         # A hidden folder holds an older run that is about to be deleted, or one being written; trial runs are none.
-        files = [
-            file
+        folders = [
+            file.parent
             for file in sorted(path.rglob(MANIFEST))
             if not any(part.startswith(".") or part == TUNING for part in file.relative_to(path).parts)
         ]
-        if not files:
+        if not folders:
             raise DataError(f"{path} holds no run: there is no {MANIFEST} in it or below it.")
-        for file in files:
-            found.setdefault(file.parent.resolve(), open_run(file.parent))
+        for folder in folders:
+            found.setdefault(folder.resolve(), open_run(folder))
     return list(found.values())
 
 
-# --- starting in one --------------------------------------------------------------------------------------------------
-
-
 def claim(folder: Path, *, overwrite: bool, resume: str | None) -> str | None:
-    """Decide what a run may do with `folder`, before anything is loaded; nothing is changed yet.
+    """The checkpoint to resume a run in `folder` from, None for a new run; nothing is changed yet.
 
-    Args:
-        folder: The run folder.
-        overwrite: An older run there may be deleted (see `older_run_set_aside`).
-        resume: "latest" (the last whole checkpoint), a checkpoint folder, or None.
-
-    Returns:
-        The checkpoint to resume from; None for a new run.
+    With `overwrite` an older run there may be deleted (see `older_run_set_aside`). `resume` is "latest" (the last whole
+    checkpoint), a checkpoint folder, or None.
 
     Raises:
         ConfigError: The folder holds something and neither was asked for, or there is no checkpoint to resume from.
@@ -154,7 +137,7 @@ def claim(folder: Path, *, overwrite: bool, resume: str | None) -> str | None:
             f"{folder} is not empty. Choose another --output_dir, continue the run with "
             "--resume_from_checkpoint latest, or delete it and start again with --overwrite."
         )
-    if not (folder / MANIFEST).is_file():
+    if not is_run(folder):
         raise ConfigError(
             f"{folder} was not made by this program (it has no {MANIFEST}), so --overwrite does not delete it. Choose "
             "another --output_dir."

@@ -20,17 +20,11 @@ from kepo.files import write_json
 
 MANIFEST = "run.json"
 _PACKAGES = ("kepo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "vllm", "deepspeed")
-_SECRET_WORDS = ("token", "key", "password", "secret")
+_SECRET_WORDS = {"token", "key", "password", "secret"}
 
 
 def describe(parts: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]:
-    """The manifest of a run that starts now.
-
-    Args:
-        parts: Its config by name: dataclasses, mappings, or what has `to_dict`.
-        seed: Of the run.
-        device: Where it computes and how, for people.
-    """
+    """The manifest of a run that starts now; `parts` are its config: dataclasses, mappings, or what has `to_dict`."""
     return {
         "status": "running",
         "started": now(),
@@ -48,6 +42,11 @@ def describe(parts: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write `run.json`, whole or not at all; a failure of the disk is a DataError."""
     write_json(manifest, folder / MANIFEST)
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether `folder` holds a run."""
+    return (Path(folder) / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -81,12 +80,9 @@ def now() -> str:
 def _plain(part: Any) -> dict[str, Any]:
     """A part of the config as JSON, without secrets."""
     values = part.to_dict() if hasattr(part, "to_dict") else part if isinstance(part, Mapping) else asdict(part)
-    return {name: "<hidden>" if value and _is_secret(name) else value for name, value in values.items()}
-
-
-def _is_secret(name: str) -> bool:
-    words = name.lower().split("_")
-    return any(word in _SECRET_WORDS for word in words) and "tokens" not in words
+    words = {name: set(name.lower().split("_")) for name in values}
+    secret = {name for name in values if words[name] & _SECRET_WORDS and "tokens" not in words[name]}
+    return {name: "<hidden>" if value and name in secret else value for name, value in values.items()}
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:

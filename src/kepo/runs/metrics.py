@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def append_metrics(folder: Path, step: int, metrics: Mapping[str, Any]) -> None:
     """Add one record to the metrics of a run (one process only)."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / METRICS).open("a", encoding="utf-8") as file:
-        file.write(_line({"step": step, **metrics}))
+        file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -25,26 +26,18 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     file = Path(folder) / METRICS
     if not file.is_file():
         return []
-    return list(_whole_records(file.read_text(encoding="utf-8").splitlines()))
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a run that is being written, or was killed, may end in half a line
+            record = json.loads(line)
+            if isinstance(record, dict) and "step" in record:
+                records.append({RENAMED.get(str(name), str(name)): value for name, value in record.items()})
+    return records
 
 
 def drop_metrics_after(folder: Path, step: int) -> None:
     """Drop what was logged after `step`, and half a line at the end: a run that resumes there logs it again."""
     records = read_metrics(folder)
     if records:
-        write_text("".join(_line(record) for record in records if record["step"] <= step), folder / METRICS)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
-
-
-def _whole_records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """A run that is being written, or was killed while it wrote, may end in half a line."""
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            yield {RENAMED.get(str(name), str(name)): value for name, value in record.items()}
+        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        write_text("".join(kept), folder / METRICS)

@@ -12,12 +12,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RENAMED = {
-    # Evaluation records.
     "output": "completion",
     "agreement": "consistent",
-    # Rollout log.
     "group_dead": "group_all_failed",
-    # Metrics.
     "exploration/dead_groups": "exploration/all_failed_groups",
 }
 """Old name -> name of today."""
@@ -33,13 +30,8 @@ def read_columns(
 ) -> pa.Table:
     """A Parquet file with the names of today; columns of `schema` that an older version did not write are null.
 
-    Args:
-        file: The file.
-        schema: The columns of today.
-        required: Those without which the file is of another kind.
-        advice: Ends the message of an error.
-        columns: Read these only; None: all of the file and of `schema`.
-        without: Leave these out.
+    Read are `columns`, or all of the file and of `schema`, but those in `without`. A file without the columns
+    `required` is of another kind; `advice` ends the message of the error.
 
     Raises:
         DataError: The file is damaged, or of another kind.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,37 +33,29 @@ def rollout_schema(reward_names: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
     text, whole, number, flag = pa.string(), pa.int32(), pa.float32(), pa.bool_()
-    columns: list[tuple[str, pa.DataType]] = [
-        ("step", pa.int64()),
-        *((name, whole) for name in ("process", "row")),
-        *((name, text) for name in ("id", "modality", "task", "prompt", "completion", "question")),
-        ("options", pa.list_(text)),
-        ("answer", text),
-        ("tokens", whole),
-        *((f"{REWARD}{name}", number) for name in reward_names),
-        *((name, number) for name in ("reward", "advantage", "gate")),
-        *((name, flag) for name in ("group_all_failed", "injected")),
-        *((name, whole) for name in ("attempt", "attempts")),
-        ("hint", text),
-        ("hint_level", whole),
-        ("hints_tried", pa.list_(text)),
-        ("leaked_hints", whole),
-        ("exploration_failure", text),
-        ("images", pa.list_(text)),
-        ("metadata", text),
+    columns = [
+        (pa.int64(), ["step"]),
+        (whole, ["process", "row"]),
+        (text, ["id", "modality", "task", "prompt", "completion", "question"]),
+        (pa.list_(text), ["options"]),
+        (text, ["answer"]),
+        (whole, ["tokens"]),
+        (number, [*(f"{REWARD}{name}" for name in reward_names), "reward", "advantage", "gate"]),
+        (flag, ["group_all_failed", "injected"]),
+        (whole, ["attempt", "attempts"]),
+        (text, ["hint"]),
+        (whole, ["hint_level"]),
+        (pa.list_(text), ["hints_tried"]),
+        (whole, ["leaked_hints"]),
+        (text, ["exploration_failure"]),
+        (pa.list_(text), ["images"]),
+        (text, ["metadata"]),
     ]
-    return pa.schema(columns)
+    return pa.schema([(name, kind) for kind, names in columns for name in names])
 
 
 def write_rollouts(folder: Path, step: int, rows: Sequence[Mapping[str, Any]], reward_names: Sequence[str]) -> Path:
-    """Write the rollouts of one optimizer step, all processes together.
-
-    Args:
-        folder: The run folder.
-        step: Optimizer step, from 1.
-        rows: A record per rollout, with the columns of `rollout_schema`.
-        reward_names: Names of the reward functions.
-    """
+    """Write the rollouts that all processes made for `step` (from 1), each with the columns of `rollout_schema`."""
     import pyarrow as pa
 
     table = pa.Table.from_pylist(list(rows), schema=rollout_schema(reward_names))
@@ -77,15 +70,13 @@ def rollout_files(folder: str | Path) -> dict[int, Path]:
 def read_rollouts(
     folder: str | Path, columns: Sequence[str] | None = None, *, step: int | None = None, texts: bool = True
 ) -> pa.Table:
-    """The rollouts of a run in the order of steps, processes and rows.
-
-    Columns that the run's version did not write are null.
+    """The rollouts of a run in the order of steps, processes and rows; columns that its version did not write are null.
 
     Args:
         folder: The run folder.
-        columns: Read these only; None for all.
+        columns: Read these only; None for all, the large ones (`TEXTS`) only with `texts`.
         step: Read this optimizer step only; None for all.
-        texts: Read the large columns too (`TEXTS`), where `columns` is None.
+        texts: See `columns`.
 
     Raises:
         DataError: There is no rollout log, none of this step, or a file of it is damaged or no rollout log.
@@ -100,28 +91,17 @@ def read_rollouts(
         )
     if step is not None and step not in files:
         raise DataError(f"{folder} has no rollouts of step {step}; there are those of {_ranges(list(files))}.")
-    chosen = list(files.values()) if step is None else [files[step]]
-    return pa.concat_tables([_read(file, columns, texts) for file in chosen], promote_options="default")
-
-
-def _read(file: Path, columns: Sequence[str] | None, texts: bool) -> pa.Table:
-    import pyarrow.compute as pc
-
-    advice = "delete it to see the other steps"
-    without = () if texts or columns else TEXTS
-    table = read_columns(file, rollout_schema(()), _REQUIRED, advice, columns, without)
-    if {"process", "row"} <= set(table.column_names):
-        table = table.take(pc.sort_indices(table, [("process", "ascending"), ("row", "ascending")]))
-    return table
+    without, schema, tables = () if texts or columns else TEXTS, rollout_schema(()), []
+    for file in files.values() if step is None else [files[step]]:
+        table = read_columns(file, schema, _REQUIRED, "delete it to see the other steps", columns, without)
+        if {"process", "row"} <= set(table.column_names):
+            table = table.sort_by([("process", "ascending"), ("row", "ascending")])
+        tables.append(table)
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:
-    """Whether the reward that says what is correct reached its threshold; None where it does not apply.
-
-    Args:
-        run: Says which reward, and the threshold.
-        rollout: A row of its log.
-    """
+    """Whether the reward that says what is correct reached its threshold in a row of the log; None: not known."""
     name = run.setting("training", "correctness_reward")
     column = f"{REWARD}{name}" if name else next((key for key in rollout if key.startswith(REWARD)), "")
     reward = rollout.get(column)
@@ -133,10 +113,5 @@ def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:
 
 def _ranges(steps: Sequence[int]) -> str:
     """ "1-10, 12": sorted numbers, runs of them joined."""
-    runs: list[list[int]] = []
-    for step in steps:
-        if runs and step == runs[-1][-1] + 1:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
+    runs = [[step for _, step in part] for _, part in groupby(enumerate(steps), lambda pair: pair[1] - pair[0])]
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in runs[:20])

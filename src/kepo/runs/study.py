@@ -17,65 +17,38 @@ TUNING = "tuning"
 
 
 class StudyArm(msgspec.Struct, frozen=True):
-    """How an arm is shown.
+    """How an arm is shown."""
 
-    Attributes:
-        label: For people; None: its name.
-        order: Its place among the arms, rising; those without come last, by name.
-        baseline: Whether the claim is about a comparison with it.
-    """
-
-    label: str | None = None
-    order: float | None = None
-    baseline: bool = False
+    label: str | None = None  # for people; None: its name
+    order: float | None = None  # its place among the arms, rising; those without come last, by name
+    baseline: bool = False  # whether the claim is about a comparison with it
 
 
 class StudyContrast(msgspec.Struct, frozen=True):
-    """One question to a study.
-
-    Attributes:
-        title: The question.
-        pairs: (first arm, second arm); each is answered by first minus second.
-    """
+    """One question to a study."""
 
     title: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]  # (first arm, second arm); each is answered by first minus second
 
 
 class StudyTuning(msgspec.Struct, frozen=True):
-    """How a setting was chosen for every arm.
+    """How a setting was chosen for every arm."""
 
-    Attributes:
-        field: The setting.
-        scores: Arm -> value -> in-domain validation accuracy of its trial run, 0..1.
-        chosen: Arm -> value.
-    """
-
-    field: str
-    scores: dict[str, dict[str, float]]
-    chosen: dict[str, str | float]
+    field: str  # the setting
+    scores: dict[str, dict[str, float]]  # arm -> value -> in-domain validation accuracy of its trial run, 0..1
+    chosen: dict[str, str | float]  # arm -> value
 
 
 class StudyFile(msgspec.Struct, frozen=True):
-    """The content of `study.json`.
-
-    Attributes:
-        title: Its title.
-        question: What it asks.
-        main_arm: Name of the arm that the others are compared with.
-        arms: Name -> how it is shown.
-        contrasts: What is asked; empty: whether the main arm is above its baselines.
-        in_domain: The modalities trained on, where the evaluations do not say.
-        tuning: None where no setting was chosen by trial runs.
-    """
+    """The content of `study.json`."""
 
     title: str | None = None
     question: str | None = None
-    main_arm: str | None = None
-    arms: dict[str, StudyArm] = {}
-    contrasts: tuple[StudyContrast, ...] = ()
-    in_domain: tuple[str, ...] = ()
-    tuning: StudyTuning | None = None
+    main_arm: str | None = None  # name of the arm that the others are compared with
+    arms: dict[str, StudyArm] = {}  # name -> how it is shown
+    contrasts: tuple[StudyContrast, ...] = ()  # empty: whether the main arm is above its baselines
+    in_domain: tuple[str, ...] = ()  # the modalities trained on, where the evaluations do not say
+    tuning: StudyTuning | None = None  # None where no setting was chosen by trial runs
 
 
 def write_study_file(folder: Path, study: StudyFile) -> None:
@@ -94,9 +67,9 @@ def read_study_file(folders: Sequence[Path]) -> StudyFile:
             try:
                 return msgspec.json.decode(file.read_bytes(), type=StudyFile)
             except msgspec.ValidationError as error:
+                example = '{"title": "...", "arms": {"kepo": {...}}}'
                 raise DataError(
-                    f'{file} must hold a record such as {{"title": "...", "arms": {{"kepo": {{...}}}}}}: {error}. '
-                    "Fix it or remove it."
+                    f"{file} must hold a record such as {example}: {error}. Fix it or remove it."
                 ) from error
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{file} is not JSON ({error}); fix it or remove it.") from error

@@ -1,6 +1,6 @@
-"""What `KEPOTrainer` is given: settings, rewards, teacher and data that fit together.
+"""What `KEPOTrainer` is given: settings, rewards, teacher and data that fit together; each check raises `ConfigError`.
 
-All of them raise `ConfigError`, `check_dataset` a `DataError`.
+`check_dataset` raises a `DataError`.
 """
 
 from __future__ import annotations
@@ -15,58 +15,56 @@ from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 
 
-def correctness_index(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> int:
-    """Index of the reward function that says what is correct."""
-    if args.correctness_reward is None:
-        index = 0
-    elif args.correctness_reward in names:
-        index = list(names).index(args.correctness_reward)
-    else:
-        raise ConfigError(
-            f"correctness_reward is {args.correctness_reward!r}, but the reward functions are "
-            f"{', '.join(names) or 'none'}. Use one of these names."
-        )
-    needed = args.exploration != "none"
-    if needed and not functions:
+def reward_indices(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> tuple[int, int | None]:
+    """Index of the correctness reward, and of the gate's; None: the gate looks at the weighted sum.
+
+    `names` are those of the reward functions `functions`.
+    """
+    known = f"the reward functions are {', '.join(names) or 'none'}. Use one of "
+    if args.correctness_reward not in (None, *names):
+        raise ConfigError(f"correctness_reward is {args.correctness_reward!r}, but {known}these names.")
+    correctness = 0 if args.correctness_reward is None else list(names).index(args.correctness_reward)
+    if args.exploration != "none" and not functions:
         raise ConfigError("Exploration needs a reward function that says what is correct; pass reward_funcs.")
-    if needed and (isinstance(functions[index], (str, torch.nn.Module))):
+    if args.exploration != "none" and isinstance(functions[correctness], (str, torch.nn.Module)):
         raise ConfigError(
-            f"correctness_reward is the reward model {names[index]!r}. Exploration verifies answers, so it needs a "
-            "reward FUNCTION: set correctness_reward to one, or exploration to 'none'."
+            f"correctness_reward is the reward model {names[correctness]!r}. Exploration verifies answers, so it needs "
+            "a reward FUNCTION: set correctness_reward to one, or exploration to 'none'."
         )
-    return index
-
-
-def check_gate_reward(args: KEPOConfig, names: Sequence[str]) -> None:
-    """The gate looks at a reward that is there; `names` are those of the reward functions."""
     if args.gate_reward not in (None, TOTAL_REWARD, *names):
         raise ConfigError(
-            f"gate_reward is {args.gate_reward!r}, but the reward functions are {', '.join(names) or 'none'}. Use one "
-            f"of these names, or '{TOTAL_REWARD}' for their weighted sum."
+            f"gate_reward is {args.gate_reward!r}, but {known}these names, or '{TOTAL_REWARD}' for their weighted sum."
         )
     if args.uses_teacher_scores and args.gate != "always" and not names:
         raise ConfigError(
             f"gate {args.gate!r} looks at rewards, but there are none. Pass reward_funcs, or gate='always'."
         )
+    if args.gate_reward == TOTAL_REWARD or not names:
+        return correctness, None
+    return correctness, correctness if args.gate_reward is None else list(names).index(args.gate_reward)
 
 
 def check_teacher(args: KEPOConfig, teacher: Teacher | None) -> None:
     """There is a teacher, or nothing needs one."""
-    if teacher is not None:
-        return
-    if args.uses_teacher_scores:
+    if args.uses_teacher_scores and teacher is None:
         raise ConfigError("distillation_weight is above 0 but there is no teacher. Pass teacher=, or set it to 0.")
-    if args.uses_hints and args.hint_bank is None:
+    if args.uses_hints and teacher is None and args.hint_bank is None:
         raise ConfigError(
             "exploration is 'hint' but there is no teacher to write hints. Pass teacher=, or a hint_bank that has "
             "them, or set exploration to 'resample' or 'none'."
         )
 
 
-def check_dataset(dataset: Any) -> None:
-    """The data set has rows."""
+def check_dataset(args: KEPOConfig, dataset: Any) -> None:
+    """The data set has rows, and reference completions where some are needed."""
     if dataset is not None and hasattr(dataset, "__len__") and len(dataset) == 0:
         raise DataError("train_dataset has no rows. Check the path and the filters (modality, task, num_train).")
+    if args.lmbda < 1.0 and "reference" not in (getattr(dataset, "column_names", None) or ()):
+        raise DataError(
+            f"lmbda is {args.lmbda:g}, so some groups are learned from the data's own completions, but the data "
+            "set has no column 'reference'. Build it with kepo.data.to_dataset from questions that have a 'reasoning' "
+            "in their metadata, or set lmbda to 1."
+        )
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:

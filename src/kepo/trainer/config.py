@@ -21,7 +21,7 @@ import torch
 from transformers.hf_argparser import HfArg
 from trl import GRPOConfig
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice
 from kepo.exploration import ExplorationSettings
 from kepo.objective.gate import GATE_MODES
 from kepo.objective.schedules import SCHEDULE_KINDS, Schedule
@@ -30,8 +30,18 @@ from kepo.objective.weights import INJECTION_CORRECTIONS
 logger = logging.getLogger(__name__)
 
 TOTAL_REWARD = "total"
-INJECTION_CONTEXTS = ("original", "hinted")
-NORMALIZATIONS = ("gated", "all")
+_CHOICES = {
+    "gate": GATE_MODES,
+    "distillation_normalization": ("gated", "all"),
+    "injection_correction": INJECTION_CORRECTIONS,
+    "injection_context": ("original", "hinted"),
+    "gate_schedule": SCHEDULE_KINDS,
+    "distillation_schedule": SCHEDULE_KINDS,
+}
+_RANGES = {
+    **dict.fromkeys(("divergence_interpolation", "lmbda"), (0.0, 1.0)),
+    **dict.fromkeys(("distillation_weight", "distillation_weight_end", "policy_weight"), (0.0, math.inf)),
+}
 
 
 @dataclass
@@ -151,12 +161,8 @@ class KEPOConfig(GRPOConfig):
         super().__post_init__()
         self._check_values()
         if self.exploration != "none":
-            self.exploration_settings().check_group_size(self.num_generations)
+            ExplorationSettings.of(self).check_group_size(self.num_generations)
         self._align_checkpoints()
-
-    def exploration_settings(self) -> ExplorationSettings:
-        """The part of this config that the exploration room reads."""
-        return ExplorationSettings.of(self)
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
@@ -186,16 +192,11 @@ class KEPOConfig(GRPOConfig):
             logger.info("No accelerator found: training on the CPU in float32.")
 
     def _check_values(self) -> None:
-        _one_of("gate", self.gate, GATE_MODES)
-        _one_of("distillation_normalization", self.distillation_normalization, NORMALIZATIONS)
-        _one_of("injection_correction", self.injection_correction, INJECTION_CORRECTIONS)
-        _one_of("injection_context", self.injection_context, INJECTION_CONTEXTS)
-        for name in ("gate_schedule", "distillation_schedule"):
-            _one_of(name, getattr(self, name), SCHEDULE_KINDS)
-        for name in ("divergence_interpolation", "lmbda"):
-            _in_range(name, getattr(self, name), 0.0, 1.0)
-        for name in ("distillation_weight", "distillation_weight_end", "policy_weight"):
-            _in_range(name, getattr(self, name), 0.0, math.inf)
+        for name, allowed in _CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
+        for name, (low, high) in _RANGES.items():
+            if (value := getattr(self, name)) is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value}; it must be between {low:g} and {high:g}.")
         if self.lmbda < 1 and self.exploration != "none":
             raise ConfigError(
                 f"lmbda is {self.lmbda} with exploration={self.exploration!r}: groups taken from "
@@ -235,13 +236,3 @@ class KEPOConfig(GRPOConfig):
             self.save_steps,
             window,
         )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
-
-
-def _in_range(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; it must be between {low:g} and {high:g}.")

@@ -9,78 +9,52 @@ B rollouts of this process, W processes, G rollouts per group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import islice
 
 import torch
 
-from kepo.exploration import ANY_TEACHER, Explorer, HintBank, banked_hints, needs_exploration
+from kepo.exploration import ANY_TEACHER, ExplorationSettings, Explorer, HintBank, banked_hints, needs_exploration
 from kepo.exploration.banked import Caller
 from kepo.teachers.base import HintWriter
+from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, as_completion
-from kepo.trainer.processes import Processes
 from kepo.types import Group, Prompt, Rescue, Sample
 
 logger = logging.getLogger(__name__)
 
 
-class Student(Protocol):
-    """What exploration asks of the trainer; `TRLAdapter` has it, and describes it."""
-
-    def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]: ...
-
-    def completion_logps(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], filler: Prompt
-    ) -> list[list[float]]: ...
-
-    def tokenize_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]: ...
-
-    def call_reward(self, index: int, of: Completions, *, log_metrics: bool = False) -> list[RowReward]: ...
-
-    def log_metric(self, name: str, value: float) -> None: ...
-
-
 @dataclass(frozen=True)
 class _Explored:
-    """What was found for one group, as it travels between processes.
+    """What was found for one group, as it travels between processes."""
 
-    Attributes:
-        group: Index of the group in the global batch.
-        rescue: What the explorer did.
-        rewards: The correctness reward of each kept sample.
-        hinted_logps: Log-probabilities of each kept sample under its hinted prompt, where they are needed.
-    """
-
-    group: int
+    group: int  # its index in the global batch
     rescue: Rescue
-    rewards: tuple[RowReward, ...]
-    hinted_logps: tuple[Sequence[float], ...] = ()
+    rewards: tuple[RowReward, ...]  # the correctness reward of each kept sample
+    hinted_logps: tuple[Sequence[float], ...]  # of each kept sample under its hinted prompt; empty: not needed
 
 
 def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller) -> Explorer:
     """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
 
-    Args:
-        args: Of the run.
-        teacher: Writes hints; None: there is only the bank.
-        through: See `banked_hints`.
+    Without `teacher` there is only the bank; for `through` see `banked_hints`.
 
     Raises:
         ConfigError: There is no bank and no teacher that could write it, or it cannot be opened.
         DataError: A broken line of the bank.
     """
-    settings = args.exploration_settings()
+    settings = ExplorationSettings.of(args)
     if not args.uses_hints or args.hint_bank is None:
         return Explorer(settings, teacher)
     bank = HintBank.open(args.hint_bank, create=teacher is not None)
-    wanted = args.hint_bank_teacher or (None if teacher is None else teacher.name)
-    if len(bank) and wanted not in (None, ANY_TEACHER, *bank.teachers):
+    read_from = args.hint_bank_teacher or (None if teacher is None else teacher.name)
+    if len(bank) and read_from not in (None, ANY_TEACHER, *bank.teachers):
         logger.warning(
             "The hint bank %s holds no hint of %s, only of %s. Set hint_bank_teacher to one of these, or to '%s'.",
             bank.path,
-            wanted,
+            read_from,
             ", ".join(bank.teachers),
             ANY_TEACHER,
         )
@@ -91,21 +65,14 @@ def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller)
 class ExplorationStep:
     """Runs an `Explorer` on the groups of a batch that need it, over all processes.
 
-    Args:
-        explorer: Of the run.
-        args: Of the run.
-        student: Samples completions and calls rewards.
-        processes: Of the run.
-        correctness_index: Index of the reward function that says what is correct.
+    `student` samples completions and calls rewards; its reward function `correctness_index` says what is correct.
     """
 
-    def __init__(
-        self, explorer: Explorer, args: KEPOConfig, student: Student, processes: Processes, correctness_index: int
-    ) -> None:
+    def __init__(self, explorer: Explorer, student: TRLAdapter, correctness_index: int) -> None:
         self._explorer = explorer
-        self._args = args
+        self._args: KEPOConfig = student.args
         self._student = student
-        self._processes = processes
+        self._processes = student.processes
         self._correctness = correctness_index
 
     def score(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
@@ -120,10 +87,7 @@ class ExplorationStep:
         batch.correctness = self._processes.gather(values).cpu()
 
     def run(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
-        """Explore the groups that need it and put what was kept into `rollouts`, in place; `batch` records it.
-
-        Collective: all processes must call it together.
-        """
+        """Explore the groups that need it and put what was kept into `rollouts` and `batch`, in place (collective)."""
         groups = self._groups(batch)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]
         all_failed = {g for g, group in enumerate(groups) if not any(group.correct)}
@@ -133,10 +97,10 @@ class ExplorationStep:
         self._student.log_metric("exploration/all_failed_groups", len(all_failed) / len(groups))
         self._student.log_metric("exploration/correct_before", sum(flags) / len(flags))
         if chosen:
-            explored = self._explore(self._assign(groups, chosen, batch), batch)
-            self._scatter(self._processes.gather_objects(explored), batch, rollouts)
-
-    # --- which groups -----------------------------------------------------------------------------------------------
+            explored = self._explore(self._assign(groups, chosen, batch), filler=batch.prompts[0])
+            everything = self._processes.gather_objects(explored)
+            self._scatter(everything, batch, rollouts)
+            self._log([one.rescue for one in everything])
 
     def _groups(self, batch: GenerationBatch) -> list[Group]:
         """All groups of the global batch; those whose first row lies elsewhere carry flags only."""
@@ -146,9 +110,21 @@ class ExplorationStep:
         correct = ~(rewards < self._args.correctness_threshold)
         groups = []
         for g, (flags, values) in enumerate(zip(correct.tolist(), rewards.tolist(), strict=True)):
-            group = Group(key="", prompt="", answer=None, options=(), correct=tuple(flags), rewards=tuple(values))
             row = g * self._args.num_generations - batch.first_row
-            groups.append(_with_question(group, batch, row) if 0 <= row < len(batch.rows) else group)
+            held = 0 <= row < len(batch.rows)
+            data = batch.rows[row] if held else {}
+            answer = data.get("answer", data.get("solution"))
+            groups.append(
+                Group(
+                    key=str(data.get("id", row)) if held else "",
+                    prompt=batch.prompts[row] if held else "",
+                    answer=None if answer is None else str(answer),
+                    options=tuple(data.get("options") or ()),
+                    correct=tuple(flags),
+                    rewards=tuple(values),
+                    row=data,
+                )
+            )
         return groups
 
     def _assign(self, groups: list[Group], chosen: list[int], batch: GenerationBatch) -> list[tuple[int, Group]]:
@@ -158,11 +134,9 @@ class ExplorationStep:
         everyone = sorted(self._processes.gather_objects(held), key=lambda pair: pair[0])
         return everyone[self._processes.index :: self._processes.count]
 
-    # --- exploring them ---------------------------------------------------------------------------------------------
-
-    def _explore(self, mine: list[tuple[int, Group]], batch: GenerationBatch) -> list[_Explored]:
-        filler = batch.prompts[0]
-        verified: list[tuple[Sample, RowReward]] = []
+    def _explore(self, mine: list[tuple[int, Group]], filler: Prompt) -> list[_Explored]:
+        reward_of: dict[int, RowReward] = {}  # by the identity of a sample: the explorer keeps these very samples
+        verified: list[Sample] = []  # kept alive, so that no two have one identity
 
         def sample(prompts: Sequence[Prompt]) -> list[Sample]:
             return self._student.sample_completions(prompts, filler)
@@ -175,33 +149,31 @@ class ExplorationStep:
                 [sample.completion_ids for sample in samples],
             )
             rewards = self._student.call_reward(self._correctness, sampled)
-            verified.extend(zip(samples, rewards, strict=True))
+            verified.extend(samples)
+            reward_of.update(zip(map(id, samples), rewards, strict=True))
             return [reward.value >= self._args.correctness_threshold for reward in rewards]
 
         rescues = self._explorer.explore([group for _, group in mine], sample, verify)
-        reward_of = {id(sample): reward for sample, reward in verified}  # the explorer keeps these very samples
-        explored = [
-            _Explored(g, rescue, tuple(reward_of[id(kept.sample)] for kept in rescue.kept))
-            for (g, _), rescue in zip(mine, rescues, strict=True)
-        ]
-        if self._args.injection_correction == "importance":
-            explored = self._with_hinted_logps(explored, filler)
-        if self._args.injection_context == "original":
-            explored = [replace(e, rescue=_without_prompts(e.rescue)) for e in explored]
+        logps = self._hinted_logps(rescues, filler)
+        explored = []
+        for (g, _), rescue in zip(mine, rescues, strict=True):
+            rewards = tuple(reward_of[id(kept.sample)] for kept in rescue.kept)
+            hinted = tuple(islice(logps, len(rescue.kept)))
+            if self._args.injection_context == "original":  # the images of hinted prompts need not travel
+                rescue = replace(rescue, kept=tuple(replace(kept, prompt="") for kept in rescue.kept))
+            explored.append(_Explored(g, rescue, rewards, hinted))
         return explored
 
-    def _with_hinted_logps(self, explored: list[_Explored], filler: Prompt) -> list[_Explored]:
-        """The log-probabilities of kept samples under the prompt they were sampled with (collective)."""
-        kept = [sample for e in explored for sample in e.rescue.kept]
-        logps = self._student.completion_logps(
-            [k.prompt for k in kept], [k.sample.completion_ids for k in kept], filler
-        )
-        values = iter(logps)
-        return [replace(e, hinted_logps=tuple(next(values) for _ in e.rescue.kept)) for e in explored]
-
-    # --- where the kept samples go ----------------------------------------------------------------------------------
+    def _hinted_logps(self, rescues: Sequence[Rescue], filler: Prompt) -> Iterator[Sequence[float]]:
+        """Of kept samples under the prompts they were sampled with (collective); empty where not needed."""
+        if self._args.injection_correction != "importance":
+            return iter(())
+        kept = [kept for rescue in rescues for kept in rescue.kept]
+        ids = [one.sample.completion_ids for one in kept]
+        return iter(self._student.completion_logps([one.prompt for one in kept], ids, filler))
 
     def _scatter(self, explored: Sequence[_Explored], batch: GenerationBatch, rollouts: Rollouts) -> None:
+        """Put kept samples of all processes where this process holds the rollouts that they replace."""
         size = self._args.num_generations
         for item in explored:
             first = item.group * size - batch.first_row
@@ -219,7 +191,6 @@ class ExplorationStep:
                 rollouts.replace(row, kept.sample.completion_ids, completion)
         if self._args.injection_context == "hinted" and batch.injected:
             self._train_under_hints(batch, rollouts)
-        self._log_rescues(explored)
 
     def _train_under_hints(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
         """Put the hinted prompts of injected rows in the place of the original ones."""
@@ -228,28 +199,23 @@ class ExplorationStep:
             batch.prompts[row] = batch.injected[row].prompt
             rollouts.prompt_ids[row] = self._student.tokenize_prompts([batch.prompts[row]])[0]
         # Verification showed the reward another prompt, so its value for this one is not known yet.
-        injected = Completions(
-            [batch.rows[row] for row in rows],
-            [batch.prompts[row] for row in rows],
-            [rollouts.completions[row] for row in rows],
-            [rollouts.completion_ids[row] for row in rows],
-        )
+        injected = Completions(batch.rows, batch.prompts, rollouts.completions, rollouts.completion_ids).select(rows)
         for row, reward in zip(rows, self._student.call_reward(self._correctness, injected), strict=True):
             batch.correctness_rewards[row] = reward
 
-    # --- metrics ----------------------------------------------------------------------------------------------------
-
-    def _log_rescues(self, explored: Sequence[_Explored]) -> None:
-        rescues = [e.rescue for e in explored]
-        rescued = [rescue for rescue in rescues if rescue.kept]
+    def _log(self, rescues: Sequence[Rescue]) -> None:
+        """The metrics of exploration, from the rescues of all processes."""
         log = self._student.log_metric
-        log("exploration/rescued_groups", len(rescued) / len(rescues))
-        log("exploration/attempts", sum(rescue.attempts for rescue in rescues) / len(rescues))
-        log("exploration/sampled_tokens", float(sum(rescue.sampled_tokens for rescue in rescues)))
+        rescued = sum(bool(rescue.kept) for rescue in rescues)
+        attempts = sum(rescue.attempts for rescue in rescues)
+        tokens = sum(rescue.sampled_tokens for rescue in rescues)
+        log("exploration/rescued_groups", rescued / len(rescues))
+        log("exploration/attempts", attempts / len(rescues))
+        log("exploration/sampled_tokens", float(tokens))
         log("exploration/leaked_hints", float(sum(rescue.leaked_hints for rescue in rescues)))
         if rescued:
-            log("exploration/attempts_per_rescue", sum(rescue.attempts for rescue in rescues) / len(rescued))
-            log("exploration/tokens_per_rescue", sum(rescue.sampled_tokens for rescue in rescues) / len(rescued))
+            log("exploration/attempts_per_rescue", attempts / rescued)
+            log("exploration/tokens_per_rescue", tokens / rescued)
         levels = [kept.hint.level for rescue in rescues for kept in rescue.kept if kept.hint is not None]
         if levels:
             log("exploration/hint_level", sum(levels) / len(levels))
@@ -257,21 +223,3 @@ class ExplorationStep:
         if asked and self._args.hint_bank is not None:
             hits = sum(len({hint.level for hint in rescue.hints if hint.banked}) for rescue in rescues)
             log("exploration/bank_hits", hits / asked)
-
-
-def _with_question(group: Group, batch: GenerationBatch, row: int) -> Group:
-    data = batch.rows[row]
-    answer = data.get("answer", data.get("solution"))
-    return replace(
-        group,
-        key=str(data.get("id", row)),
-        prompt=batch.prompts[row],
-        answer=None if answer is None else str(answer),
-        options=tuple(data.get("options") or ()),
-        row=data,
-    )
-
-
-def _without_prompts(rescue: Rescue) -> Rescue:
-    """The rescue without hinted prompts: their images need not travel between processes."""
-    return replace(rescue, kept=tuple(replace(kept, prompt="") for kept in rescue.kept))

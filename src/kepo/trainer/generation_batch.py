@@ -6,8 +6,9 @@ B rollouts of this process, W processes, G rollouts per group, F reward function
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kepo.teachers.base import PendingScores, ScoreRequest
+from kepo.trainer.config import KEPOConfig
 from kepo.types import KeptSample, Prompt, Rescue
 
 
@@ -48,6 +50,11 @@ class Completions(NamedTuple):
     completions: Sequence[Any]
     completion_ids: Sequence[Sequence[int]]
 
+    def select(self, rows: Sequence[int]) -> Completions:
+        """Those of the given rows."""
+        made = [(self.rows[row], self.prompts[row], self.completions[row], self.completion_ids[row]) for row in rows]
+        return Completions(*zip(*made, strict=True))
+
 
 @dataclass(frozen=True)
 class RowReward:
@@ -57,8 +64,7 @@ class RowReward:
     logged: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class EarlyScores:
+class EarlyScores(NamedTuple):
     """Scores that are under way: what was asked, by row of this process, and the answers in the same order."""
 
     requests: Mapping[int, ScoreRequest]
@@ -67,39 +73,24 @@ class EarlyScores:
 
 @dataclass
 class GenerationBatch:
-    """State of one generation batch on this process.
+    """State of one generation batch on this process."""
 
-    Attributes:
-        rows: (B) data set rows, each repeated G times.
-        first_row: Index of the first of them in the global batch of W * B rows.
-        prompts: (B) original prompts with their images, as the policy and the teacher see them.
-        completions: (B) final completions in TRL's form, injected ones included.
-        rewards: (B, F) rewards of the final completions, unweighted; NaN where a function does not apply.
-        total: (B,) their weighted sum.
-        correctness_rewards: (B) what the correctness reward gave for the completions, once exploration needed it.
-        correctness: (W * B) the correctness reward of all processes' rollouts before exploration.
-        early: What a teacher elsewhere was asked before exploration.
-        all_failed: (B) whether no rollout of the row's group was correct before exploration.
-        injected: row -> the kept sample that replaced its rollout.
-        rescues: row -> what exploration did for its group.
-        hinted_logps: row -> log-probabilities of an injected completion under the hinted prompt it was sampled with.
-        seconds: Phase -> seconds spent.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    first_row: int = 0
-    prompts: list[Prompt] = field(default_factory=list)
-    completions: list[Any] = field(default_factory=list)
-    rewards: torch.Tensor | None = None
-    total: torch.Tensor | None = None
-    correctness_rewards: list[RowReward] = field(default_factory=list)
-    correctness: torch.Tensor | None = None
-    early: EarlyScores | None = None
-    all_failed: list[bool] = field(default_factory=list)
-    injected: dict[int, KeptSample] = field(default_factory=dict)
-    rescues: dict[int, Rescue] = field(default_factory=dict)
-    hinted_logps: dict[int, Sequence[float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]]  # (B) data set rows, each repeated G times
+    first_row: int = 0  # index of the first of them in the global batch of W * B rows
+    prompts: list[Prompt] = field(default_factory=list)  # (B) as the policy and the teacher see them
+    completions: list[Any] = field(default_factory=list)  # (B) final completions, injected ones included
+    rewards: torch.Tensor | None = None  # (B, F) of the final completions, unweighted; NaN: does not apply
+    total: torch.Tensor | None = None  # (B,) their weighted sum
+    correctness_rewards: list[RowReward] = field(default_factory=list)  # (B) of the completions, for exploration
+    correctness: torch.Tensor | None = None  # (W * B) of all processes' rollouts before exploration
+    early: EarlyScores | None = None  # what an asynchronous teacher was asked before exploration
+    all_failed: list[bool] = field(default_factory=list)  # (B) no rollout of the row's group was correct
+    injected: dict[int, KeptSample] = field(default_factory=dict)  # row -> what replaced its rollout
+    rescues: dict[int, Rescue] = field(default_factory=dict)  # row -> what exploration did for its group
+    hinted_logps: dict[int, Sequence[float]] = field(
+        default_factory=dict
+    )  # injected row -> nats under its hinted prompt
+    seconds: dict[str, float] = field(default_factory=dict)  # phase -> seconds spent
 
     @property
     def local(self) -> slice:
@@ -120,6 +111,22 @@ class GenerationBatch:
         mask = torch.zeros(len(self.rows), dtype=torch.bool)
         mask[list(self.injected)] = True
         return mask.to(device)
+
+
+def put_references(
+    batch: GenerationBatch, rollouts: Rollouts, args: KEPOConfig, step: int, tokenize: Callable[[str], list[int]]
+) -> None:
+    """Replace, in place, the rollouts of some groups by the data's own completions (column `reference`).
+
+    This is lambda of GKD (arXiv 2306.13649, algorithm 1). GKD draws for a batch; here every group is drawn for itself,
+    so that a small batch has both. No communication is needed. `step` counts the finished optimizer steps; `tokenize`
+    turns a reference into token ids, its end included.
+    """
+    for row, data in enumerate(batch.rows):
+        group = (batch.first_row + row) // args.num_generations
+        if random.Random(f"{args.seed}/{step}/{group}").random() >= args.lmbda:
+            reference = data["reference"]
+            rollouts.replace(row, tokenize(reference), as_completion(batch.prompts[row], reference))
 
 
 def as_completion(prompt: Prompt, text: str) -> Any:

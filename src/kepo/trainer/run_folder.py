@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from kepo.prompts import message_text, prompt_text
+from kepo.runs import rollouts
 from kepo.runs.metrics import append_metrics, drop_metrics_after
+from kepo.trainer.adapter import TRLAdapter
+from kepo.trainer.generation_batch import GenerationBatch
+from kepo.types import Rescue
 
 
 class MetricsFile(TrainerCallback):
@@ -31,3 +38,67 @@ def chosen_device(model_device: torch.device, mixed_precision: str) -> str:
     name = torch.cuda.get_device_name(model_device) if model_device.type == "cuda" else model_device.type
     precision = "float32" if mixed_precision == "no" else f"{mixed_precision} mixed precision"
     return f"{name}, {precision}"
+
+
+def write_rollouts(trainer: TRLAdapter, batch: GenerationBatch, output: Mapping[str, Any]) -> None:
+    """Gather the rollouts of a batch over the processes and write them to the rollout log (collective).
+
+    Args:
+        trainer: Of the run.
+        batch: With its rewards.
+        output: The batch as TRL returns it, with our keys.
+    """
+    step, names = trainer.state.global_step + 1, trainer.reward_func_names
+    where = {"step": step, "process": trainer.processes.index}
+    records = trainer.processes.gather_objects([where | record for record in _records(batch, names, output)])
+    if trainer.accelerator.is_main_process:
+        rollouts.write_rollouts(Path(trainer.args.output_dir), step, records, names)
+
+
+def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[str, Any]) -> list[dict[str, Any]]:
+    assert batch.rewards is not None
+    assert batch.total is not None
+    lengths = output["completion_mask"].sum(1)  # (B,)
+    weights = output.get("gate_weights", torch.zeros_like(output["completion_mask"]))
+    gates = (weights.sum(1) / lengths.clamp(min=1)).tolist()
+    records = []
+    for row, data in enumerate(batch.rows):
+        kept, rescue = batch.injected.get(row), batch.rescues.get(row, Rescue(key=""))
+        hint, answer = None if kept is None else kept.hint, data.get("answer")
+        records.append(
+            {
+                **{name: data.get(name) for name in ("modality", "task", "question")},
+                "row": row,
+                "id": str(data.get("id", "")),
+                "prompt": prompt_text(batch.prompts[row]),
+                "completion": _text(batch.completions[row]),
+                "options": list(data.get("options") or ()),
+                "answer": None if answer is None else str(answer),
+                "tokens": int(lengths[row]),
+                **{f"{rollouts.REWARD}{name}": float(batch.rewards[row, i]) for i, name in enumerate(reward_names)},
+                "reward": float(batch.total[row]),
+                "advantage": float(output["advantages"][row]),
+                "gate": gates[row],
+                "group_all_failed": bool(batch.all_failed) and batch.all_failed[row],
+                "injected": kept is not None,
+                "attempt": None if kept is None else kept.attempt,
+                "attempts": rescue.attempts,
+                "hint": None if hint is None else hint.text,
+                "hint_level": None if hint is None else hint.level,
+                "hints_tried": [tried.raw for tried in rescue.hints],
+                "leaked_hints": rescue.leaked_hints,
+                "exploration_failure": rescue.failure,
+                "images": list(data.get("image_paths") or ()),
+                "metadata": _json(data.get("metadata")),
+            }
+        )
+    return records
+
+
+def _text(completion: Any) -> str:
+    return completion if isinstance(completion, str) else "\n".join(message_text(message) for message in completion)
+
+
+def _json(metadata: Any) -> str:
+    """`to_dataset` makes it JSON; a data set of the user's own may hold records."""
+    return metadata if isinstance(metadata, str) else json.dumps(metadata or {}, ensure_ascii=False, default=str)

@@ -5,17 +5,17 @@ B rollouts of this process, T completion tokens, F reward functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from kepo.objective.gate import gate_weights, rows_to_score
 from kepo.teachers.base import AsynchronousTeacher, ScoreRequest, Scores, Teacher
+from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.failures import FailTogether
 from kepo.trainer.generation_batch import EarlyScores, GenerationBatch, Rollouts
-from kepo.trainer.processes import Processes
+from kepo.trainer.processes import FailTogether
 
 
 class TeachingStep:
@@ -23,43 +23,33 @@ class TeachingStep:
 
     Args:
         teacher: Scores tokens.
-        args: Of the run.
-        processes: Of the run.
+        trainer: Of the run.
         together: Makes the calls of the teacher.
         gate_reward: Index of the reward function that the gate looks at; None: the weighted sum.
         correctness_opens: Whether that is the correctness reward.
-        log: Adds a value to a training metric.
     """
 
     def __init__(
         self,
         teacher: Teacher,
-        args: KEPOConfig,
-        processes: Processes,
+        trainer: TRLAdapter,
         together: FailTogether,
         gate_reward: int | None,
         correctness_opens: bool,
-        log: Callable[[str, float], None],
     ) -> None:
         self._teacher = teacher
-        self._args = args
-        self._processes = processes
+        self._args: KEPOConfig = trainer.args
+        self._processes = trainer.processes
         self._together = together
         self._gate_reward = gate_reward
-        self._log = log
+        self._log = trainer.log_metric
         # Correct rollouts are never replaced, so where correctness opens the gate they can be asked about at once.
-        self._opened_by_correctness = args.gate == "always" or (
-            args.gate in ("trajectory", "token") and correctness_opens
+        self._opened_by_correctness = self._args.gate == "always" or (
+            self._args.gate in ("trajectory", "token") and correctness_opens
         )
 
     def begin(self, batch: GenerationBatch, rollouts: Rollouts, progress: float) -> None:
-        """Let a teacher elsewhere begin with the rows that it will be asked about whatever exploration does.
-
-        Args:
-            batch: With the correctness of its rollouts.
-            rollouts: Before exploration.
-            progress: Share of training done, 0..1.
-        """
+        """Let an asynchronous teacher begin with the rows that it will be asked about whatever exploration does."""
         if not isinstance(self._teacher, AsynchronousTeacher) or not self._opened_by_correctness:
             return
         assert batch.correctness is not None
@@ -76,16 +66,12 @@ class TeachingStep:
     def run(self, batch: GenerationBatch, output: Mapping[str, Any], progress: float) -> dict[str, Any]:
         """The teacher's keys of a batch: `gate_weights` (B, T), `teacher_scores` (list of B), `gate_total` (0-d).
 
-        Collective: all processes must call it together.
-
-        Args:
-            batch: With the rewards of its final completions.
-            output: TRL's batch.
-            progress: Share of training done, 0..1.
+        Collective. `batch` has the rewards of its final completions, `output` is TRL's batch, `progress` the share of
+        training done (0..1).
         """
         gate = self._args.gate
         mask = output["completion_mask"] * output.get("tool_mask", 1)  # (B, T)
-        rewards = self.gate_rewards(batch)
+        rewards = self._gate_rewards(batch)
         threshold = self._args.gate_threshold_at(progress)
         shown = rows_to_score(gate, rewards, threshold, mask).tolist()
         lengths = output["completion_mask"].sum(1).tolist()  # a tool mask may have holes, a completion has none
@@ -103,14 +89,13 @@ class TeachingStep:
         # A row that the teacher could not score weighs nothing, as if its gate were closed.
         weights = weights * torch.tensor([[score is not None] for score in scores], device=weights.device)
         share = mask if self._args.distillation_normalization == "all" else weights
-        totals = self._processes.sum_tensor(
-            torch.stack([share.sum().float(), weights.sum(), (weights.sum(1) > 0).sum().float(), mask.sum().float()])
-        )
-        _, gated_tokens, gated_rows, tokens = totals.tolist()
+        asked = share.new_tensor(sum(len(request.completion_ids) for request in requests.values()))
+        local = [share.sum(), weights.sum(), (weights.sum(1) > 0).sum(), mask.sum(), asked]
+        totals = self._processes.sum_tensor(torch.stack([value.float() for value in local]))
+        _, gated_tokens, gated_rows, tokens, asked_tokens = totals.tolist()
         self._log("gate/open_share", gated_rows / (len(batch.rows) * self._processes.count))
         self._log("gate/token_share", gated_tokens / max(tokens, 1.0))
-        asked = sum(len(request.completion_ids) for request in requests.values())
-        self._log("teacher/tokens", float(self._processes.sum(asked)))
+        self._log("teacher/tokens", asked_tokens)
         return {"gate_weights": weights, "teacher_scores": scores, "gate_total": totals[0], "gate_open": totals[1]}
 
     def _ask(self, requests: Mapping[int, ScoreRequest], early: EarlyScores | None) -> dict[int, Scores | None]:
@@ -123,7 +108,7 @@ class TeachingStep:
         found |= dict(zip(rest, scores, strict=True))
         return {row: found[row] for row in requests}
 
-    def gate_rewards(self, batch: GenerationBatch) -> torch.Tensor:
+    def _gate_rewards(self, batch: GenerationBatch) -> torch.Tensor:
         """(B,) the reward that the gate looks at; NaN for rows that no function applies to."""
         assert batch.rewards is not None
         assert batch.total is not None

@@ -7,27 +7,27 @@ for bit. Shapes: B sequences, T completion tokens, N gated tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from kepo.errors import ConfigError, KepoError
+from kepo.models.shared_images import share_image_features
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
 from kepo.prompts import hint_request
+from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
 from kepo.trainer.adapter import DistillationTarget, TRLAdapter, reward_names
 from kepo.trainer.adapter.forward import add_divergence
-from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
+from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
-from kepo.trainer.failures import FailTogether, TogetherWriter, random_states, save_before_stopping
-from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward
-from kepo.trainer.off_policy import check_references, put_references
-from kepo.trainer.resuming import CheckpointWeights
-from kepo.trainer.rollout_log import write_rollouts
-from kepo.trainer.shared_images import share_image_features
+from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.processes import FailTogether, TogetherWriter
+from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
+from kepo.trainer.run_folder import write_rollouts
 from kepo.trainer.teaching import TeachingStep
 from kepo.types import Prompt
 
@@ -63,11 +63,9 @@ class KEPOTrainer(TRLAdapter):
         args = KEPOConfig("kepo-run") if args is None else args
         functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         names = reward_names(functions)
-        self._correctness = checks.correctness_index(args, names, functions)
-        checks.check_gate_reward(args, names)
+        self._correctness, gate_reward = checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
-        checks.check_dataset(train_dataset)
-        check_references(train_dataset, args.lmbda)
+        checks.check_dataset(args, train_dataset)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
@@ -82,16 +80,14 @@ class KEPOTrainer(TRLAdapter):
         self.teacher = teacher
         self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
-        self._exploration: ExplorationStep | None = None
-        if explorer is not None:
-            self._exploration = ExplorationStep(explorer, args, self, self.processes, self._correctness)
+        self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
-            self._prepare_teacher(teacher, args)
+            self._prepare_teacher(teacher, args, gate_reward)
             prompt = next(iter(train_dataset))["prompt"]
             teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
 
-    def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig) -> None:
+    def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig, gate_reward: int | None) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
         if args.uses_teacher_scores:
             if teacher.head is None and args.divergence_temperature != 1.0:
@@ -102,29 +98,29 @@ class KEPOTrainer(TRLAdapter):
             # From the config, because a sharded embedding may have no rows here.
             teacher.check_student(self.tokenizer, self.model.config.get_text_config().vocab_size)
             add_divergence(self.model)
-            names = self.reward_func_names
-            gate: int | None = None if args.gate_reward == TOTAL_REWARD or not names else self._correctness
-            if gate is not None and args.gate_reward is not None:
-                gate = names.index(args.gate_reward)
-            correctness_opens = gate == self._correctness
-            self._teaching = TeachingStep(
-                teacher, args, self.processes, self._together, gate, correctness_opens, self.log_metric
-            )
+            opens = gate_reward == self._correctness
+            self._teaching = TeachingStep(teacher, self, self._together, gate_reward, correctness_opens=opens)
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
 
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True: the last whole one in `output_dir`.
+            **kwargs: Everything else that `transformers.Trainer.train` takes.
+
         Raises:
-            KepoError: the teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
+            ConfigError: There is no checkpoint to resume from.
+            KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
-        last = resume_from_checkpoint is True
-        checkpoint = get_last_checkpoint(self.args.output_dir) if last else resume_from_checkpoint
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
@@ -192,7 +188,7 @@ class KEPOTrainer(TRLAdapter):
             output.update(self._teaching.run(batch, output, self.progress))
         if self._exploration is not None:
             output["injected"] = batch.injected_mask(output["completion_ids"].device)
-            injected = self.processes.sum(len(batch.injected))
+            injected = self.processes.sum_tensor(output["injected"].sum()).item()
             self.log_metric("exploration/injected_share", injected / (len(batch.rows) * self.processes.count))
             if self.args.injection_correction == "importance":
                 # Not under TRL's own key "sampling_per_token_logps", which vLLM's rollouts fill, injected rows with

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
@@ -63,20 +64,13 @@ class Validation(TrainerCallback):
 
     def _validate(self, step: int) -> None:
         table = ask(self._questions, self._backend, self._settings)
-        rows = zip(table["modality"].to_pylist(), table["correct"].to_pylist(), strict=True)
-        inside: list[bool] = []
-        outside: list[bool] = []
-        for modality, correct in rows:
-            (inside if modality == self._in_domain else outside).append(correct)
-        accuracy = _mean(inside)
+        correct = np.array(table["correct"].to_pylist())
+        inside = np.array([modality == self._in_domain for modality in table["modality"].to_pylist()])
+        accuracy = float(correct[inside].mean())
         found = {"validation/in_domain": accuracy}
-        if outside:
-            found["validation/out_of_domain"] = _mean(outside)
+        if not inside.all():
+            found["validation/out_of_domain"] = float(correct[~inside].mean())
         append_metrics(self._folder, step, found)
         if self._best is None or accuracy > self._best[0]:
             self._best = (accuracy, step)
             self._weights = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
-
-
-def _mean(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText
 
 from kepo import KEPOTrainer, LocalTeacher
-from kepo.trainer.shared_images import share_image_features
+from kepo.models.shared_images import share_image_features
 from tests.tiny_models import (
     ARCHITECTURES_TEXT,
     ARCHITECTURES_VLM,

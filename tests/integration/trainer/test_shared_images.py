@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from kepo import KEPOTrainer
-from kepo.trainer.shared_images import share_image_features
+from kepo.models.shared_images import share_image_features
 from tests.tiny_runs import even_start, questions
 
 

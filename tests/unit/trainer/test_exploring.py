@@ -52,8 +52,8 @@ class FakeProcesses:
 class FakeStudent:
     """Samples a correct completion under a hint, of one token more for each; the reward logs where it was computed."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, args: KEPOConfig, processes: FakeProcesses) -> None:
+        self.args, self.processes, self.index = args, processes, processes.index
         self.sampling_calls: list[int] = []
         self.scored: list[tuple[int, ...]] = []
         self.metrics: dict[str, float] = {}
@@ -86,9 +86,9 @@ def explore(tmp_path: Path) -> Callable[..., list[tuple[FakeStudent, GenerationB
         meeting = Meeting(len(completions) // ROWS)
 
         def process(index: int) -> tuple[FakeStudent, GenerationBatch, Rollouts]:
-            student, teacher = FakeStudent(index), ScriptedTeacher(hints=["<hint>look</hint>"])
-            explorer = make_explorer(args, teacher, lambda call: call())
-            step = ExplorationStep(explorer, args, student, FakeProcesses(index, meeting), 0)  # type: ignore[arg-type]
+            student = FakeStudent(args, FakeProcesses(index, meeting))
+            explorer = make_explorer(args, ScriptedTeacher(hints=["<hint>look</hint>"]), lambda call: call())
+            step = ExplorationStep(explorer, student, 0)  # type: ignore[arg-type]
             mine = range(index * ROWS, (index + 1) * ROWS)
             groups = [row // args.num_generations for row in mine]
             rows = [{"id": f"q{g}", "answer": "A", "options": ["x", "y"]} for g in groups]

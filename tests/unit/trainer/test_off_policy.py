@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, DataError
-from kepo.trainer.generation_batch import GenerationBatch, Rollouts
-from kepo.trainer.off_policy import check_references, put_references
+from kepo.trainer.checks import check_dataset
+from kepo.trainer.generation_batch import GenerationBatch, Rollouts, put_references
 from tests.tiny_models import build_text_model, build_tokenizer
 from tests.tiny_runs import SHORT_RUN, even_start
 
@@ -217,7 +217,8 @@ def test_references_cannot_be_explored(tmp_path: Path) -> None:
 
 
 def test_data_without_references_is_refused_before_anything_is_loaded() -> None:
+    mixed, on_policy, off_policy = (SimpleNamespace(lmbda=lmbda) for lmbda in (0.5, 1.0, 0.0))
     with pytest.raises(DataError, match=r"lmbda is 0\.5.*no column 'reference'.*or set lmbda to 1"):
-        check_references(_questions(reference=False), 0.5)
-    check_references(_questions(reference=False), 1.0)
-    check_references(_questions(), 0.0)
+        check_dataset(mixed, _questions(reference=False))  # type: ignore[arg-type]
+    check_dataset(on_policy, _questions(reference=False))  # type: ignore[arg-type]
+    check_dataset(off_policy, _questions())  # type: ignore[arg-type]

@@ -22,34 +22,21 @@ from kepo.teachers.base import DenseScores, Scores, SparseScores
 
 @dataclass
 class DistilledOutput(FusedCausalLMOutput):
-    """TRL's fused output with the divergence of the gated tokens, so that FSDP and DDP see its graph.
+    """TRL's fused output with the divergence of the gated tokens, so that FSDP and DDP see its graph."""
 
-    Attributes:
-        divergence: (N,) divergence at the gated positions, rows first.
-    """
-
-    divergence: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None  # (N,) at the gated positions, rows first
 
 
 @dataclass(frozen=True)
 class DistillationTarget:
-    """The teacher's view of one micro-batch.
+    """The teacher's view of one micro-batch."""
 
-    Attributes:
-        weights: (B, T) gate weights; positions with weight 0 are not computed.
-        scores: One entry per row; None where the row has no weight.
-        teacher_head: Output head of a teacher with dense scores.
-        interpolation: Of the divergence, in [0, 1].
-        temperature: Softmax temperature, > 0.
-        chunk_size: Tokens whose vocabulary is expanded at once.
-    """
-
-    weights: torch.Tensor
-    scores: Sequence[Scores | None]
-    teacher_head: OutputHead | None
-    interpolation: float
-    temperature: float
-    chunk_size: int
+    weights: torch.Tensor  # (B, T) gate weights; positions with weight 0 are not computed
+    scores: Sequence[Scores | None]  # one entry per row; None where the row has no weight
+    teacher_head: OutputHead | None  # of a teacher with dense scores
+    interpolation: float  # of the divergence, in [0, 1]
+    temperature: float  # of the softmax, > 0
+    chunk_size: int  # tokens whose vocabulary is expanded at once
 
     def divergence(self, student_hidden: torch.Tensor, student_head: OutputHead) -> torch.Tensor:
         """(N,) divergence at the positions with weight, from the student's states (B, T, H)."""

@@ -9,7 +9,7 @@ from typing import Any
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
-# Private methods that are overridden or called: the parameters, and the text of their source, that are counted on.
+# Methods that are overridden or called: the parameters, and the text of their source, that the adapter depends on.
 EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_generate": (
         ("prompts",),
@@ -68,12 +68,10 @@ def changed_trl_names() -> list[str]:
             changed.append(f"trl.GRPOTrainer.{name} no longer takes {', '.join(missing)}.")
         changed += _missing_texts(f"GRPOTrainer.{name}", method, texts)
     source = inspect.getsource(GRPOTrainer)
-    changed += [
-        f"trl.GRPOTrainer no longer sets self.{name}." for name in EXPECTED_ATTRIBUTES if f"self.{name}" not in source
-    ]
-    changed += [
-        f"trl.GRPOTrainer.{name} is gone." for name in EXPECTED_CLASS_ATTRIBUTES if name not in vars(GRPOTrainer)
-    ]
+    unset = [name for name in EXPECTED_ATTRIBUTES if f"self.{name}" not in source]
+    changed += [f"trl.GRPOTrainer no longer sets self.{name}." for name in unset]
+    gone = [name for name in EXPECTED_CLASS_ATTRIBUTES if name not in vars(GRPOTrainer)]
+    changed += [f"trl.GRPOTrainer.{name} is gone." for name in gone]
     return changed + _missing_texts("VLLMGeneration.generate", VLLMGeneration.generate, _EXPECTED_OF_VLLM)
 
 

@@ -19,7 +19,6 @@ from trl.trainer.utils import get_callable_name, is_async_callable
 from kepo.errors import ConfigError
 from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
-from kepo.trainer.adapter.colocated import ColocatedPrompts
 from kepo.trainer.adapter.forward import DistillationTarget
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward
 from kepo.trainer.processes import Processes
@@ -62,17 +61,21 @@ class TRLAdapter(GRPOTrainer):
     # What TRL writes into the model card.
     _tag_names: ClassVar[list[str]] = ["trl", "kepo"]
     _name = "KEPO"
-    _paper: ClassVar[dict[str, str]] = {"title": "KEPO: Knowledge-Enhanced Preference Optimization", "id": "2602.00400"}
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "KEPO: Knowledge-Enhanced Preference Optimization for Multimodal Reasoning with Applications to "
+        "Medical VQA",
+        "id": "2602.00400",
+    }
 
     reward_funcs: list[Any]
     _loss_pass: _LossPass | None = None
-    _colocated: ColocatedPrompts | None = None
+    _colocated: _ColocatedPrompts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.processes = Processes(self.accelerator)
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
-            self._colocated = ColocatedPrompts(self.vllm_generation.generate)
+            self._colocated = _ColocatedPrompts(self.vllm_generation.generate)
             self.vllm_generation.generate = self._colocated.generate
 
     # --- hooks ------------------------------------------------------------------------------------------------------
@@ -91,10 +94,7 @@ class TRLAdapter(GRPOTrainer):
     ) -> torch.Tensor:
         """(W * B, F) the rewards of all processes' rollouts, unweighted; collective.
 
-        Args:
-            rollouts: (B) of this process.
-            known: Index of a reward function -> its (B) rewards. It is not called again; what it logged for each row
-                is logged.
+        `known` has the (B) rewards of functions, by index, that are not called again; what they logged is logged.
         """
         functions = self.reward_funcs
         self.reward_funcs = [
@@ -133,16 +133,10 @@ class TRLAdapter(GRPOTrainer):
         target: DistillationTarget | None = None,
         old_logps: OldLogps | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """TRL's loss of a micro-batch, and the divergence from the teacher out of the same forward pass.
+        """TRL's loss of a micro-batch, and the (N,) divergence of its gated tokens out of the same forward pass.
 
-        Args:
-            model: The student.
-            inputs: The micro-batch; not changed.
-            target: The teacher's view of it; None: no divergence.
-            old_logps: Gives the old log-probabilities for this pass; None: TRL's own.
-
-        Returns:
-            The loss, and the (N,) divergence of the gated tokens (see `add_divergence`), None without a target.
+        The divergence (see `add_divergence`) is None without `target`; `old_logps` gives the old log-probabilities,
+        None: TRL's own.
         """
         self._loss_pass = current = _LossPass({**inputs}, target, old_logps)
         try:
@@ -189,9 +183,8 @@ class TRLAdapter(GRPOTrainer):
         )
         # As transformers does it: no second start token where the template writes one.
         start = self.tokenizer.bos_token
-        ids: list[list[int]] = self.tokenizer(
-            texts, add_special_tokens=start is None or not texts[0].startswith(start)
-        )["input_ids"]
+        special = start is None or not texts[0].startswith(start)
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
         return ids
 
     def tokenize_completion(self, text: str) -> list[int]:
@@ -202,8 +195,8 @@ class TRLAdapter(GRPOTrainer):
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
         """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
 
-        Generation is collective: every process must call this together, with any number of prompts. Shorter lists are
-        padded with `filler`, because sharded models and the vLLM server expect equal numbers.
+        Collective, with any number of prompts per process: shorter lists are padded with `filler`, because sharded
+        models and the vLLM server expect equal numbers.
         """
         longest = self.processes.max(len(prompts))
         if longest == 0:
@@ -244,15 +237,11 @@ class TRLAdapter(GRPOTrainer):
     # --- rewards, metrics, checkpoints ------------------------------------------------------------------------------
 
     def call_reward(self, index: int, of: Completions, *, log_metrics: bool = False) -> list[RowReward]:
-        """The rewards of one reward function for completions of this process alone.
+        """The rewards of the reward function `index` for at least one completion of this process alone.
 
         TRL's own way calls every function and gathers over processes, which exploration cannot use: its processes
-        verify different numbers of samples.
-
-        Args:
-            index: Of the reward function.
-            of: At least one completion.
-            log_metrics: Whether what the function logs with `log_metric` goes into this step's metrics.
+        verify different numbers of samples. `log_metrics` says whether what the function logs goes into this step's
+        metrics.
 
         Raises:
             ConfigError: The function returned, or logged in a column, another number of values than there are rows.
@@ -301,16 +290,58 @@ class TRLAdapter(GRPOTrainer):
         return None
 
 
+@dataclass
 class _Known:
     """In the place of a reward function whose rewards are known: gives them, and logs what it logged."""
 
-    def __init__(self, rewards: Sequence[RowReward]) -> None:
-        self._rewards = rewards
+    rewards: Sequence[RowReward]
 
     def __call__(self, log_extra: Callable[[str, list[Any]], None], **_: Any) -> list[float]:
-        for column in dict.fromkeys(column for reward in self._rewards for column in reward.logged):
-            log_extra(column, [reward.logged.get(column) for reward in self._rewards])
-        return [reward.value for reward in self._rewards]
+        for column in dict.fromkeys(column for reward in self.rewards for column in reward.logged):
+            log_extra(column, [reward.logged.get(column) for reward in self.rewards])
+        return [reward.value for reward in self.rewards]
+
+
+class _ColocatedPrompts:
+    """The prompts that a colocated vLLM reads, where they hold images: one token per image.
+
+    TRL 1.16 gives vLLM the trainer's own token ids, in which an image is many tokens already, and the image beside
+    them, for which vLLM inserts its tokens once more: the rollouts answer a broken prompt (a known fault of TRL, not
+    fixed yet). Here vLLM gets one token per image, and must arrive at the trainer's prompt by itself. Server mode does
+    not have that fault.
+
+    Args:
+        generate: `generate` of TRL's `VLLMGeneration`.
+    """
+
+    def __init__(self, generate: Callable[..., Any]) -> None:
+        self._generate = generate
+        self._short: dict[tuple[int, ...], list[int]] = {}
+
+    def remember(self, prompt_ids: Sequence[Sequence[int]], short: Sequence[list[int]]) -> None:
+        """Prompts with images that are generated for next, as the trainer reads them and with one token per image."""
+        self._short = {tuple(ids): row for ids, row in zip(prompt_ids, short, strict=True)}
+
+    def generate(self, prompts: list[list[int]], images: Any, **arguments: Any) -> tuple[Any, ...]:
+        """As `generate` of TRL's `VLLMGeneration`.
+
+        Raises:
+            ConfigError: vLLM came to another prompt than the trainer, or the prompt was not tokenized just before.
+        """
+        if images is None:
+            return tuple(self._generate(prompts=prompts, images=None, **arguments))
+        if any(tuple(ids) not in self._short for ids in prompts):
+            raise ConfigError("A colocated vLLM cannot be given images that tools return. Set vllm_mode to 'server'.")
+        short = [self._short[tuple(ids)] for ids in prompts]
+        read, *rest = self._generate(prompts=short, images=images, **arguments)
+        for row, (theirs, ours) in enumerate(zip(read, prompts, strict=True)):
+            if list(theirs) != list(ours):
+                raise ConfigError(
+                    f"vLLM reads prompt {row} of the batch as {len(theirs)} tokens, the trainer as {len(ours)}: their "
+                    "processors turn its image into other tokens. Set image_size, so that all images have one size, or "
+                    "vllm_mode to 'server', or use_vllm to false."
+                )
+        return (prompts, *rest)
 
 
 def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
