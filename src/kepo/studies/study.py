@@ -116,7 +116,7 @@ def choose(study: StudySpec, plans: Sequence[RunPlan]) -> dict[str, StudyTuning]
     found: dict[str, StudyTuning] = {}
     names = ", ".join(plans[0].chosen)
     for modality, of_modality in scores.items():
-        best = {arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()}
+        best: dict[str, str | float] = {arm: max(tried, key=tried.__getitem__) for arm, tried in of_modality.items()}
         found[modality] = StudyTuning(field=names, scores=of_modality, chosen=best)
         write_json(msgspec.to_builtins(found[modality]), study.out / modality / _FILE)
     return found
