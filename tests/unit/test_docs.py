@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kepo.recipes.recipe import own_fields
+
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -69,3 +71,31 @@ def test_the_citation_file_names_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors", "preferred-citation"} <= citation.keys()
     assert "2602.00400" in citation["preferred-citation"]["url"]
+
+
+def test_files_and_modules_that_the_docs_name_exist() -> None:
+    source = ROOT / "src" / "kepo"
+    missing = []
+    for page in PAGES:
+        text = page.read_text() if page.name != "CHANGELOG.md" else ""  # which names what is gone
+        for name in re.findall(
+            r"`((?:src/kepo/|tests/|examples/|benchmarks/|tools/)?[a-z_]+/[a-z_/]*[a-z_]+\.py)`", text
+        ):
+            if not any((folder / name).is_file() for folder in (ROOT, source)):
+                missing.append(f"{page.name}: {name}")
+        for name in re.findall(r"`kepo((?:\.[a-z_]+)+)", text):
+            parts = name.strip(".").split(".")
+            # The last part may be a function of the module before it.
+            folders = [source.joinpath(*parts[:length]) for length in (len(parts), len(parts) - 1)]
+            if not any(folder.is_dir() or folder.with_suffix(".py").is_file() for folder in folders):
+                missing.append(f"{page.name}: kepo{name}")
+    assert missing == []
+
+
+def test_every_field_of_a_recipe_is_in_a_recipe_or_a_guide() -> None:
+    guides = [page for page in PAGES if page.name not in ("fields.md", "CHANGELOG.md")]
+    texts = [path.read_text() for path in (*guides, *(ROOT / "src" / "kepo" / "recipes").rglob("*.yaml"))]
+    words = set(re.findall(r"\w+", " ".join(texts).replace("-", "_")))
+    fields = {name for rows in own_fields().values() for name, _, _ in rows}
+    assert fields
+    assert fields <= words, f"used by nobody: {sorted(fields - words)}"
