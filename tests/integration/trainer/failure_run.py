@@ -35,10 +35,10 @@ def main(student: str, teacher: str, out: str, what: str) -> None:
             return super().score(requests)
 
     class FullDisk(HintBank):
-        def _mend(self) -> None:
+        def _make_whole(self) -> None:
             if fails():
                 raise OSError(28, "No space left on device")
-            super()._mend()
+            super()._make_whole()
 
     def fails() -> bool:
         return trainer.state.global_step == 1 and trainer.accelerator.process_index == 1
