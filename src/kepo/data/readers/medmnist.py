@@ -100,10 +100,8 @@ def _rows(name: str, file: Path, split: str, folder: Path, seed: int, limit: int
         correct = options[0]
         options += rng.sample(absent, min(len(absent), limit - len(options)))
         rng.shuffle(options)
-        answer, image = (
-            option_letters(options)[options.index(correct)],
-            ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index),
-        )
+        answer = option_letters(options)[options.index(correct)]
+        image = ArrayImage(f"{name}/{split}/{index:06d}", unpacked, index)
         known = entry["modality"], entry["task"], {"dataset": title, "split": _SPLITS[split], "labels": present}
         yield Question(question_id, entry["question"], answer, tuple(options), (image,), *known)
 
@@ -135,9 +133,8 @@ def download_medmnist(names: Sequence[str], folder: Path, size: int = 28) -> lis
     sets, suffix = medmnist_sets(), "" if size == 28 else f"_{size}"
     for name in names:
         if name.lower() not in sets or size not in sets[name.lower()]["md5"]:
-            raise ConfigError(
-                f"no set {name!r} of size {size}; there are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
-            )
+            there = f"there are {', '.join(sets)}, in 28, 64, 128 or 224 pixels"
+            raise ConfigError(f"no set {name!r} of size {size}; {there}")
     if importlib.util.find_spec("pooch") is None:
         raise MissingExtraError("pooch", "pip install 'kepo[medmnist]'", "Downloading MedMNIST")
     import pooch
