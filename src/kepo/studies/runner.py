@@ -91,7 +91,8 @@ def run_plans(
             threads.shutdown(wait=False, cancel_futures=True)
             for executor in executors:
                 executor.stop()
-            wait(waiting, timeout=_PATIENCE)
+            # A future that was cancelled before it ran never counts as done.
+            wait([future for future in waiting if not future.cancelled()], timeout=_PATIENCE)
             raise
         finally:
             for executor in executors:

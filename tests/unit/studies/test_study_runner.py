@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,6 +83,35 @@ def test_a_run_that_is_begun_again_is_not_done_until_it_ends(
     monkeypatch.setattr(Noted, "fails", ("train", 1))
     run_plans(plans[:1], 1, [], lambda _: None, quiet=True)
     assert not is_done(plans[0])
+
+
+def test_ctrl_c_waits_for_the_runs_under_way_only(
+    plans: list[RunPlan], commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+
+    def run(self: Noted, arguments: Sequence[str], log: Path, claim: int) -> int:
+        self.commands.append(tuple(arguments))
+        stopped.wait(10)
+        return 130
+
+    left: list[int] = []
+
+    def waited(futures: Any, **how: Any) -> Any:
+        if stopped.is_set():  # the last look, after the runs were stopped
+            done, pending = wait(futures, timeout=2)
+            left.append(len(pending))
+            return done, pending
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Noted, "run", run)
+    monkeypatch.setattr(Noted, "stop", lambda self: stopped.set())
+    monkeypatch.setattr(runner, "wait", waited)
+    with pytest.raises(KeyboardInterrupt):
+        run_plans(plans, 1, [], print, quiet=True)
+    assert left == [0]
+    assert not any(map(is_done, plans))
+    assert len(commands) <= 1  # the run that was still waiting never began
 
 
 def test_the_last_error_of_a_log_is_said(tmp_path: Path) -> None:
