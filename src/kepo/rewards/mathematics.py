@@ -31,9 +31,16 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _PROSE = re.compile(r"(?<![A-Za-z])(?!(?:sqrt|sin|cos|tan|log|exp|abs|min|max|gcd|lcm|mod)\b)[A-Za-z]{3,}")
 _HEDGE = re.compile(r"\b(?:and|or|not|no|maybe|perhaps|but|if|about)\b", re.IGNORECASE)
 _DENIED = re.compile(r"(?<!\\)\b(?:not|no|maybe|perhaps|but|about)\b", re.IGNORECASE)
-_UNITS = re.compile(r"(?<=[\w})])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]{2,}){0,2}$")
+_UNITS = re.compile(r"(?<=[\w})])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]{2,}){0,2}(?:\^\{?\d\}?)?$")
 _BASE = re.compile(r"([0-9A-Za-z]+)_\{?(\d+)\}?")
-_SIGNS = {"\N{SQUARE ROOT}": r"\sqrt ", "\N{INFINITY}": r"\infty ", "\N{MINUS SIGN}": "-", "**": "^", "\u00a0": " "}
+_SIGNS = {
+    "\N{SQUARE ROOT}": r"\sqrt ",
+    "\N{INFINITY}": r"\infty ",
+    "\N{MINUS SIGN}": "-",
+    "**": "^",
+    "\u00a0": " ",
+    "\N{DEGREE SIGN}": r"^\circ ",
+}
 
 
 def math_accuracy(
@@ -125,7 +132,10 @@ def _final_answer(text: str, finished: bool) -> str | None:
     boxed = _boxed(rest)
     if boxed or not finished:
         return boxed
-    return _stated(rest.splitlines()[-1], whole=False)
+    displayed = [
+        match for match in _MATH.finditer(rest) if match.end() == len(rest) and "\n" in match.group()
+    ]  # may be on several lines
+    return _stated(displayed[0].group() if displayed else rest.splitlines()[-1], whole=False)
 
 
 def _boxed(text: str) -> str | None:
@@ -194,12 +204,15 @@ def _read(package: Any, text: str) -> _Answer | None:
         text = text.replace(sign, latex)
     text = re.sub(r"(?<=\d)(?:\\[,!; ]|,\\!|,\s*\\!|\{,\}| )\s*(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<![\d/])(\d+) (\d+)/(\d+)$", r"\1\\frac{\2}{\3}", text)  # a mixed number
+    text = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi ", text)
+    text = re.sub(r"(?<=\d)x(?=10\^)", r"\\times ", text)
+    text = re.sub(r"^(-?\d+(?:\.\d+)?)[eE]([+-]?\d+)$", r"\1\\times 10^{\2}", text)
     if not text or re.search(r"\d\s+\d", text):
         return None
     plain = _TEXT.sub(r"\1", text)
-    if re.fullmatch(r"[^\W\d_][\w\s().,'&-]*", plain) and _PROSE.search(plain):
+    if re.fullmatch(r"[^\W\d_][\w\s().,'&-]*", plain) and (_PROSE.search(plain) or plain.casefold() == "no"):
         return _Answer(text, [], normalized(plain))
-    if _has_prose(text):
+    if not _HEDGE.search(text):
         text = _UNITS.sub("", text)
     if _has_prose(text) or _DENIED.search(text):
         return None

@@ -71,6 +71,14 @@ def test_what_is_not_the_answer(gold: str) -> None:
         ("1 234", "1234", 1.0),
         ("3 1/2", "3.5", 1.0),
         ("42 43", "85", 0.0),
+        ("(3, pi/2)", r"\left( 3, \frac{\pi}{2} \right)", 1.0),
+        ("(3, pi/3)", r"\left( 3, \frac{\pi}{2} \right)", 0.0),
+        ("90°", r"90^\circ", 1.0),
+        ("1e3", "1000", 1.0),
+        ("3x10^8", r"3 \times 10^8", 1.0),
+        ("5 cm^2", r"5\text{ cm}^2", 1.0),
+        ("No", r"\text{No}", 1.0),
+        ("yes or no", r"\text{No}", 0.0),
         ("-5", "5", 0.0),
         ("4210_{5}", "4210_5", 1.0),
         ("4210", "4210_5", 1.0),
@@ -112,6 +120,8 @@ def test_values(answer: str, gold: str, expected: float | None) -> None:
         ("She makes 9 * 2 = $18 every day.", "18", 1.0),
         ("In 5 days, she makes $90.", "90", 1.0),
         ("#### 72", "72", 1.0),
+        ("\\[\n\\frac12\n\\]", "0.5", 1.0),
+        ("$$\nx = \\frac12\n$$", "0.5", 1.0),
         ("We get $x=2$, so the area is $3\\sqrt{2}$ square units.", "3\\sqrt{2}", 1.0),
         ("Maybe 40? Or 41? Or 42", "42", 0.0),
     ],
@@ -150,3 +160,16 @@ def test_answers_that_cannot_be_read_are_said(caplog: pytest.LogCaptureFixture) 
     assert f"row {len(GOLDS)}: '[1,2', row {len(GOLDS) + 1}: ''" in said
     with pytest.raises(DataError, match=r"2 of 3 answers \(row 1: '\[1,2', row 2: ''\)"):
         check_math_answers(["1", "[1,2", ""])
+
+
+def test_the_trainer_reads_the_answers_of_its_data_first() -> None:
+    from datasets import Dataset
+
+    from kepo.rewards import exact_match
+    from kepo.trainer.checks import check_answers
+
+    data = Dataset.from_dict({"answer": ["1", "[1,2", ""]})
+    check_answers([exact_match], data)
+    check_answers([math_accuracy], data.to_iterable_dataset())
+    with pytest.raises(DataError, match="row 1"):
+        check_answers([math_accuracy], data)
