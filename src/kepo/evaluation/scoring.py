@@ -37,7 +37,7 @@ def score_completion(ordered: OrderedQuestion, completion: Completion, settings:
         "answer": question.answer,
         "options": list(question.options),
         "predicted": predicted,
-        "correct": _is_correct(question, text, predicted, settings),
+        "correct": _is_correct(question, completion, predicted, settings),
         "tokens": completion.tokens,
         "finished": completion.finished,
         "formatted": _is_formatted(text, predicted, settings),
@@ -60,11 +60,14 @@ def _predicted(question: Question, text: str, settings: EvaluationSettings) -> s
     return extract_answer(text) or after_reasoning(text) or None
 
 
-def _is_correct(question: Question, text: str, predicted: str | None, settings: EvaluationSettings) -> bool:
+def _is_correct(
+    question: Question, completion: Completion, predicted: str | None, settings: EvaluationSettings
+) -> bool:
     if question.options and settings.reward == "choice_accuracy":
         return predicted == question.answer
     columns = {
         "prompts": [question.text],
+        "completion_finished": [completion.finished],
         "id": [question.id],
         "question": [question.text],
         "options": [list(question.options)],
@@ -75,7 +78,7 @@ def _is_correct(question: Question, text: str, predicted: str | None, settings: 
         "metadata": [_metadata(question)],
     }
     [function] = get_rewards([settings.reward])
-    [value] = function(completions=[text], **columns)
+    [value] = function(completions=[completion.text], **columns)
     return value is not None and value >= 1.0
 
 

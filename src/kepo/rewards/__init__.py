@@ -2,10 +2,12 @@
 
 from kepo.rewards.answers import extract_answer, predicted_letter
 from kepo.rewards.functions import answer_format, choice_accuracy, exact_match, get_rewards, think_format
-from kepo.rewards.verifiers import math_accuracy, reasoning_gym_score
+from kepo.rewards.mathematics import check_math_answers, math_accuracy
+from kepo.rewards.verifiers import reasoning_gym_score
 
 __all__ = [
     "answer_format",
+    "check_math_answers",
     "choice_accuracy",
     "exact_match",
     "extract_answer",

@@ -22,7 +22,8 @@ from kepo.rewards.answers import (
     normalized,
     predicted_letter,
 )
-from kepo.rewards.verifiers import math_accuracy, reasoning_gym_score
+from kepo.rewards.mathematics import math_accuracy
+from kepo.rewards.verifiers import reasoning_gym_score
 from kepo.types import option_letters
 
 RewardFunction: TypeAlias = Callable[..., Sequence[float | None]]

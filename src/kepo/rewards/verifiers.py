@@ -1,50 +1,18 @@
-"""Reward functions that ask an optional package whether an answer is correct: math-verify and reasoning-gym."""
+"""The reward that asks reasoning-gym whether an answer is correct."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kepo.errors import DataError, MissingExtraError
-from kepo.rewards.answers import Completion, after_reasoning, completion_text, extract_answer
+from kepo.errors import DataError
+from kepo.rewards.answers import Completion, completion_text, extract_answer
+from kepo.rewards.mathematics import optional_package
 
 # What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is incorrect; it is
 # not a reason to end a training run.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
-
-
-def math_accuracy(completions: Sequence[Completion], answer: Sequence[str], **columns: Any) -> list[float | None]:
-    """1.0 where the answer is mathematically equal to the true one (math-verify), else 0.0.
-
-    The answer is the inside of `<answer>`; without such a tag, all that follows the reasoning. A row whose true answer
-    is not mathematics gives None.
-
-    Raises:
-        MissingExtraError: math-verify is not installed.
-    """
-    package = _optional("math_verify", "math-verify", "math", "the reward 'math_accuracy'")
-    # The package's time limits are alarm signals, which only the main thread may set.
-    limit = 5 if threading.current_thread() is threading.main_thread() else None
-
-    def parse(text: str) -> list[Any]:
-        bare = "$" not in text and "\\boxed" not in text
-        return package.parse(text, parsing_timeout=limit) or (
-            package.parse(f"${text}$", parsing_timeout=limit) if bare else []
-        )
-
-    rewards: list[float | None] = []
-    for completion, truth in zip(completions, answer, strict=True):
-        gold = parse(truth)
-        if not gold:
-            rewards.append(None)
-            continue
-        text = completion_text(completion)
-        given = parse(extract_answer(text) or after_reasoning(text))
-        rewards.append(float(bool(given) and package.verify(gold, given, timeout_seconds=limit)))
-    return rewards
 
 
 def reasoning_gym_score(
@@ -65,7 +33,7 @@ def reasoning_gym_score(
         MissingExtraError: reasoning-gym is not installed.
         DataError: a row's metadata names no task, or one that the installed version does not have.
     """
-    package = _optional("reasoning_gym", "reasoning-gym", "reasoning", "the reward 'reasoning_gym_score'")
+    package = optional_package("reasoning_gym", "reasoning-gym", "reasoning", "the reward 'reasoning_gym_score'")
     scorers: dict[str, Callable[[str, dict[str, Any]], float]] = {}
     rewards = []
     for row, (completion, truth, record) in enumerate(zip(completions, answer, metadata, strict=True)):
@@ -112,12 +80,3 @@ def decode_metadata(value: Any) -> Any:
     if value.keys() == {"__items__"}:
         return {decode_metadata(key): decode_metadata(item) for key, item in value["__items__"]}
     return {key: decode_metadata(item) for key, item in value.items()}
-
-
-def _optional(module: str, package: str, extra: str, purpose: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise MissingExtraError(package, f"pip install 'kepo[{extra}]'", purpose) from error

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kepo.errors import ConfigError, DataError
+from kepo.rewards import check_math_answers, math_accuracy
 from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 
@@ -65,6 +66,13 @@ def check_dataset(args: KEPOConfig, dataset: Any) -> None:
             "set has no column 'reference'. Build it with kepo.data.to_dataset from questions that have a 'reasoning' "
             "in their metadata, or set lmbda to 1."
         )
+
+
+def check_answers(functions: Sequence[Any], dataset: Any) -> None:
+    """The true answers are such as the reward functions can read; a data set that is streamed is not looked at."""
+    columns = getattr(dataset, "column_names", None) or ()
+    if math_accuracy in functions and hasattr(dataset, "__len__") and "answer" in columns:
+        check_math_answers(list(dataset["answer"]))
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:

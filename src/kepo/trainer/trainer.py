@@ -66,6 +66,7 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
+        checks.check_answers(functions, train_dataset)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None

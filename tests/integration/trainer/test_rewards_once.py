@@ -67,6 +67,24 @@ def test_it_is_called_once_for_each_rollout_and_each_sample(
         assert final[row] in verified[0] if injected else final[row] == rollouts[row]
 
 
+@pytest.mark.parametrize("exploration", ["hint", "none"])
+def test_it_is_told_which_completions_finished(
+    explore: Callable[..., KEPOTrainer], rescuing_sampler: list[list[Any]], exploration: str
+) -> None:
+    told: list[tuple[bool, int]] = []
+
+    def reward(completions: Any, completion_ids: Any, completion_finished: list[bool], **_: Any) -> list[float]:
+        told.extend(zip(completion_finished, (ids[-1] for ids in completion_ids), strict=True))
+        return has_magic(completions, completion_ids)
+
+    trainer = explore(reward, exploration=exploration)
+    _one_batch(trainer)
+    assert len(told) >= 8
+    assert not all(end for end, _ in told)
+    assert any(end for end, _ in told) or exploration == "none"  # an untrained student writes on to the limit
+    assert all(end == (last in trainer.eos_token_ids) for end, last in told)
+
+
 def test_an_asynchronous_reward_is_called_once_too(
     explore: Callable[..., KEPOTrainer], rescuing_sampler: list[list[Any]]
 ) -> None:

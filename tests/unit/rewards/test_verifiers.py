@@ -4,41 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 
 import pytest
 
 from kepo.errors import DataError, MissingExtraError
 from kepo.rewards import math_accuracy, reasoning_gym_score
 from kepo.rewards.verifiers import decode_metadata
-
-
-@pytest.mark.parametrize(
-    ("completion", "truth", "reward"),
-    [
-        ("<answer>3/4</answer>", "0.75", 1.0),
-        ("<answer>$\\frac{3}{4}$</answer>", "3/4", 1.0),
-        ("<think>1/2?</think><answer>0.75</answer>", "\\frac{3}{4}", 1.0),
-        ("so it is $\\boxed{12}$", "12", 1.0),
-        ("<answer>x^2+1</answer>", "$1+x^2$", 1.0),
-        ("<answer>13</answer>", "12", 0.0),
-        ("<answer>no idea</answer>", "12", 0.0),
-        ("", "12", 0.0),
-        ("<answer>12</answer>", "", None),
-    ],
-)
-def test_math_accuracy(completion: str, truth: str, reward: float | None) -> None:
-    pytest.importorskip("math_verify")
-    assert math_accuracy([[{"role": "assistant", "content": completion}]], [truth], task=["x"]) == [reward]
-
-
-def test_math_accuracy_outside_the_main_thread() -> None:
-    pytest.importorskip("math_verify")
-    rewards: list[float | None] = []
-    thread = threading.Thread(target=lambda: rewards.extend(math_accuracy(["<answer>1/2</answer>"], ["0.5"])))
-    thread.start()
-    thread.join()
-    assert rewards == [1.0]
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,13 @@ class TRLAdapter(GRPOTrainer):
             _Known(known[i]) if known and i in known else function for i, function in enumerate(functions)
         ]
         try:
-            rewards: torch.Tensor = super()._calculate_rewards(*rollouts)
+            rows = [
+                {**row, "completion_finished": end}
+                for row, end in zip(rollouts.rows, self._finished(rollouts), strict=True)
+            ]
+            rewards: torch.Tensor = super()._calculate_rewards(
+                rows, rollouts.prompts, rollouts.completions, rollouts.completion_ids
+            )
         finally:
             self.reward_funcs = functions
         return rewards
@@ -253,6 +259,7 @@ class TRLAdapter(GRPOTrainer):
             "prompts": list(of.prompts),
             "completions": list(of.completions),
             "completion_ids": [list(ids) for ids in of.completion_ids],
+            "completion_finished": self._finished(of),
             "trainer_state": self.state,
             "log_extra": lambda column, values: columns[column].extend(values),
             "log_metric": self._log_metric if log_metrics else lambda name, value: None,
@@ -271,6 +278,11 @@ class TRLAdapter(GRPOTrainer):
             RowReward(float("nan") if reward is None else float(reward), {c: v[row] for c, v in columns.items()})
             for row, reward in enumerate(rewards)
         ]
+
+    def _finished(self, of: Completions) -> list[bool]:
+        """Whether each completion ended by itself, as TRL decides it."""
+        ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)
+        return [bool(ids) and ids[-1] in ends for ids in of.completion_ids]
 
     def log_metric(self, name: str, value: float) -> None:
         """Add `value` to a training metric; TRL averages it over the logging interval."""
