@@ -73,6 +73,7 @@ def _is_correct(question: Question, text: str, predicted: str | None, settings: 
         "modality": [question.modality],
         "task": [question.task],
         "metadata": [_metadata(question)],
+        "prompt_style": [settings.prompt_style],
     }
     [function] = get_rewards([settings.reward])
     [value] = function(completions=[text], **columns)
