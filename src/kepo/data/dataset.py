@@ -25,8 +25,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
     to RGB when a row is read) and `image_paths` (of those images that are files), `id`, `question`, `options`,
     `answer`, `solution` (the answer as text, the column that TRL's own accuracy rewards read), `modality`, `task`,
-    `metadata` (JSON text) and, where every question has what the style asks for, `reference` (what a perfect policy
-    writes, see `default_completion`).
+    `metadata` (JSON text), `prompt_style` (only for "plain": rewards then read answers without tags) and, where every
+    question has what the style asks for, `reference` (what a perfect policy writes, see `default_completion`).
 
     Args:
         questions: At least one.
@@ -39,6 +39,8 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
         **text_columns(questions),
         "solution": [question.answer_text for question in questions],
     }
+    if style == "plain":
+        columns["prompt_style"] = [style] * len(questions)
     if style != "think" or all(_reasoning(question) for question in questions):
         columns["reference"] = [default_completion(question, style) for question in questions]
     if any(question.images for question in questions):

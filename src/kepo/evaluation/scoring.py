@@ -76,6 +76,7 @@ def _is_correct(
         "modality": [question.modality],
         "task": [question.task],
         "metadata": [_metadata(question)],
+        "prompt_style": [settings.prompt_style],
     }
     [function] = get_rewards([settings.reward])
     [value] = function(completions=[completion.text], **columns)

@@ -19,6 +19,8 @@ Completion: TypeAlias = str | Sequence[Message]
 
 _OPEN = re.compile(r"<answer\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"</answer\s*>", re.IGNORECASE)
+_BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL)
+_LATEX_BOX = re.compile(r"\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}")
 _THINK_CLOSE = re.compile(r"</think\s*>", re.IGNORECASE)
 _QUOTES = "\"'`“”‘’"
 
@@ -41,6 +43,7 @@ def _content_text(content: Any) -> str:
 def extract_answer(text: str) -> str | None:
     """The inside of the last `<answer>...</answer>`, trimmed; None when there is none or it is empty.
 
+    Without such a tag, the inside of GLM-V's `<|begin_of_box|>...<|end_of_box|>` after the reasoning is the answer.
     The closing tag may be missing at the very end, where the token budget cut it off. An opening tag that is only
     talked about (inside the reasoning, never closed) is no answer.
     """
@@ -52,7 +55,8 @@ def extract_answer(text: str) -> str | None:
             return body.strip() or None
         if index == last and body.strip() and not _THINK_CLOSE.search(body):
             return body.strip()
-    return None
+    boxes = _BOX.findall(after_reasoning(text)) if last == 0 else []
+    return boxes[-1].strip() or None if boxes else None
 
 
 def after_reasoning(text: str) -> str:
@@ -67,7 +71,7 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
         text: The completion, decoded.
         options: Option texts in order, 2..26 of them.
         strict: True takes only what stands inside `<answer>`. False falls back, when there is no such tag, to the last
-            line that holds any text, and then to everything after the reasoning.
+            `\\boxed{}`, then the last line that holds any text, and then everything after the reasoning.
 
     Returns:
         A letter, or None: no answer, no option named, or several different ones.
@@ -78,6 +82,9 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
     if strict:
         return None
     rest = after_reasoning(text)
+    boxes = _LATEX_BOX.findall(rest)
+    if boxes:
+        return match_option(boxes[-1], options)
     last_line = rest.splitlines()[-1] if rest else ""
     return match_option(last_line, options) or match_option(rest, options)
 

@@ -38,21 +38,26 @@ def choice_accuracy(
     completions: Sequence[Completion],
     answer: Sequence[str],
     options: Sequence[Sequence[str] | None],
+    prompt_style: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float]:
     """1.0 where the option inside `<answer>` is the correct one, else 0.0; format does not count.
+
+    A row of the prompt style "plain" was not asked for tags; its answer is read as evaluation reads it.
 
     Args:
         completions: B completions.
         answer: B letters of the correct options; free text for a row without options.
         options: B lists of option texts; a row without options is scored as by `exact_match`.
+        prompt_style: B prompt styles (`kepo.data.to_dataset` writes them for "plain"); None where all ask for tags.
         columns: Other columns, ignored.
 
     Raises:
         DataError: an answer is not the letter of one of its options.
     """
     rewards = []
-    for row, (completion, truth, choices) in enumerate(zip(completions, answer, options, strict=True)):
+    styles = [None] * len(completions) if prompt_style is None else prompt_style
+    for row, (completion, truth, choices, style) in enumerate(zip(completions, answer, options, styles, strict=True)):
         text = completion_text(completion)
         if not choices:
             rewards.append(_matches(text, truth))
@@ -64,7 +69,7 @@ def choice_accuracy(
                 f"{len(choices)} options ({', '.join(letters)}); build the data set with kepo.data.to_dataset, which "
                 "turns option texts into letters"
             )
-        rewards.append(float(predicted_letter(text, choices) == truth))
+        rewards.append(float(predicted_letter(text, choices, strict=style != "plain") == truth))
     return rewards
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from kepo.errors import DataError
@@ -22,8 +22,59 @@ _TEXT = "\x00"
 _LETTER_ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
-_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
-_MARKUP = re.compile(r"\*+|__|`|\$")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
+_BOX_TOKENS = re.compile(r"<\|(?:begin|end)_of_box\|>")
+_PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]+?)(?<=\S)\1(?!\*)")
+_MATH = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)")
+
+# One way of writing for what is written in several ways; nothing here makes two different values equal.
+_WRITTEN = tuple(
+    (re.compile(pattern, re.IGNORECASE), to)
+    for pattern, to in (
+        (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2"),
+        (r"\\leq?(?![a-z])|<=", "≤"),
+        (r"\\geq?(?![a-z])|>=", "≥"),
+        (r"\\lt(?![a-z])|\b(?:less|smaller|lower|fewer) than(?=\s*[-−]?[.\d])", "<"),
+        (r"\\gt(?![a-z])|\b(?:more|greater|larger|higher) than(?=\s*[-−]?[.\d])", ">"),
+        (r"\bat least(?=\s*[-−]?[.\d])", "≥"),
+        (r"\bat most(?=\s*[-−]?[.\d])", "≤"),
+        (r"(?:→|⇒|(?<![<>\w])[-=]+>)", ":"),
+        (r"[−‐‑]", "-"),
+        (r"\b(?:minus|negative)\s+(?=[.\d])", "-"),
+        (r"^([-+])\s+(?=[.\d])", r"\1"),
+        (r"([<>≤≥±~≈^])\s+(?=[-.\d])", r"\1"),
+        (r"(?<=[\w)])\s*\^\s*\{?([-+]?\d+)\}?", r"^\1"),
+        (r"(?<=\d)\s*/\s*(?=\d)", "/"),
+        (r"(?<![\w.])\.(?=\d)", "0."),
+        (r"(?<=\d)\s*%|(?<=\d)\s+percent\b", "%"),
+        (r"(?<![\w^])(\d+(?:[.,]\d+)*)(?=(?:[mcknµμ]?m|[mcdµμ]?l|[mkµμ]?g|[kmg]?hz|m?s|min|h)(?![\w]))", r"\1 "),
+    )
+)
+_SUPERSCRIPTS = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
+
+# What may stand beside an option's text in a sentence that gives it as the answer. Any other word makes it something
+# else: "CT angiogram" is no "CT", "less than 5" no "5", "glaucoma or cataract" no "glaucoma".
+_BEFORE = re.compile(
+    r"(?:^|[\n.:;,?!(\[\"'“”‘’=–—]|(?<!\S)-|\x00|(?:consistent|compatible) with"
+    r"|\b(?:an?|the|is|are|was|were|be|it|this|that|answer"
+    r"|option|choice|so|thus|therefore|hence|but|because|maybe|perhaps|possibly|probably|likely|clearly|definitely"
+    r"|actually|shows?|suggests?|indicates?|choose|chose|pick|select|say"
+    r"|ist|eine?|der|die|das|es|el|la|le|un|una|une|est|um|uma|é))\s*$",
+    re.IGNORECASE,
+)
+_AFTER = re.compile(
+    r"\s*(?:$|[\n.:;,?!)\]\"'“”‘’([–—\x00]|-\s|(?:is|are|was|were|because|since|as|which|but|not|rather|instead|due|given"
+    r"|based|seems|appears)\b)",
+    re.IGNORECASE,
+)
+_NUMBER_BEFORE = re.compile(r"(?:[-+*×·:/.,–]|\d\s*[-+*×·:/–]|\b(?:about|over|under))\s*$")
+_NUMBER_AFTER = re.compile(r"(?:\s*[-–:/]\s*\d|['\"′″]|\s*:\s*\d)")
+_CALL_BEFORE = re.compile(r"\w[(\[{]\s*$")
+_DENIED_AFTER = re.compile(
+    r"\s*(?:is|are|was|were|can be|seems|looks)\s+"
+    r"(?:not|n't|unlikely|ruled out|excluded|absent|wrong|incorrect|false)\b",
+    re.IGNORECASE,
+)
 
 
 def match_option(answer_text: str, options: Sequence[str]) -> str | None:
@@ -42,20 +93,21 @@ def match_option(answer_text: str, options: Sequence[str]) -> str | None:
     if not 2 <= len(options) <= 26:
         raise DataError(f"a multiple-choice question has 2 to 26 options, not {len(options)}: {list(options)!r}")
     letters = option_letters(options)
+    as_written = _letters_of_texts(letters, options, _written)
     text = _plain(answer_text)
     alone = _LETTER_ALONE.fullmatch(text)
     if alone and alone[1].upper() in letters:
         return alone[1].upper()
-    by_text = _letters_of_texts(letters, options)
-    whole = by_text.get(_folded(text))
+    by_text = _letters_of_texts(letters, options, _plain)
+    whole = as_written.get(_folded(_written(answer_text))) or by_text.get(_folded(text))
     if whole:
         return _only(whole)
-    masked, named_by_text = _take_out_texts(text, by_text)
+    masked, named_by_text, mentioned = _take_out_texts(text, by_text)
     named_by_letter = _named_letters(masked, len(letters))
     if not named_by_letter:
-        return _only(named_by_text)
+        return _only(named_by_text) if mentioned == named_by_text else None
     letter = _only(named_by_letter)
-    return letter if letter in named_by_text or not named_by_text else None
+    return letter if letter in mentioned or not mentioned else None
 
 
 def _only(letters: set[str]) -> str | None:
@@ -64,11 +116,22 @@ def _only(letters: set[str]) -> str | None:
 
 def _plain(text: str) -> str:
     """Without markup; a letter that the markup made stand out is put in parentheses."""
-    text = unicodedata.normalize("NFKC", text).replace(_TEXT, "")
-    text = _LATEX_TEXT.sub(r"\1", text)
+    text = _EMPHASIS.sub(r"(\2)", _written(text))
+    text = _PAIRED.sub(r"\2", text)
+    return text.strip(" \n\"'“”‘’")
+
+
+def _written(text: str) -> str:
+    """Numbers, comparators and wrappers of an answer written in one way; emphasis stays ("T2*" is not "T2")."""
+    text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = unicodedata.normalize("NFKC", text).replace(_TEXT, "").replace("\u2044", "/")
+    text = _BOX_TOKENS.sub("", _LATEX_TEXT.sub(r"\1", text))
+    text = _WRITTEN[0][0].sub(_WRITTEN[0][1], text)
     text = _BOXED.sub(lambda m: f"({m[1].strip()})" if len(m[1].strip()) == 1 else m[1], text)
-    text = _EMPHASIS.sub(r"(\2)", text)
-    text = _MARKUP.sub("", text)
+    text = _MATH.sub(lambda m: m[1] or m[2], text).strip()
+    for pattern, replacement in _WRITTEN[1:]:
+        text = pattern.sub(replacement, text)
     return re.sub(r"[^\S\n]+", " ", text).strip(" \n\"'“”‘’")
 
 
@@ -76,31 +139,53 @@ def _folded(text: str) -> str:
     return folded(text).rstrip(".,;:! ")
 
 
-def _letters_of_texts(letters: Sequence[str], options: Sequence[str]) -> dict[str, set[str]]:
-    """Option text (folded) -> its letters; more than one where two options read the same."""
+def _letters_of_texts(
+    letters: Sequence[str], options: Sequence[str], form: Callable[[str], str]
+) -> dict[str, set[str]]:
+    """Option text (in `form`, folded) -> its letters; more than one where two options read the same."""
     found: dict[str, set[str]] = defaultdict(set)
     for letter, option in zip(letters, options, strict=True):
-        found[_folded(_plain(option))].add(letter)
+        found[_folded(form(option))].add(letter)
     found.pop("", None)
     return dict(found)
 
 
-def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[str]]:
-    """Replaces every option text in `text`, longest first; also gives the letters of those that are not denied."""
+def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[str], set[str]]:
+    """Replaces every option text in `text`, longest first.
+
+    Also gives the letters of the texts that are given as the answer, and of all that are mentioned and not denied.
+    """
     named: set[str] = set()
+    mentioned: set[str] = set()
     for option in sorted(by_text, key=len, reverse=True):
         if len(option) == 1 and option.isalpha():
             continue
         pattern = phrase_pattern([option])
-        if any(not is_denied(text, match.start()) for match in pattern.finditer(text)):
-            named |= by_text[option]
+        for match in pattern.finditer(text):
+            if is_denied(text, match.start()) or _DENIED_AFTER.match(text, match.end()):
+                continue
+            mentioned |= by_text[option]
+            if _stands_alone(text, match.start(), match.end()):
+                named |= by_text[option]
         text = pattern.sub(_TEXT, text)
-    return text, named
+    return text, named, mentioned
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether nothing beside text[start:end] makes it another value: no sign, comparator, unit or further word."""
+    before = text[max(0, start - 40) : start]
+    if not _BEFORE.search(before) or not _AFTER.match(text, end) or _CALL_BEFORE.search(before):
+        return False
+    if text[start].isdigit() and _NUMBER_BEFORE.search(before) and not re.search(r"(?:^|[A-Za-z]\s*)[.,:]\s*$", before):
+        return False
+    return not (text[end - 1].isdigit() and _NUMBER_AFTER.match(text, end))
 
 
 @lru_cache(maxsize=32)
-def _letter_patterns(count: int) -> tuple[re.Pattern[str], ...]:
+def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Pattern[str]]:
     """The ways in which one of the first `count` letters is named, several of them ("A or B") in one match.
+
+    The last pattern finds a second letter beside a named one ("B, maybe C"). It makes a hedge and names nothing.
 
     A letter in front of a word is no letter of an option ("B cells", the article "a") unless brackets, a delimiter or a
     word like "option" say so.
@@ -120,20 +205,31 @@ def _letter_patterns(count: int) -> tuple[re.Pattern[str], ...]:
     opening = r"[\s\"'“(\[]*"
     verdict = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|answer|likely)\b"
     sources = (
-        rf"^\W*({tight}{more})",
+        rf"^[^\w~≠¬!]*({tight}{more})",
         rf"(?:\b(?i:answer|is|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
         rf"\b(?i:option|choice|letter)s?\b\s*:?{opening}({loose}{more})",
         rf"(?<!\w)[(\[]\s*([Aa{rest}]{more})\s*[)\]]",
+        rf"\b(?i:not)\s+[(\[]?[A-{last}a-{last.lower()}][)\]]?\s*[,;.]?\s*(?:(?i:but|rather)\s+)?[(\[]?({tight}{more})",
         rf"(?<![\w-])([A-{last}])\s+(?i:is|seems|looks|would be)\s+(?i:{verdict})",
     )
-    return tuple(re.compile(source, re.MULTILINE) for source in sources)
+    beside = (
+        r"(?:^|[.,;:?!/&]|(?<!\w)[-–—]"
+        r"|\b(?i:or|and|maybe|perhaps|possibly|probably|likely|also|as|else|even|versus|vs|with|plus|then|actually))"
+        rf"{opening}({tight})"
+    )
+    return tuple(re.compile(source, re.MULTILINE) for source in sources), re.compile(beside, re.MULTILINE)
 
 
 def _named_letters(text: str, count: int) -> set[str]:
     """The letters that `text` names, those it denies left out."""
     named: set[str] = set()
-    for pattern in _letter_patterns(count):
+    naming, beside = _letter_patterns(count)
+    for pattern in naming:
         for match in pattern.finditer(text):
-            if not is_denied(text, match.start()):
+            if not is_denied(text, match.start()) and not is_denied(text, match.start(1)):
+                named |= single_letters(match[1])
+    if named:
+        for match in beside.finditer(text):
+            if not is_denied(text, match.start(1)):
                 named |= single_letters(match[1])
     return named

@@ -176,3 +176,86 @@ def test_long_text_is_read_in_reasonable_time() -> None:
 def test_a_number_of_options_that_has_no_letters(options: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=f"2 to 26 options, not {len(options)}"):
         match_option("A", options)
+
+
+SIZES = ("<5 mm", ">5 mm", "5 mm")
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("< 5 mm", SIZES, "A"),
+        ("> 5 mm", SIZES, "B"),
+        ("less than 5 mm", SIZES, "A"),
+        ("It is greater than 5 mm.", SIZES, "B"),
+        ("5mm", SIZES, "C"),
+        ("The answer is 5 mm", SIZES, "C"),
+        ("≥ 5 mm", SIZES, None),
+        ("about 5 mm", SIZES, None),
+        ("5 cm", SIZES, None),
+        ("5 mm²", SIZES, None),
+        ("> 5 mm", ("5 mm", "10 mm"), None),
+        ("less than 5 mm", ("5 mm", "10 mm"), None),
+        ("5 or 6", ("5", "10"), None),
+        ("5 cm", ("5", "10"), None),
+        ("5 %", ("5", "10"), None),
+        ("-5", ("5", "10"), None),
+        ("− 5", ("5", "-5"), "B"),
+        ("minus 5", ("5", "-5"), "B"),
+        ("The answer is -5", ("5", "-5"), "B"),
+        ("±5", ("5", "-5"), None),
+        (".1", ("0.1", "0.01", "1"), "A"),
+        (".1", ("1", "2"), None),
+        ("1/2", (r"$\frac{1}{2}$", r"$\frac{1}{3}$", "$2$"), "A"),
+        (r"\boxed{\frac{1}{2}}", ("1/2", "2"), "A"),
+        ("½", ("1/2", "2"), "A"),
+        ("1/2", ("2", "3"), None),
+        ("2 / 3", ("2", "3"), None),
+        (r"\sqrt{2}", (r"$\sqrt{2}$", "$2$"), "A"),
+        (r"\sqrt{2}", ("$2$", "$3$"), None),
+        ("10⁵", ("10⁵", "105"), "A"),
+        ("10^5", ("10⁵", "105"), "A"),
+        ("10^{5}", ("10⁵", "105"), "A"),
+        ("10³", ("10", "100"), None),
+        ("10^3", ("10", "3"), None),
+        ("T2*", ("T1", "T2", "T2*"), "C"),
+        ("**T2***", ("T1", "T2", "T2*"), "C"),
+        ("**T2**", ("T1", "T2", "T2*"), "B"),
+        ("T2*", ("T1", "T2"), None),
+        ("CT angiography", ("CT angiography", "CT"), "A"),
+        ("CT angiogram", ("CT angiography", "CT"), None),
+        ("It is a CT angiogram", ("CT", "MRI"), None),
+        ("CT with contrast", ("CT", "MRI"), None),
+        ("It is a CT", ("CT", "MRI"), "A"),
+        ("absence of glaucoma", DISEASES, None),
+        ("glaucoma is ruled out", DISEASES, None),
+        ("glaucoma or cataract", DISEASES, None),
+        ("consistent with glaucoma", DISEASES, "B"),
+    ],
+)
+def test_the_whole_answer_is_the_option(answer: str, options: tuple[str, ...], letter: str | None) -> None:
+    assert match_option(answer, options) == letter
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "B or maybe C", "B, maybe C", "B. C", "B? C?", "B - C", "B and also C", "B as well as C", "B or else C",
+        "The answer is B or maybe C", "A? No, B", "B, C", "A. Wait, actually the answer is B", "between B and C",
+    ],
+)  # fmt: skip
+def test_a_hedge_or_a_correction_is_no_answer(answer: str) -> None:
+    assert match_option(answer, DISEASES) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Not A. B.",
+        "not A but B", "not A, B", "B, not C", "A is wrong, so B", r"The answer is \boxed{B}.",
+        "<|begin_of_box|>B<|end_of_box|>", "<|begin_of_box|>Glaucoma<|end_of_box|>", "Final answer: (B)",
+        "**Final answer:** **B**", "**Answer:** B) Glaucoma", r"\(\boxed{\text{B}}\)",
+    ],
+)  # fmt: skip
+def test_denials_and_wrappers(answer: str) -> None:
+    assert match_option(answer, DISEASES) == "B"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from kepo.data import to_dataset
 from kepo.errors import ConfigError, DataError
+from kepo.evaluation.asking import OrderedQuestion
+from kepo.evaluation.scoring import score_completion
+from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.rewards import answer_format, choice_accuracy, exact_match, get_rewards, think_format
 from kepo.rewards.functions import REWARDS
+from kepo.types import Question
 
 OPTIONS = ["Cyst", "Tumour", "Stone", "Normal"]
 
@@ -43,6 +48,17 @@ def test_choice_accuracy(wrap) -> None:
 def test_choice_accuracy_reads_each_row_with_its_own_options() -> None:
     rewards = choice_accuracy(["<answer>no</answer>"] * 3, ["B", "A", "no"], [["yes", "no"], ["no", "yes"], []])
     assert rewards == [1.0, 1.0, 1.0]
+
+
+def test_plain_rows_are_read_without_tags_as_in_evaluation() -> None:
+    question = Question(id="q", text="?", answer="B", options=tuple(OPTIONS))
+    texts = ["The answer is B", "B", "<answer>B</answer>", "B or C", "A"]
+    plain = {name: list(values) * 5 for name, values in to_dataset([question], "plain").to_dict().items()}
+    tagged = {name: list(values) * 5 for name, values in to_dataset([question], "answer").to_dict().items()}
+    settings = EvaluationSettings(prompt_style="plain")
+    scored = [score_completion(OrderedQuestion(question, 0), Completion(text, 3, True), settings) for text in texts]
+    assert choice_accuracy(texts, **plain) == [float(one["correct"]) for one in scored] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert choice_accuracy(texts, **tagged) == [0.0, 0.0, 1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("empty", [[], None])
