@@ -38,7 +38,7 @@ OF_SCORES_ONLY = (
     Fault.SHIFTED,
     Fault.RETOKENIZED,
 )
-# Seen before training and after an outage, not in an answer: see the tests of the remote teacher.
+# Seen before training and after a failure, not in an answer: see the tests of the remote teacher.
 NOT_HERE = (Fault.OTHER_MODEL,)
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom (docs/design.md), read from the source, and that `import kepo` is instant."""
+"""Who may import whom (docs/architecture.md), read from the source, and that `import kepo` is instant."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(help="Completions per question.")] = 1,
     permutations: Annotated[int, typer.Option(help="Ask again in this many other orders of the options.")] = 0,
     reward: Annotated[
-        str | None, typer.Option(help="Decides what is correct; default: the run's, else choice.")
+        str | None, typer.Option(help="Decides what is correct; default: the run's, else choice_accuracy.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of samples, orders and --limit.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Completions generated at once; halved when memory runs out.")] = 64,

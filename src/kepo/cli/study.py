@@ -23,7 +23,7 @@ def study(
     data: Annotated[str | None, typer.Option(help="Folder of the questions; default: the study's.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of everything that is made; default: the study's.")] = None,
     only: Annotated[str | None, typer.Option(help="Only these arms, comma-separated.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side; default: one per --devices.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side; default: one per entry of --devices.")] = None,
     devices: Annotated[
         str | None, typer.Option(help="A run on each: cuda:0,cuda:1; several for a run: cuda:0+cuda:1,cuda:2+cuda:3.")
     ] = None,
@@ -86,7 +86,7 @@ def _check_workers(spec: StudySpec, workers: int | None, places: Sequence[str]) 
 
 def demo(
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: runs/demo or runs/study.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="The whole study: all arms, six runs each; hours.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The whole study: all arms, six runs each.")] = False,
     workers: Annotated[int | None, typer.Option(help="Runs side by side; default: one per core.", min=1)] = None,
     results: Annotated[Path | None, typer.Option(help="Also write the results as Markdown to this file.")] = None,
 ) -> None:

@@ -1,7 +1,7 @@
 """The quality gate: which tokens of which rollouts the teacher may teach.
 
 The paper gates whole trajectories, 1{r_i >= tau} (arXiv 2602.00400). `token` extends it: a
-failed rollout is still taught up to its first wrong step, where its context is sound.
+failed rollout is still taught up to its first incorrect step, where its context is sound.
 
 Legend: B sequences, T completion tokens. What the gate does not do: run the teacher, or weigh one token against
 another; its weights are 0 or 1.
@@ -50,7 +50,7 @@ def trajectory_gate(rewards: Tensor, threshold: float, mode: str) -> Tensor:
 def first_error_mask(teacher_logps: Tensor, mask: Tensor, min_probability: float) -> Tensor:
     """Tokens up to and including the first one that the teacher finds improbable.
 
-    The first wrong token is kept because it is still predicted from a sound context: what the teacher would have said
+    The first incorrect token is kept because it is still predicted from a sound context: what the teacher would have said
     there is the correction itself. What follows is conditioned on the error.
 
     Args:

@@ -35,7 +35,7 @@ def load_study(
         baselines: Arms that the claim is about; default: the study's, else "grpo" if there is one.
 
     Raises:
-        DataError: There is no run, a file is damaged, or the title file is not what it should be.
+        DataError: There is no run, a file is damaged, or `study.json` is not what it should be.
         ConfigError: A baseline is no arm of the study.
     """
     folders = [Path(path) for path in paths]
