@@ -23,7 +23,9 @@ def study(
     data: Annotated[str | None, typer.Option(help="Folder of the questions; default: the study's.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of everything that is made; default: the study's.")] = None,
     only: Annotated[str | None, typer.Option(help="Only these arms, comma-separated.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side; default: one per entry of --devices.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side; default: one per entry of --devices.")
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(help="A run on each: cuda:0,cuda:1; several for a run: cuda:0+cuda:1,cuda:2+cuda:3.")
     ] = None,

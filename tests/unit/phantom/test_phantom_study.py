@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -87,3 +89,15 @@ def test_the_command_that_prepares_a_study_says_how_to_run_it(tmp_path: Path, mo
     done = CliRunner().invoke(app, ["study", str(tmp_path), "--full"])
     assert written == [("studies/phantom", tmp_path)]
     assert f"kepo study studies/phantom --out {tmp_path}" in done.stdout.replace("\n", "")
+
+
+def test_a_study_of_shipped_models_is_prepared_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from kepo.phantom.study import Needs, Questions; "
+        "few = Questions(train=2, validation=2, watched=1, test=2, test_others=1); "
+        f"Needs('studies/phantom-demo', few, ('student-1',)).write(Path({str(tmp_path / 'study')!r}), print); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "study" / "models" / "student-1" / "config.json").is_file()
