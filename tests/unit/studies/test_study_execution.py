@@ -36,8 +36,9 @@ def test_stopping_ends_a_command_as_ctrl_c_does_with_what_it_started() -> None:
     code = (
         "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print('up', flush=True)\n"
-        "try: child.wait()\n"
+        "try:\n"
+        "    print('up', flush=True)\n"
+        "    child.wait()\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
     executor = _started(code)
