@@ -50,8 +50,8 @@ def trajectory_gate(rewards: Tensor, threshold: float, mode: str) -> Tensor:
 def first_error_mask(teacher_logps: Tensor, mask: Tensor, min_probability: float) -> Tensor:
     """Tokens up to and including the first one that the teacher finds improbable.
 
-    The first incorrect token is kept because it is still predicted from a sound context: what the teacher would have said
-    there is the correction itself. What follows is conditioned on the error.
+    The first incorrect token is kept because it is still predicted from a sound context: what the teacher would have
+    said there is the correction itself. What follows is conditioned on the error.
 
     Args:
         teacher_logps: (B, T) log-probabilities the teacher gives to the rollout's tokens, in nats. A NaN (not scored)
