@@ -67,7 +67,7 @@ def evaluate(
     ] = None,
     server: Annotated[
         list[str] | None,
-        typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1; given several times: shared out."),
+        typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1; several: requests are spread."),
     ] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the server's key.")] = None,
     api_key_file: Annotated[str | None, typer.Option(help="File with the server's key.")] = None,
@@ -97,12 +97,12 @@ def evaluate(
     given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
     given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
     given |= {"seed": seed, "reward": reward}
-    wanted = Request(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
+    request = Request(data, data_format, split, modality, task, limit, in_domain, _named(given))  # type: ignore[arg-type]
     loading = tasks.Loading(batch_size, device, dtype, trust_remote_code, teacher, overwrite)
     key = read_api_key(api_key_env, api_key_file)
     other = None if compare is None else (read_evaluation(compare, name), compare)
     # All is checked before the first model is loaded.
-    planner = tasks.Planner(wanted)
+    planner = tasks.Planner(request)
     if checkpoints:
         planned = tasks.checkpoint_tasks(models, name)
     elif best_by is not None:
@@ -116,9 +116,7 @@ def evaluate(
         _show(console, task, brief=checkpoints, against=other)
 
     if devices is not None:
-        from kepo.evaluation.tasks import carry_out_on
-
-        carry_out_on(_listed(devices), planned, wanted, loading, command, quiet, show)
+        tasks.carry_out_on(_listed(devices), planned, request, loading, command, quiet, show)
         return
     backend = _served(server, key, concurrency, console) if server else None
     rater = tasks.load_teacher(loading)

@@ -49,7 +49,7 @@ def write(
     ] = None,
     teacher_url: Annotated[
         list[str] | None,
-        typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1; given several times: shared out."),
+        typer.Option(help="OpenAI-compatible server: http://localhost:8000/v1; several: requests are spread."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The bank, added to if it is there; default: the recipe's, else hints.jsonl.")
