@@ -71,27 +71,44 @@ def text_pattern(text: str) -> str:
     "正常", as "abnormal" is not "normal". Behind Hangul, particles may follow.
     """
     body = r"\s+".join(map(re.escape, text.split()))
-    return rf"{_start(text)}{body}{_stop(text)}"
+    end = _ENDS if is_one_sign(text) else word_end(text)
+    return rf"{word_start(text)}(?<!-){body}{end}(?!-)"
 
 
-def _start(text: str) -> str:
+def is_one_sign(text: str) -> bool:
+    """Whether `text` is a single character of a script in which that is a word, or a part of many words."""
+    return len(text) == 1 and re.match(rf"[{UNSPACED}{_HANGUL}]", text) is not None
+
+
+def word_start(text: str) -> str:
+    """A pattern for a place in a sentence where the word `text` may begin."""
     if re.match(rf"[{_HANGUL}]", text):
         return rf"(?<![{_HANGUL}])"
     if re.match(r"[\u30a0-\u30ff]", text):
         return r"(?<![\u30a0-\u30ff])"
     if re.match(rf"[{UNSPACED}]", text):
         return "(?<![不非])"
-    return rf"(?<!{_WORD})(?<!-)(?<!\d[.,])" if text[:1].isalnum() else r"(?<!\w)(?<!-)"
+    return rf"(?<!{_WORD})(?<!\d[.,])"
 
 
-def _stop(text: str) -> str:
-    if len(text) == 1 and re.match(rf"[{UNSPACED}{_HANGUL}]", text):
-        return _ENDS
+def word_end(text: str) -> str:
+    """A pattern for a place in a sentence where the word `text` may end."""
     if re.search(r"[\u30a0-\u30ff]\Z", text):
         return r"(?![\u30a0-\u30ff])"
     if re.search(rf"[{UNSPACED}{_HANGUL}]\Z", text):
         return ""
-    return rf"(?!{_WORD})(?!-)(?![.,]\d)" if text[-1:].isalnum() else r"(?!\w)(?!-)"
+    return rf"(?!{_WORD})(?![.,]\d)"
+
+
+def arabic_word(word: str) -> str:
+    """A pattern for an Arabic `word` with or without its article and the particles that are written in front of it."""
+    stem = word.removeprefix("ال") if len(word) > 4 else word
+    return rf"(?:[وف]?[بلك]?(?:ال)?|[وف]?لل)?{re.escape(stem)}"
+
+
+def is_arabic(text: str) -> bool:
+    """Whether `text` begins with an Arabic letter."""
+    return re.match(f"[{_ARABIC}]", text) is not None
 
 
 @lru_cache(maxsize=4096)
