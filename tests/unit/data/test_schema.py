@@ -217,6 +217,9 @@ def test_nothing_is_nothing_in_every_field(nothing: Any) -> None:
     ("answer", "text"),
     [
         (3, "3"),
+        (2**60 + 1, str(2**60 + 1)),
+        (float("inf"), "inf"),
+        (np.float32(3.0), "3"),
         (3.0, "3"),
         (3.5, "3.5"),
         (Decimal("3.0"), "3"),
