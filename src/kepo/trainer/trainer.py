@@ -25,6 +25,18 @@ from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.probe import (
+    QUICK,
+    WHOLE,
+    GradientWatch,
+    Probe,
+    Scope,
+    check_input,
+    check_trained,
+    look,
+    owns_rollouts,
+    say,
+)
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import write_rollouts
@@ -66,6 +78,7 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
+        check_input(args, functions, names, train_dataset, grpo)
         checks.check_answers(functions, train_dataset)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
@@ -87,6 +100,23 @@ class KEPOTrainer(TRLAdapter):
             self._prepare_teacher(teacher, args, gate_reward)
             prompt = next(iter(train_dataset))["prompt"]
             teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
+        self._owns_rollouts = owns_rollouts(grpo)
+        self.add_callback(GradientWatch(vars(args)))
+        self.first_look = self.probe(QUICK)
+        say(self.first_look)
+
+    def probe(self, scope: Scope = WHOLE, style: str | None = None) -> Probe:
+        """What makes a run useless, looked for on the real model, processor, data and rewards. Collective.
+
+        Args:
+            scope: How much is looked at.
+            style: The prompt style that the prompts were made with; None: unknown.
+
+        Raises:
+            ConfigError: Settings or a model with which nothing could be learned.
+            DataError: A row that cannot be trained on.
+        """
+        return self._together(lambda: look(self, self._correctness, scope, style, self._owns_rollouts))
 
     def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig, gate_reward: int | None) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
@@ -112,6 +142,7 @@ class KEPOTrainer(TRLAdapter):
 
         Raises:
             ConfigError: There is no checkpoint to resume from.
+            DataError: Not one optimizer step was made.
             KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
@@ -121,7 +152,9 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            check_trained(self.state.global_step)
+            return result
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
