@@ -23,15 +23,15 @@ from kepo.files import write_text
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
 from kepo.rewards import get_rewards
+from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
-from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
-from kepo.trainer import run_folder
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.resuming import CheckpointWeights
+from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.trainer.validation import Validation
 from kepo.types import Question
@@ -62,38 +62,30 @@ def train(recipe: Recipe) -> Result:
     fresh = checkpoint is None and state.is_main_process
     with older_run_set_aside(folder) if fresh else nullcontext():
         trainer = _build(recipe, train_set, eval_set, rewards)
-    device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
+    record = _record(trainer)
+    record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
-        parts = {"recipe": {"source": recipe.source}, **recipe.parts}
-        manifest = describe(parts, recipe.training.seed, device)
-        write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
         write_text(recipe.as_yaml(), folder / RECIPE)
-    trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
-    trainer.add_callback(run_folder.MetricsFile(folder))
+    trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     if validation is not None:
         trainer.add_callback(validation(trainer))
-    _run(trainer, folder, checkpoint)
-    return Result(folder, list(trainer.state.log_history), device)
-
-
-def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
-    main = trainer.is_world_process_zero()
-    try:
+    with record.writing():
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder))
-    except BaseException as error:
-        if main:
-            # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
-            stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
-            status = "interrupted" if stopped else "failed"
-            finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
-        raise
-    if main:
-        finish_manifest(folder, "finished", steps=trainer.state.global_step)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+    return Result(folder, list(trainer.state.log_history), record.device)
+
+
+def _record(trainer: Any) -> RunRecord:
+    """Who writes the run folder: a `KEPOTrainer` by itself; TRL's trainers are given one that does."""
+    if isinstance(trainer, KEPOTrainer):
+        return trainer.run_record
+    record = RunRecord(trainer)
+    trainer.add_callback(record)
+    return record
 
 
 def _check_model(name: str | None) -> None:
@@ -148,7 +140,7 @@ def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
         prompt_style=data.prompt_style,
         image_size=data.image_size,
         max_new_tokens=run.validation_max_new_tokens or getattr(training, "max_completion_length", None) or 1024,
-        reward=getattr(training, "correctness_reward", None) or run.reward_funcs[0],
+        reward=reward_called(getattr(training, "correctness_reward", None) or run.reward_funcs[0], run.reward_funcs),
     )
     modality, every = data.modality, run.validate_every
     return lambda trainer: Validation(trainer, questions, modality, every, settings)

@@ -100,7 +100,13 @@ def check_recipe(name: str) -> None:
 
 
 def _classes(method: str) -> tuple[Any, ...]:
-    return (RunArguments, SupervisedConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
+    return (
+        RunArguments,
+        SupervisedConfig if method == "sft" else KEPOConfig,
+        ModelConfig,
+        DataArguments,
+        TeacherArguments,
+    )
 
 
 def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
+from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep
 from kepo.types import Prompt
 
@@ -79,6 +79,8 @@ class KEPOTrainer(TRLAdapter):
             share_image_features(self.model)
 
         self.teacher = teacher
+        self.run_record = RunRecord(self, script_parts(self, functions, teacher))
+        self.add_callback(self.run_record)
         self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
@@ -121,7 +123,8 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            with self.run_record.writing():
+                return super().train(resume_from_checkpoint=checkpoint, **kwargs)
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
