@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import BitsAndBytesConfig, TrainerCallback
+from transformers import BitsAndBytesConfig, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits
@@ -22,6 +22,13 @@ from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
+from kepo.recipes.requirements import (
+    check_device,
+    check_model,
+    check_packages,
+    check_processes,
+    readable_errors,
+)
 from kepo.rewards import get_rewards
 from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
@@ -48,10 +55,14 @@ class Result:
     device: str  # where it computed, in words
 
 
-def train(recipe: Recipe) -> Result:
-    """Run a recipe. All input is checked before anything is trained, and before an older run is touched."""
+def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
+    """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
+
+    `display` shows the progress instead of transformers' bar and its prints of every log.
+    """
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
     train_set, eval_set = _datasets(recipe)
     validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
@@ -60,7 +71,7 @@ def train(recipe: Recipe) -> Result:
     recipe.training.resume_from_checkpoint = checkpoint
     state.wait_for_everyone()  # all have looked at the folder before one of them changes it
     fresh = checkpoint is None and state.is_main_process
-    with older_run_set_aside(folder) if fresh else nullcontext():
+    with older_run_set_aside(folder) if fresh else nullcontext(), readable_errors("The run cannot start"):
         trainer = _build(recipe, train_set, eval_set, rewards)
     record = _record(trainer)
     record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
@@ -71,6 +82,10 @@ def train(recipe: Recipe) -> Result:
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     if validation is not None:
         trainer.add_callback(validation(trainer))
+    if display is not None:
+        for shown in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(shown)
+        trainer.add_callback(display)
     with record.writing():
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder))
@@ -98,6 +113,25 @@ def _check_model(name: str | None) -> None:
         raise ConfigError(
             f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
         )
+
+
+def check_requirements(recipe: Recipe) -> None:
+    """Optional packages, devices and models that the recipe needs are there; else a ConfigError."""
+    model, teacher, training = recipe.model, recipe.teacher, recipe.training
+    taught = isinstance(training, KEPOConfig) and (training.uses_teacher_scores or training.uses_hints)
+    loaded = taught and not teacher.teacher_url and teacher.teacher_model_name_or_path
+    check_packages(
+        {name: value for part in recipe.parts.values() for name, value in vars(part).items()}
+        | ({} if loaded else {"teacher_load_in_4bit": False})
+        | ({} if recipe.run.method == "kepo" else {"reward_funcs": []})
+    )
+    check_processes()
+    name, code = str(model.model_name_or_path), training.trust_remote_code
+    check_model("model_name_or_path", name, model.model_revision, code)
+    if loaded:
+        check_device("teacher_device", teacher.teacher_device)
+        if loaded != name:
+            check_model("teacher_model_name_or_path", loaded, None, code)
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
