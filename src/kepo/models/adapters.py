@@ -30,7 +30,8 @@ def base_model(name: str) -> str:
         raise ConfigError(f"{file}, field 'base_model_name_or_path': it is empty; name the base model.")
     if not Path(base).exists() and (str(base).count("/") > 1 or str(base).startswith((".", "/", "~"))):
         raise ConfigError(
-            f"{file}, field 'base_model_name_or_path': {base!r} does not exist. Correct it, or put the base model there."
+            f"{file}, field 'base_model_name_or_path': {base!r} does not exist. Correct it, or put the base model "
+            "there."
         )
     return str(base)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import BitsAndBytesConfig, TrainerCallback
+from transformers import BitsAndBytesConfig, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits
@@ -25,17 +25,24 @@ from kepo.files import write_text
 from kepo.models.adapters import is_adapter
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
+from kepo.recipes.requirements import (
+    check_device,
+    check_model,
+    check_packages,
+    check_processes,
+    readable_errors,
+)
 from kepo.rewards import get_rewards
+from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
-from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
-from kepo.trainer import run_folder
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
+from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.students import load_adapter, load_student_processor
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.trainer.validation import Validation
@@ -55,10 +62,14 @@ class Result:
     device: str  # where it computed, in words
 
 
-def train(recipe: Recipe) -> Result:
-    """Run a recipe. All input is checked before anything is trained, and before an older run is touched."""
+def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
+    """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
+
+    `display` shows the progress instead of transformers' bar and its prints of every log.
+    """
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
     train_set, eval_set = _datasets(recipe)
     validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
@@ -67,23 +78,29 @@ def train(recipe: Recipe) -> Result:
     recipe.training.resume_from_checkpoint = checkpoint
     state.wait_for_everyone()  # all have looked at the folder before one of them changes it
     fresh = checkpoint is None and state.is_main_process
-    with older_run_set_aside(folder) if fresh else nullcontext():
+    with older_run_set_aside(folder) if fresh else nullcontext(), readable_errors("The run cannot start"):
         trainer = _build(recipe, train_set, eval_set, rewards)
         say(_probe(trainer, recipe), but=trainer.first_look if isinstance(trainer, KEPOTrainer) else None)
-    device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
+    record = _record(trainer)
+    record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
-        parts = {"recipe": {"source": recipe.source}, **recipe.parts}
-        manifest = describe(parts, recipe.training.seed, device)
-        write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
         write_text(recipe.as_yaml(), folder / RECIPE)
-    trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
-    trainer.add_callback(run_folder.MetricsFile(folder))
+    trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     if validation is not None:
         trainer.add_callback(validation(trainer))
-    _run(trainer, folder, checkpoint)
-    return Result(folder, list(trainer.state.log_history), device)
+    if display is not None:
+        for shown in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(shown)
+        trainer.add_callback(display)
+    with record.writing():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        check_trained(trainer.state.global_step)
+        trainer.save_model(str(folder))
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    return Result(folder, list(trainer.state.log_history), record.device)
 
 
 def check(recipe: Recipe) -> Probe:
@@ -93,6 +110,7 @@ def check(recipe: Recipe) -> Probe:
         KepoError: What `train` would stop for.
     """
     _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
     train_set, eval_set = _datasets(recipe)
     load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
@@ -115,23 +133,13 @@ def _probe(trainer: Any, recipe: Recipe) -> Probe:
     return look_at_supervised(trainer, WHOLE)
 
 
-def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
-    main = trainer.is_world_process_zero()
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-        check_trained(trainer.state.global_step)
-        trainer.save_model(str(folder))
-    except BaseException as error:
-        if main:
-            # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
-            stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
-            status = "interrupted" if stopped else "failed"
-            finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
-        raise
-    if main:
-        finish_manifest(folder, "finished", steps=trainer.state.global_step)
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+def _record(trainer: Any) -> RunRecord:
+    """Who writes the run folder: a `KEPOTrainer` by itself; TRL's trainers are given one that does."""
+    if isinstance(trainer, KEPOTrainer):
+        return trainer.run_record
+    record = RunRecord(trainer)
+    trainer.add_callback(record)
+    return record
 
 
 def _check_model(name: str | None) -> None:
@@ -147,6 +155,25 @@ def _check_model(name: str | None) -> None:
         raise ConfigError(
             f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
         )
+
+
+def check_requirements(recipe: Recipe) -> None:
+    """Optional packages, devices and models that the recipe needs are there; else a ConfigError."""
+    model, teacher, training = recipe.model, recipe.teacher, recipe.training
+    taught = isinstance(training, KEPOConfig) and (training.uses_teacher_scores or training.uses_hints)
+    loaded = taught and not teacher.teacher_url and teacher.teacher_model_name_or_path
+    check_packages(
+        {name: value for part in recipe.parts.values() for name, value in vars(part).items()}
+        | ({} if loaded else {"teacher_load_in_4bit": False})
+        | ({} if recipe.run.method == "kepo" else {"reward_funcs": []})
+    )
+    check_processes()
+    name, code = str(model.model_name_or_path), training.trust_remote_code
+    check_model("model_name_or_path", name, model.model_revision, code)
+    if loaded:
+        check_device("teacher_device", teacher.teacher_device)
+        if loaded != name:
+            check_model("teacher_model_name_or_path", loaded, None, code)
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
@@ -189,7 +216,7 @@ def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
         prompt_style=data.prompt_style,
         image_size=data.image_size,
         max_new_tokens=run.validation_max_new_tokens or getattr(training, "max_completion_length", None) or 1024,
-        reward=getattr(training, "correctness_reward", None) or run.reward_funcs[0],
+        reward=reward_called(getattr(training, "correctness_reward", None) or run.reward_funcs[0], run.reward_funcs),
     )
     modality, every = data.modality, run.validate_every
     return lambda trainer: Validation(trainer, questions, modality, every, settings)

@@ -39,7 +39,7 @@ from kepo.trainer.probe import (
 )
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
+from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep
 from kepo.types import Prompt
 
@@ -92,6 +92,8 @@ class KEPOTrainer(TRLAdapter):
             share_image_features(self.model)
 
         self.teacher = teacher
+        self.run_record = RunRecord(self, script_parts(self, functions, teacher))
+        self.add_callback(self.run_record)
         self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
@@ -152,9 +154,10 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
-            check_trained(self.state.global_step)
-            return result
+            with self.run_record.writing():
+                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+                check_trained(self.state.global_step)
+                return result
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step

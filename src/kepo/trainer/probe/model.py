@@ -56,6 +56,6 @@ def context_length(config: Any) -> int | None:
     if not isinstance(length, int) or length < 1:
         return None
     positions = getattr(text, "rope_parameters", None)
-    kind = positions.get("rope_type") if isinstance(positions, dict) else None
-    factor = positions.get("factor", 1.0) if kind in _STRETCHES else 1.0
+    stretched = isinstance(positions, dict) and positions.get("rope_type") in _STRETCHES
+    factor = positions.get("factor", 1.0) if isinstance(positions, dict) and stretched else 1.0
     return int(length * max(1.0, float(factor)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kepo.errors import ConfigError, DataError, KepoError
@@ -34,8 +34,12 @@ class Asked:
 
     def select(self, places: Sequence[int]) -> Asked:
         """The rows at these places alone."""
-        parts = ([part[place] for place in places] for part in (self.numbers, self.data, self.prompts))
-        return Asked(self.trainer, self.rows, *parts, self.opened)
+        return replace(
+            self,
+            numbers=[self.numbers[place] for place in places],
+            data=[self.data[place] for place in places],
+            prompts=[self.prompts[place] for place in places],
+        )
 
     def of_each_kind(self, most: int) -> Asked:
         """The first row, and those whose columns hold values of other types (such as None); `most` rows."""
