@@ -1,0 +1,152 @@
+"""What questions show, as hashes, so that questions that a model was trained on are found among those of a test.
+
+Two questions are the same when text, options and images are: case, spaces and the order of the options do not count,
+nor do ids, paths and lossless file formats. Images are compared before `image_size` resizes them. A file that was
+resized or compressed again has other pixels; it is looked for by a thumbnail, which can only say "alike". Paraphrases,
+crops and other near-equal images are not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kepo.data.images import as_rgb, decoded
+from kepo.files import image_hash
+from kepo.types import Content, Question
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LENGTH = 32  # hexadecimal digits that are kept of a hash
+_SIDE = 16  # pixels of a thumbnail
+ALIKE = 1.0
+"""Mean difference of two thumbnails, in grey levels of 0..255, up to which images count as alike.
+
+A JPEG copy, or one of another size, of a photograph or scan differs by less; two images of a data set by more.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """The questions that were trained on, by id."""
+
+    asked: int  # how many questions were compared
+    same: tuple[str, ...] = ()  # with the same text, options and images
+    alike: tuple[str, ...] = ()  # with the same text and options, and images that look alike
+    image: tuple[str, ...] = ()  # with an image that was trained on, but another text or other options
+
+    def __bool__(self) -> bool:
+        return bool(self.same or self.alike or self.image)
+
+
+def contents_of(questions: Iterable[Question], workers: int = 8) -> list[Content]:
+    """What each question shows, in order.
+
+    Args:
+        questions: Their images may be paths or PIL images.
+        workers: Threads that decode image files; every file is decoded once.
+
+    Raises:
+        ImageError: An image file cannot be decoded.
+    """
+    asked = list(questions)
+    files = list(dict.fromkeys(_file(image) for one in asked for image in one.images if _is_file(image)))
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        shown = dict(zip(files, pool.map(lambda file: _shown(decoded(file)), files), strict=True))
+    return [
+        Content(
+            text_key(one.text, one.options),
+            *map(tuple, zip(*(shown[_file(i)] if _is_file(i) else _shown(i) for i in one.images), strict=True)),
+        )
+        if one.images
+        else Content(text_key(one.text, one.options))
+        for one in asked
+    ]
+
+
+def text_key(text: str, options: Collection[str] = ()) -> str:
+    """Hash of a question and its options, without case, spaces and the order of the options."""
+    shown = json.dumps([normalized(text), sorted(map(normalized, options))])
+    return hashlib.sha256(shown.encode()).hexdigest()[:_LENGTH]
+
+
+def normalized(text: str) -> str:
+    """`text` without differences of case, of spaces (also before a stop), and of full- and half-width letters."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"\s+(?=[?!.,;:])", "", " ".join(folded.split()))
+
+
+def overlap(questions: Sequence[Question], trained_on: Collection[Content]) -> Overlap:
+    """Which of the questions are among those that were trained on.
+
+    Args:
+        questions: To be asked.
+        trained_on: `contents_of` the training questions.
+    """
+    known, images, seen = set(), set[str](), _Thumbnails(trained_on)
+    for one in trained_on:
+        known.add((one.text, *sorted(one.images)))
+        images.update(one.images)
+    found: dict[str, list[str]] = {"same": [], "alike": [], "image": []}
+    for question, shown in zip(questions, contents_of(questions), strict=True):
+        if (shown.text, *sorted(shown.images)) in known:
+            found["same"].append(question.id)
+        elif shown.images and seen.has_alike(shown):
+            found["alike"].append(question.id)
+        elif not images.isdisjoint(shown.images):
+            found["image"].append(question.id)
+    return Overlap(len(questions), **{name: tuple(ids) for name, ids in found.items()})
+
+
+class _Thumbnails:
+    """The thumbnails of questions with images, by text and number of images."""
+
+    def __init__(self, contents: Iterable[Content]) -> None:
+        import numpy as np
+
+        held: dict[tuple[str, int], list[np.ndarray]] = defaultdict(list)
+        for one in contents:
+            if one.images:
+                held[one.text, len(one.images)].append(_pixels(one))
+        self._stacked = {key: np.stack(rows) for key, rows in held.items()}  # (rows, images, pixels)
+
+    def has_alike(self, shown: Content) -> bool:
+        """Whether a question has the same text and options, and images each of which is alike."""
+        import numpy as np
+
+        rows = self._stacked.get((shown.text, len(shown.images)))
+        if rows is None:
+            return False
+        return bool((np.abs(rows - _pixels(shown)).mean(axis=2) <= ALIKE).all(axis=1).any())
+
+
+def _pixels(shown: Content) -> np.ndarray:
+    import numpy as np
+
+    return np.stack([np.frombuffer(one, dtype=np.uint8) for one in shown.thumbnails]).astype(np.int16)
+
+
+def _is_file(image: Any) -> bool:
+    return isinstance(image, str | Path)
+
+
+def _file(image: Any) -> Path:
+    return Path(image)
+
+
+def _shown(image: Any) -> tuple[str, bytes]:
+    """Hash and thumbnail of an image."""
+    from PIL.Image import Resampling
+
+    rgb = as_rgb(image)
+    small = rgb.convert("L").resize((_SIDE, _SIDE), Resampling.BICUBIC)
+    return image_hash(rgb)[:_LENGTH], small.tobytes()
