@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kepo.data.images import as_rgb, decoded
 from kepo.files import image_hash
@@ -33,6 +33,13 @@ ALIKE = 1.0
 
 A JPEG copy, or one of another size, of a photograph or scan differs by less; two images of a data set by more.
 """
+
+
+class _Shown(NamedTuple):
+    """What one image shows."""
+
+    pixels: str  # hash
+    thumbnail: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +65,18 @@ def contents_of(questions: Iterable[Question], workers: int = 8) -> list[Content
     Raises:
         ImageError: An image file cannot be decoded.
     """
-    asked = list(questions)
-    files = list(dict.fromkeys(_file(image) for one in asked for image in one.images if _is_file(image)))
+    # One pass, so that a decoded image can be forgotten before the next one is made.
+    keys, held = [], list[list[Path | _Shown]]()
+    for one in questions:
+        keys.append(text_key(one.text, one.options))
+        held.append([Path(image) if isinstance(image, str | Path) else _shown(image) for image in one.images])
+    files = list(dict.fromkeys(image for images in held for image in images if isinstance(image, Path)))
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        shown = dict(zip(files, pool.map(lambda file: _shown(decoded(file)), files), strict=True))
+        of_file = dict(zip(files, pool.map(lambda file: _shown(decoded(file)), files), strict=True))
+    shown = [[of_file[image] if isinstance(image, Path) else image for image in images] for images in held]
     return [
-        Content(
-            text_key(one.text, one.options),
-            *map(tuple, zip(*(shown[_file(i)] if _is_file(i) else _shown(i) for i in one.images), strict=True)),
-        )
-        if one.images
-        else Content(text_key(one.text, one.options))
-        for one in asked
+        Content(key, tuple(one.pixels for one in images), tuple(one.thumbnail for one in images))
+        for key, images in zip(keys, shown, strict=True)
     ]
 
 
@@ -80,8 +87,8 @@ def text_key(text: str, options: Collection[str] = ()) -> str:
 
 
 def normalized(text: str) -> str:
-    """`text` without differences of case, of spaces (also before a stop), and of full- and half-width letters."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    """`text` without image tags and differences of case, of spaces (also before a stop) and of full- and half-width."""
+    folded = unicodedata.normalize("NFKC", text.replace("<image>", " ")).casefold()
     return re.sub(r"\s+(?=[?!.,;:])", "", " ".join(folded.split()))
 
 
@@ -135,18 +142,9 @@ def _pixels(shown: Content) -> np.ndarray:
     return np.stack([np.frombuffer(one, dtype=np.uint8) for one in shown.thumbnails]).astype(np.int16)
 
 
-def _is_file(image: Any) -> bool:
-    return isinstance(image, str | Path)
-
-
-def _file(image: Any) -> Path:
-    return Path(image)
-
-
-def _shown(image: Any) -> tuple[str, bytes]:
-    """Hash and thumbnail of an image."""
+def _shown(image: Any) -> _Shown:
     from PIL.Image import Resampling
 
     rgb = as_rgb(image)
     small = rgb.convert("L").resize((_SIDE, _SIDE), Resampling.BICUBIC)
-    return image_hash(rgb)[:_LENGTH], small.tobytes()
+    return _Shown(image_hash(rgb)[:_LENGTH], small.tobytes())
