@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kepo.data.option_order import shuffled
 from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
 from kepo.types import Question
+
+logger = logging.getLogger(__name__)
 
 
 def split_disjoint(
@@ -75,18 +79,17 @@ def _contents(question: Question) -> list[Hashable]:
 def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:
     """`questions`, then `copies` (>= 0) copies of each with its options in another order, ids `ID~1`, `ID~2`, ...
 
-    Open questions have none. A policy can only learn to match an option's text to its letter if the letter changes.
+    Open questions have none, and questions whose options refer to others by place ("Both A and B") have none; how many
+    these are is said. A policy can only learn to match an option's text to its letter if the letter changes.
     """
     if copies < 0:
         raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")
     order = random.Random(seed)
     closed = [question for question in questions if question.options]
-    return [*questions, *(_in_another_order(one, copy, order) for copy in range(1, copies + 1) for one in closed)]
-
-
-def _in_another_order(question: Question, copy: int, order: random.Random) -> Question:
-    places = list(range(len(question.options)))
-    order.shuffle(places)
-    options = tuple(question.options[place] for place in places)
-    answer = question.letters[places.index(question.letters.index(question.answer))]
-    return replace(question, id=f"{question.id}~{copy}", options=options, answer=answer)
+    drawn = [(one, copy, shuffled(one, order)) for copy in range(1, copies + 1) for one in closed]
+    kept = sum(copy == 1 and other is None for _, copy, other in drawn)
+    if kept:
+        logger.warning(
+            "%d of %d questions keep the order of their options, because these refer to each other.", kept, len(closed)
+        )
+    return [*questions, *(replace(other, id=f"{one.id}~{copy}") for one, copy, other in drawn if other is not None)]
