@@ -16,10 +16,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kepo.data.images import as_rgb, decoded
+from kepo.data.images import ImageError, opened
+from kepo.errors import DataError
 from kepo.files import image_hash
 from kepo.types import Content, Question
 
@@ -55,15 +57,16 @@ class Overlap:
         return bool(self.same or self.alike or self.image)
 
 
-def contents_of(questions: Iterable[Question], workers: int = 8) -> list[Content]:
+def contents_of(questions: Iterable[Question], workers: int = 8, *, strict: bool = True) -> list[Content]:
     """What each question shows, in order.
 
     Args:
         questions: Their images may be paths or PIL images.
         workers: Threads that decode image files; every file is decoded once.
+        strict: False: a file that cannot be decoded stands for itself, by its path.
 
     Raises:
-        ImageError: An image file cannot be decoded.
+        DataError: An image file cannot be decoded.
     """
     # One pass, so that a decoded image can be forgotten before the next one is made.
     keys, held = [], list[list[Path | _Shown]]()
@@ -72,7 +75,7 @@ def contents_of(questions: Iterable[Question], workers: int = 8) -> list[Content
         held.append([Path(image) if isinstance(image, str | Path) else _shown(image) for image in one.images])
     files = list(dict.fromkeys(image for images in held for image in images if isinstance(image, Path)))
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        of_file = dict(zip(files, pool.map(lambda file: _shown(decoded(file)), files), strict=True))
+        of_file = dict(zip(files, pool.map(partial(_shown_in, strict=strict), files), strict=True))
     shown = [[of_file[image] if isinstance(image, Path) else image for image in images] for images in held]
     return [
         Content(key, tuple(one.pixels for one in images), tuple(one.thumbnail for one in images))
@@ -142,9 +145,18 @@ def _pixels(shown: Content) -> np.ndarray:
     return np.stack([np.frombuffer(one, dtype=np.uint8) for one in shown.thumbnails]).astype(np.int16)
 
 
+def _shown_in(file: Path, strict: bool) -> _Shown:
+    try:
+        return _shown(file)
+    except ImageError as error:
+        if not strict:
+            return _Shown(str(file), b"")
+        raise DataError(f"the image {file} {error}") from error
+
+
 def _shown(image: Any) -> _Shown:
     from PIL.Image import Resampling
 
-    rgb = as_rgb(image)
+    rgb = opened(image)
     small = rgb.convert("L").resize((_SIDE, _SIDE), Resampling.BICUBIC)
     return _Shown(image_hash(rgb)[:_LENGTH], small.tobytes())

@@ -54,6 +54,4 @@ def read_trained_on(folder: str | Path) -> Sequence[Content] | None:
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    return pa.schema(
-        [("text", pa.string()), ("images", pa.list_(pa.string())), ("thumbnails", pa.list_(pa.binary()))]
-    )
+    return pa.schema([("text", pa.string()), ("images", pa.list_(pa.string())), ("thumbnails", pa.list_(pa.binary()))])
