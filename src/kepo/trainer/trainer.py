@@ -41,6 +41,7 @@ from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
 
@@ -151,6 +152,8 @@ class KEPOTrainer(TRLAdapter):
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
+        if self.is_world_process_zero():
+            keep_trained_on(Path(self.args.output_dir), self.train_dataset)
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
@@ -218,7 +221,18 @@ class KEPOTrainer(TRLAdapter):
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
+            if self._exploration is None:
+                self._note_all_failed(batch, rewards)
         return rewards
+
+    def _note_all_failed(self, batch: GenerationBatch, rewards: torch.Tensor) -> None:
+        """What exploration notes where there is some: the groups without a correct rollout. A reward model has none."""
+        functions = self.reward_funcs
+        if functions and not isinstance(functions[self._correctness], torch.nn.Module):
+            values = rewards[:, self._correctness].view(-1, self.num_generations)
+            failed = (values < self.args.correctness_threshold).all(1)  # NaN, "does not apply", is no failure
+            self.log_metric("exploration/all_failed_groups", failed.float().mean().item())
+            batch.all_failed = failed.repeat_interleave(self.num_generations)[batch.local].tolist()
 
     def _finish_batch(self, batch: GenerationBatch, output: dict[str, Any]) -> dict[str, Any]:
         if self._teaching is not None and self._distillation_weight > 0:
