@@ -30,7 +30,9 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"(?:应该|應該|应当|应|應|就|即|便|可能|也许)?(?:是|为|為|选|選)?(?:选项|選項)?",
             ),
             "option": (r"选项|選項|项|項",),
-            "choose": (r"(?:应该|應該|应当|应|應|故|请|請|首|就|只|能|可|要|该|必)*(?:选择|選擇|选|選)(?:选项|選項|项|項|的是)?",),
+            "choose": (
+                r"(?:应该|應該|应当|应|應|故|请|請|首|就|只|能|可|要|该|必)*(?:选择|選擇|选|選)(?:选项|選項|项|項|的是)?",
+            ),
             "is": (
                 r"(?:这|這|那|它|此|图中|圖中|图示|病变|病變|诊断|診斷|结果|結果|所示)?(?:应该|應該|应当|应|應|更像|可能|就|也|都|而)*"
                 r"(?:是|属于|屬於|考虑为|诊断为|診斷為|判断为)",
@@ -40,13 +42,17 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"(?:选项|選項|项|項)?(?:才是|就是|是|为|為|最|更)?(?:正确|正確|对|對|合适|符合)(?:的)?(?:答案|选项|選項|解|题意)?",
             ),
             "end": (),
-            "deny": (r"并不是|並不是|并非|並非|而不是|而非|不是|不选|不選|非|无|無|没有|沒有|未见|未見|排除|不考虑|不支持|不符合|不像",),
+            "deny": (
+                r"并不是|並不是|并非|並非|而不是|而非|不是|不选|不選|非|无|無|没有|沒有|未见|未見|排除|不考虑|不支持|不符合|不像",
+            ),
             "negation": (r"[不没沒未别別勿無无]|非(?!常)",),
             "because": (r"因为|因為|由于|由於|理由",),
             "yes_no": ("是", "否", "对", "對", "错", "錯", "有", "无", "無", "正确", "错误"),
         },
         "Japanese": {
-            "answer": (r"(?:正しい|最も適切な|最終|私の)?(?:正解|正答|答え|回答|解答|選択肢)(?:の選択肢)?(?:として)?(?:は|が)?(?:選択肢)?",),
+            "answer": (
+                r"(?:正しい|最も適切な|最終|私の)?(?:正解|正答|答え|回答|解答|選択肢)(?:の選択肢)?(?:として)?(?:は|が)?(?:選択肢)?",
+            ),
             "option": (r"の?選択肢|番",),
             "choose": (r"(?:選ぶべき(?:もの|選択肢)?|選択すべき(?:もの)?)は",),
             "is": (r"(?:これ|それ|診断名?|画像|所見|病変|疾患|写真|図|この画像|結論)は",),
@@ -54,7 +60,9 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"の?(?:選択肢)?(?:が|は)(?:最も)?(?:正解|正答|正しい|適切|答え|妥当|適当)(?:です|である|だ)?",
                 r"を(?:選びます|選ぶ|選択します|選択する|選んでください|選択|選ぼう|選べばよい)",
             ),
-            "end": (r"(?:です|でしょう|だと(?:思います|思う|考えます)|である|だ|になります|となります|と考えられます|と思われます)(?:ね|よ)?",),
+            "end": (
+                r"(?:です|でしょう|だと(?:思います|思う|考えます)|である|だ|になります|となります|と考えられます|と思われます)(?:ね|よ)?",
+            ),
             "deny": (),
             "negation": (),
             "because": (r"なぜなら|なので|ので|ため|だから|ですから",),
@@ -74,7 +82,9 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"(?:번|이|가|은|는)*\s*(?:맞습니다|옳습니다|맞다|옳다)",
                 r"번?(?:을|를)?\s*(?:선택합니다|고릅니다|선택|고르세요|선택하세요|고르십시오)",
             ),
-            "end": (r"번?(?:입니다|이다|이에요|예요|임|다|(?:이)?라고 (?:생각합니다|봅니다)|으?로 생각됩니다|으?로 보입니다)",),
+            "end": (
+                r"번?(?:입니다|이다|이에요|예요|임|다|이?라고 (?:생각합니다|봅니다)|으?로 (?:생각됩니다|보입니다))",
+            ),
             "deny": (),
             "negation": (),
             "because": (r"왜냐하면|때문",),
@@ -212,10 +222,30 @@ ORDINALS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"\b", ("primeira", "segunda", "terceira", "quarta", "quinta"), r"\s+(?:op[cç][aã]o|alternativa|resposta)"),
     (r"الخيار\s+", ("الاول", "الثاني", "الثالث", "الرابع", "الخامس"), ""),
 )
-"""For each language what stands in front of an ordinal, the first five of them, and what follows ("the second option")."""
+"""For each language what stands in front of an ordinal, the first five of them, and what follows ("second option")."""
 
 UNREAD_SCRIPTS = frozenset(
-    "CYRILLIC HEBREW DEVANAGARI BENGALI GURMUKHI GUJARATI TAMIL TELUGU KANNADA MALAYALAM SINHALA THAI LAO MYANMAR KHMER "
-    "TIBETAN GEORGIAN ARMENIAN ETHIOPIC GREEK".split()
+    [
+        "CYRILLIC",
+        "HEBREW",
+        "DEVANAGARI",
+        "BENGALI",
+        "GURMUKHI",
+        "GUJARATI",
+        "TAMIL",
+        "TELUGU",
+        "KANNADA",
+        "MALAYALAM",
+        "SINHALA",
+        "THAI",
+        "LAO",
+        "MYANMAR",
+        "KHMER",
+        "TIBETAN",
+        "GEORGIAN",
+        "ARMENIAN",
+        "ETHIOPIC",
+        "GREEK",
+    ]
 )
 """Scripts, by the first word of their characters' Unicode names, whose languages have no cue words here."""

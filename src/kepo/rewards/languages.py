@@ -1,8 +1,8 @@
 """Answers and hints in other languages: their cue words become English, so that one matcher reads all of them.
 
-`translated` puts English words in the place of those of `kepo.rewards.cue_words` ("答案是B" -> "answer is B") and blanks
-around the texts of options, where a language writes none. Everything else stays as it is, so that a sentence with words
-that are not in the table still names nothing.
+`translated` puts English words in the place of those of `kepo.rewards.cue_words` ("答案是B" -> "answer is B") and
+blanks around the texts of options, where a language writes none. Everything else stays as it is, so that a sentence
+with words that are not in the table still names nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, SPACED, UNREAD_SCRIPTS
 
@@ -131,7 +131,7 @@ def languages_of(text: str) -> tuple[str, ...]:
     return (*found, *(name for name in SPACED if name != "Arabic" and _evidence(name).search(text)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _evidence(language: str) -> re.Pattern[str]:
     roles = ("answer", "choose", "is", "correct")
     return re.compile(_words(language, *roles), re.IGNORECASE)
@@ -184,7 +184,9 @@ def translated(text: str, texts: Sequence[str] = (), letters: int = 26, *, audit
     text = _cues(languages).sub(lambda match: ENGLISH[match.lastgroup or "end"], text)
     if "Arabic" in languages:
         text = _arabic_letters(text, letters)
-    text = re.sub(rf"([A-Z][)\]]?)\s*{OPTION_MARK}", r" option \1 " if audit else r" \1 ", text).replace(OPTION_MARK, " ")
+    text = re.sub(rf"([A-Z][)\]]?)\s*{OPTION_MARK}", r" option \1 " if audit else r" \1 ", text).replace(
+        OPTION_MARK, " "
+    )
     text = _ARTICLE.sub("", text)
     text = re.sub(rf"(?<=[{UNSPACED}{_HANGUL}])(?=[A-Z](?:\s|$|[.,;:!?]))", " ", text)
     restored = iter(units)

@@ -17,11 +17,12 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from kepo.errors import ConfigError
+from kepo.models.decoding import decode, reasoning_opened, special_tags
 from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
 from kepo.trainer.adapter.forward import DistillationTarget
-from kepo.trainer.generation_batch import Completions, Rollouts, RowReward
+from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, as_completion
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -88,7 +89,12 @@ class TRLAdapter(GRPOTrainer):
 
     def generate_rollouts(self, prompts: list[Prompt]) -> Rollouts:
         """One rollout for each of B prompts; what is replaced in `prompts` is replaced in the rest of TRL's step."""
-        return Rollouts(*super()._generate(prompts))
+        rollouts = Rollouts(*super()._generate(prompts))
+        if not self._parses_responses and special_tags(self._tokenizer):
+            # TRL has decoded the tags away, by which answers are found.
+            for row, text in enumerate(decode(self._tokenizer, rollouts.completion_ids)):
+                rollouts.completions[row] = as_completion(prompts[row], text)
+        return rollouts
 
     def score_rollouts(
         self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
@@ -103,8 +109,10 @@ class TRLAdapter(GRPOTrainer):
         ]
         try:
             rows = [
-                {**row, "completion_finished": end}
-                for row, end in zip(rollouts.rows, self._finished(rollouts), strict=True)
+                {**row, "completion_finished": end, "reasoning_opened": opened}
+                for row, end, opened in zip(
+                    rollouts.rows, self._finished(rollouts), self._reasoning_opened(rollouts), strict=True
+                )
             ]
             rewards: torch.Tensor = super()._calculate_rewards(
                 rows, rollouts.prompts, rollouts.completions, rollouts.completion_ids
@@ -201,8 +209,7 @@ class TRLAdapter(GRPOTrainer):
 
     def decode_completions(self, completion_ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts of completions, as reward functions read them."""
-        texts: list[str] = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-        return texts
+        return decode(self._tokenizer, completion_ids)
 
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
         """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
@@ -266,6 +273,7 @@ class TRLAdapter(GRPOTrainer):
             "completions": list(of.completions),
             "completion_ids": [list(ids) for ids in of.completion_ids],
             "completion_finished": self._finished(of),
+            "reasoning_opened": self._reasoning_opened(of),
             "trainer_state": self.state,
             "log_extra": lambda column, values: columns[column].extend(values),
             "log_metric": self._log_metric if log_metrics else lambda name, value: None,
@@ -289,6 +297,19 @@ class TRLAdapter(GRPOTrainer):
         """Whether each completion ended by itself, as TRL decides it."""
         ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)
         return [bool(ids) and ids[-1] in ends for ids in of.completion_ids]
+
+    def _reasoning_opened(self, of: Completions) -> list[bool]:
+        """Whether each prompt ended with an opened `<think>`, so that its completion begins inside the reasoning."""
+        if self._parses_responses:
+            return [False] * len(of.prompts)  # the messages say what is reasoning
+        template = {"chat_template": self.chat_template} if self.chat_template else {}
+        return reasoning_opened(self.processing_class, of.prompts, self.chat_template_kwargs, **template)
+
+    @property
+    def _parses_responses(self) -> bool:
+        """Whether TRL takes completions apart by the tokenizer's response schema."""
+        schemas = ("response_template", "response_schema")
+        return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
 
     def log_metric(self, name: str, value: float) -> None:
         """Add `value` to a training metric; TRL averages it over the logging interval."""
