@@ -7,12 +7,15 @@ with words that are not in the table still names nothing.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
 from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, OPTION_NOUNS, SPACED, UNREAD_SCRIPTS
+
+logger = logging.getLogger(__name__)
 
 _KANA = r"\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -225,3 +228,21 @@ def unread_script(texts: Iterable[str]) -> str | None:
                 if script in UNREAD_SCRIPTS and (script != "GREEK" or text.isalpha()) and len(text) > 1:
                     return script.capitalize()
     return None
+
+
+def note_unread_languages(options: Iterable[Sequence[str] | None]) -> None:
+    """Warn once where options are in a script whose languages have no cue words here.
+
+    Args:
+        options: The option texts of each question.
+    """
+    scripts = [script for texts in options if (script := unread_script(texts or ()))]
+    if scripts:
+        logger.warning(
+            "The options of %d questions are in %s script, for whose languages there are no cue words (there are for "
+            "English, %s). Their answers are read as a letter or as the exact text of an option, not in sentences "
+            "around it, and the leak audit finds the text of the answer but no sentence that names its letter.",
+            len(scripts),
+            " and ".join(sorted(set(scripts))),
+            ", ".join(CUES),
+        )

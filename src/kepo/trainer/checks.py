@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from kepo.errors import ConfigError, DataError
-from kepo.rewards import check_math_answers, math_accuracy
+from kepo.rewards import check_math_answers, choice_accuracy, math_accuracy
+from kepo.rewards.languages import note_unread_languages
 from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 
@@ -73,6 +74,8 @@ def check_answers(functions: Sequence[Any], dataset: Any) -> None:
     columns = getattr(dataset, "column_names", None) or ()
     if math_accuracy in functions and hasattr(dataset, "__len__") and "answer" in columns:
         check_math_answers(list(dataset["answer"]))
+    if choice_accuracy in functions and hasattr(dataset, "__len__") and "options" in columns:
+        note_unread_languages(dataset["options"])
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:
