@@ -16,7 +16,6 @@ from kepo.errors import ConfigError, KepoError
 from kepo.models.shared_images import share_image_features
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
-from kepo.prompts import hint_request
 from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
@@ -39,6 +38,9 @@ from kepo.trainer.probe import (
 )
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
+from kepo.trainer.run_folder import write_rollouts
+from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
+=======
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep
 from kepo.trainer.trained_on import keep_trained_on
@@ -102,7 +104,7 @@ class KEPOTrainer(TRLAdapter):
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
             prompt = next(iter(train_dataset))["prompt"]
-            teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
+            check_teacher_prompt(teacher, prompt, args.uses_hints)
         self._owns_rollouts = owns_rollouts(grpo)
         self.add_callback(GradientWatch(vars(args)))
         self.first_look = self.probe(QUICK)
@@ -198,7 +200,7 @@ class KEPOTrainer(TRLAdapter):
         with batch.clock("rollouts"):
             rollouts = super().generate_rollouts(prompts)
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
-        batch.completions = rollouts.completions
+        batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
             put_references(batch, rollouts, self.args, self.state.global_step, self.tokenize_completion)
         if self._exploration is not None:
