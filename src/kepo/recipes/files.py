@@ -184,6 +184,11 @@ def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[st
     return plain
 
 
+def words_of(overrides: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Field and all words of each `--field value` override, in their order."""
+    return ((name, words) for name, _, words in _by_field(overrides))
+
+
 def _by_field(overrides: Sequence[str]) -> Iterator[tuple[str, str | None, Sequence[str]]]:
     """Field, first word of its value, and all words of each override; `--max-steps=3` is ("max_steps", "3", ...)."""
     starts = [place for place, word in enumerate(overrides) if word.startswith("--")]

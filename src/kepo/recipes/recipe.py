@@ -21,10 +21,15 @@ from kepo.data.arguments import DataArguments
 from kepo.errors import ConfigError, KepoError
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
 from kepo.recipes.files import CONTROLS, check_names, label, override_values, read_recipes, stated
-from kepo.trainer.config import KEPOConfig
+from kepo.trainer.config import KEPOConfig, OneGPU
 
 _HEAD = "# All that the recipes and the command line of this run said; `kepo train` takes it as any other recipe.\n"
 _UNSAID = object()
+
+
+@dataclass
+class SupervisedConfig(OneGPU, SFTConfig):
+    """TRL's `SFTConfig`, for `method: sft`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,13 @@ def check_recipe(name: str) -> None:
 
 
 def _classes(method: str) -> tuple[Any, ...]:
-    return (RunArguments, SFTConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
+    return (
+        RunArguments,
+        SupervisedConfig if method == "sft" else KEPOConfig,
+        ModelConfig,
+        DataArguments,
+        TeacherArguments,
+    )
 
 
 def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:

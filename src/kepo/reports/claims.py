@@ -22,7 +22,7 @@ from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Arm, RunData, Study
 from kepo.statistics.accuracy import chance_level, mean_accuracy
 from kepo.statistics.intervals import Interval
-from kepo.statistics.paired import Difference, holm, paired_bootstrap, sign_flip_test
+from kepo.statistics.paired import Difference, holm, paired_difference, sign_flip_test
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,7 +190,7 @@ def _compare(first: Arm, second: Arm, domain: str, tables: Mapping[str, Mapping[
         first=first.name,
         second=second.name,
         domain=domain,
-        difference=paired_bootstrap(ours, theirs, clusters=clusters),
+        difference=paired_difference(ours, theirs, clusters=clusters),
         sign_flip_p=sign_flip_test((ours - theirs).mean(axis=1)) if len(pairs) > 1 else None,
         clusters=len(set(clusters)),
     )

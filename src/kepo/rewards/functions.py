@@ -7,7 +7,6 @@ that the function has nothing to say about a row (TRL leaves it out of the sum).
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from kepo.rewards.answers import (
     normalized,
     predicted_letter,
 )
+from kepo.rewards.imported import import_reward
 from kepo.rewards.mathematics import math_accuracy
 from kepo.rewards.verifiers import reasoning_gym_score
 from kepo.types import option_letters
@@ -121,7 +121,7 @@ def get_rewards(names: Sequence[str]) -> list[RewardFunction]:
     Raises:
         ConfigError: a name is unknown, or cannot be imported.
     """
-    return [_imported(name) if ":" in name else _built_in(name) for name in names]
+    return [import_reward(name) if ":" in name else _built_in(name) for name in names]
 
 
 def _built_in(name: str) -> RewardFunction:
@@ -133,16 +133,3 @@ def _built_in(name: str) -> RewardFunction:
         f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'package.module:function' for a "
         "function of your own"
     )
-
-
-def _imported(name: str) -> RewardFunction:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise ConfigError(f"reward {name!r}: the module {module_name!r} cannot be imported: {error}") from error
-    function: Any = getattr(module, attribute, None)
-    if not callable(function):
-        what = "is not a function" if function is not None else "does not exist"
-        raise ConfigError(f"reward {name!r}: {attribute!r} {what} in the module {module_name!r}")
-    return function

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kepo.errors import TeacherError
+from kepo.models.adapters import base_model, is_adapter
 from kepo.models.encoding import (
     check_chat_template,
     encode,
@@ -302,9 +303,9 @@ def _root_parameters(model: Any) -> AbstractContextManager[Any]:
 
 def _load_model(name: str, options: Mapping[str, Any], trust_remote_code: bool) -> Any:
     try:
-        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        if Path(name).exists() and not (Path(name) / "config.json").is_file() and not is_adapter(name):
             raise FileNotFoundError("there is no config.json in it")
-        return load_model(name, trust_remote_code=trust_remote_code, **options)
+        return load_model(name, config_of=base_model(name), trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
         raise TeacherError(
             f"The teacher could not be loaded from {name}: {error} Expected is a folder with config.json, weights in "

@@ -25,10 +25,23 @@ from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.probe import (
+    QUICK,
+    WHOLE,
+    GradientWatch,
+    Probe,
+    Scope,
+    check_input,
+    check_trained,
+    look,
+    owns_rollouts,
+    say,
+)
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
+from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
 
@@ -66,6 +79,7 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
+        check_input(args, functions, names, train_dataset, grpo)
         checks.check_answers(functions, train_dataset)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
@@ -79,6 +93,8 @@ class KEPOTrainer(TRLAdapter):
             share_image_features(self.model)
 
         self.teacher = teacher
+        self.run_record = RunRecord(self, script_parts(self, functions, teacher))
+        self.add_callback(self.run_record)
         self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
@@ -87,6 +103,23 @@ class KEPOTrainer(TRLAdapter):
             self._prepare_teacher(teacher, args, gate_reward)
             prompt = next(iter(train_dataset))["prompt"]
             teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
+        self._owns_rollouts = owns_rollouts(grpo)
+        self.add_callback(GradientWatch(vars(args)))
+        self.first_look = self.probe(QUICK)
+        say(self.first_look)
+
+    def probe(self, scope: Scope = WHOLE, style: str | None = None) -> Probe:
+        """What makes a run useless, looked for on the real model, processor, data and rewards. Collective.
+
+        Args:
+            scope: How much is looked at.
+            style: The prompt style that the prompts were made with; None: unknown.
+
+        Raises:
+            ConfigError: Settings or a model with which nothing could be learned.
+            DataError: A row that cannot be trained on.
+        """
+        return self._together(lambda: look(self, self._correctness, scope, style, self._owns_rollouts))
 
     def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig, gate_reward: int | None) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
@@ -112,16 +145,22 @@ class KEPOTrainer(TRLAdapter):
 
         Raises:
             ConfigError: There is no checkpoint to resume from.
+            DataError: Not one optimizer step was made.
             KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
+        if self.is_world_process_zero():
+            keep_trained_on(Path(self.args.output_dir), self.train_dataset)
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            with self.run_record.writing():
+                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+                check_trained(self.state.global_step)
+                return result
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
@@ -182,7 +221,18 @@ class KEPOTrainer(TRLAdapter):
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
+            if self._exploration is None:
+                self._note_all_failed(batch, rewards)
         return rewards
+
+    def _note_all_failed(self, batch: GenerationBatch, rewards: torch.Tensor) -> None:
+        """What exploration notes where there is some: the groups without a correct rollout. A reward model has none."""
+        functions = self.reward_funcs
+        if functions and not isinstance(functions[self._correctness], torch.nn.Module):
+            values = rewards[:, self._correctness].view(-1, self.num_generations)
+            failed = (values < self.args.correctness_threshold).all(1)  # NaN, "does not apply", is no failure
+            self.log_metric("exploration/all_failed_groups", failed.float().mean().item())
+            batch.all_failed = failed.repeat_interleave(self.num_generations)[batch.local].tolist()
 
     def _finish_batch(self, batch: GenerationBatch, output: dict[str, Any]) -> dict[str, Any]:
         if self._teaching is not None and self._distillation_weight > 0:

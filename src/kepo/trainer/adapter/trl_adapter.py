@@ -199,6 +199,11 @@ class TRLAdapter(GRPOTrainer):
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids, self.eos_token_ids[0]][: self.args.max_completion_length]
 
+    def decode_completions(self, completion_ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of completions, as reward functions read them."""
+        texts: list[str] = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        return texts
+
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
         """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
 
@@ -210,7 +215,7 @@ class TRLAdapter(GRPOTrainer):
             return []
         prompt_ids, images, fields = self._tokenize_prompts([*prompts, *[filler] * (longest - len(prompts))])
         completion_ids, logps = self._generate_single_turn(prompt_ids, images, fields, 1)
-        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        texts = self.decode_completions(completion_ids)
         return [
             Sample(tuple(ids), text, None if logps is None else tuple(logps[row]))
             for row, (ids, text) in enumerate(zip(completion_ids[: len(prompts)], texts[: len(prompts)], strict=True))
