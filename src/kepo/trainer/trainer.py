@@ -202,7 +202,9 @@ class KEPOTrainer(TRLAdapter):
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
         batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
-            put_references(batch, rollouts, self.args, self.state.global_step, self.tokenize_completion)
+            put = put_references(batch, rollouts, self.args, self.state.global_step, self.reference_sample)
+            for name, value in self.processes.sums(put).items():
+                self.log_metric(name, value)
         if self._exploration is not None:
             with batch.clock("exploration"):
                 self._exploration.score(batch, rollouts)
@@ -243,6 +245,7 @@ class KEPOTrainer(TRLAdapter):
             output["injected"] = batch.injected_mask(output["completion_ids"].device)
             injected = self.processes.sum_tensor(output["injected"].sum()).item()
             self.log_metric("exploration/injected_share", injected / (len(batch.rows) * self.processes.count))
+            self._exploration.finish(batch, output)
             if self.args.injection_correction == "importance":
                 # Not under TRL's own key "sampling_per_token_logps", which vLLM's rollouts fill, injected rows with
                 # NaN: TRL takes its ratio to the training prompt, these belong to the hinted one.
