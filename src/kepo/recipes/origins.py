@@ -17,7 +17,15 @@ COMMAND_LINE = "the command line"
 _POSITIVE = ("temperature", "save_steps", "logging_steps", "eval_steps")
 _COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 _COUNTS += ("num_generations", "max_completion_length", "num_iterations", "steps_per_generation", "validate_every")
-_LOSSES = ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo")  # TRL looks at them in its first step
+# Choices that TRL looks at in its first step only, and the teacher's when it is loaded.
+_CHOICES = {
+    "loss_type": ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo"),
+    "scale_rewards": ("batch", "group", "none", "true", "false"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("server", "colocate"),
+    "teacher_dtype": ("auto", "float32", "bfloat16", "float16"),
+}
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "nothing"}
 _SHORTEST = 3  # characters of a value that is looked for in a message
 
@@ -48,7 +56,7 @@ def check_types(content: Mapping[str, Any], places: Mapping[str, str], classes: 
 
 
 def check_ranges(said: Mapping[str, Any], places: Mapping[str, str], method: str) -> None:
-    """Refuse numbers, and for the method "kepo" a `loss_type`, that TRL would fail with only when it computes with them.
+    """Refuse numbers, and with the method "kepo" choices, that would fail only when they are used.
 
     Raises:
         ConfigError: Names where the value stands, field, value, and what is allowed.
@@ -57,9 +65,10 @@ def check_ranges(said: Mapping[str, Any], places: Mapping[str, str], method: str
         problem = _out_of_range(name, value)
         if problem:
             raise ConfigError(f"{places.get(name, name)}: {name} is {value}; {problem}.")
-    if method == "kepo" and (loss := said.get("loss_type", _LOSSES[0])) not in _LOSSES:
-        where = places.get("loss_type", "loss_type")
-        raise ConfigError(f"{where}: loss_type is {loss!r}; {did_you_mean(str(loss), _LOSSES)}")
+    for name, allowed in _CHOICES.items() if method == "kepo" else ():
+        if name in said and str(said[name]).lower() not in allowed:
+            where = places.get(name, name)
+            raise ConfigError(f"{where}: {name} is {said[name]!r}; {did_you_mean(str(said[name]), allowed)}")
 
 
 def _out_of_range(name: str, value: Any) -> str | None:
