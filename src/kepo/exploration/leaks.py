@@ -23,7 +23,9 @@ from kepo.types import option_letters
 
 _LETTER = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _WORD = re.compile(rf"\d+(?:[.,]\d+)+|[{UNSPACED}]+|[^\W_{UNSPACED}]+")
-_SENTENCE = re.compile(r"(?:\d{1,2}[.)]\s+)?.+?(?:[.!?]+[\"'”’»)\]}*_`]*(?=\s)|[。！？｡؟]+[\"'”’»」』）)\]}*_`]*|(?=\n)|\Z)\s*", re.DOTALL)
+_SENTENCE = re.compile(
+    r"(?:\d{1,2}[.)]\s+)?.+?(?:[.!?]+[\"'”’»)\]}*_`]*(?=\s)|[。！？｡؟]+[\"'”’»」』）)\]}*_`]*|(?=\n)|\Z)\s*", re.DOTALL
+)
 
 # Answers that any hint may contain as an ordinary word: they leak only where an answer is stated.
 _EVERYDAY = frozenset({"yes", "no", "true", "false"}).union(

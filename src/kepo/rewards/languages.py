@@ -184,7 +184,9 @@ def translated(text: str, texts: Sequence[str] = (), letters: int = 26, *, audit
     text = _cues(languages).sub(lambda match: ENGLISH[match.lastgroup or "end"], text)
     if "Arabic" in languages:
         text = _arabic_letters(text, letters)
-    text = re.sub(rf"([A-Z][)\]]?)\s*{OPTION_MARK}", r" option \1 " if audit else r" \1 ", text).replace(OPTION_MARK, " ")
+    text = re.sub(rf"([A-Z][)\]]?)\s*{OPTION_MARK}", r" option \1 " if audit else r" \1 ", text).replace(
+        OPTION_MARK, " "
+    )
     text = _ARTICLE.sub("", text)
     text = re.sub(rf"(?<=[{UNSPACED}{_HANGUL}])(?=[A-Z](?:\s|$|[.,;:!?]))", " ", text)
     restored = iter(units)
