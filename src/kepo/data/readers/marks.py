@@ -28,26 +28,32 @@ def placeholders_in(text: str) -> int:
 def without_placeholders(text: str) -> str:
     """`text` without its places for images, which are put in front of a question anyway.
 
-    Inside a line a numbered place, or one of several, is a word of the sentence, and becomes `image 2`.
+    A numbered place, or one of several, that is a word of a sentence becomes `image 2`.
     """
-    found = list(_PLACEHOLDER.finditer(text))
-    if not found:
-        return text
-    parts, end = [], 0
-    for count, mark in enumerate(found, start=1):
-        before, after = text[end : mark.start()], text[mark.end() :]
-        number = mark["number"] or (str(count) if len(found) > 1 else None)
-        # Marks that stand beside each other, or at either end of a line, belong to no sentence.
-        left = _PLACEHOLDER.sub("", text[: mark.start()]).rpartition("\n")[2].strip()
-        right = _PLACEHOLDER.sub("", after).partition("\n")[0].strip(" \t.?!,;:")
-        parts += [before, f"image {number}" if number and left and right else ""]
-        end = mark.end()
-    lines = "".join([*parts, text[end:]]).split("\n")
-    kept = [
-        re.sub(r"[ \t]{2,}", " ", line).strip() if line.strip() != old.strip() else line
-        for line, old in zip(lines, text.split("\n"), strict=True)
-    ]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
+    several = placeholders_in(text) > 1
+    lines, count = [], 0
+    for line in text.split("\n"):
+        kept, end = "", 0
+        for mark in _PLACEHOLDER.finditer(line):
+            count += 1
+            number = mark["number"] or (str(count) if several else None)
+            before = _PLACEHOLDER.sub("", line[: mark.start()]).strip()
+            after = _PLACEHOLDER.sub("", line[mark.end() :]).strip()
+            named = number and _is_word(before, after, numbered=mark["number"] is not None)
+            kept += line[end : mark.start()] + (f" image {number} " if named else " ")
+            end = mark.end()
+        lines.append(re.sub(r"[ \t]{2,}", " ", kept + line[end:]).strip() if end else line)
+    whole = "\n".join(lines)
+    return text if whole == text else re.sub(r"\n{3,}", "\n\n", re.sub(r" ([.,;:?!)\]])", r"\1", whole)).strip()
+
+
+def _is_word(before: str, after: str, *, numbered: bool) -> bool:
+    """Whether a place for an image between two parts of a line belongs to the sentence that it stands in."""
+    if not numbered:
+        return bool(before and after)
+    ended = not before or before.endswith((".", "?", "!", ":", "。", "？", "："))
+    begins = not after or after[0].isupper()
+    return not (ended and begins)
 
 
 def option_text(text: str) -> str:

@@ -89,7 +89,8 @@ class HubDataset:
 
 def is_hub_name(path: str) -> bool:
     """Whether `path`, which is neither file nor folder, can be the name OWNER/NAME of a data set of the hub."""
-    return _HUB_NAME.fullmatch(path) is not None and not Path(path).parent.exists()
+    file = Path(path).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+    return _HUB_NAME.fullmatch(path) is not None and not file and not Path(path).parent.exists()
 
 
 def _split_of(dataset: Any, split: str | None, source: str) -> Any:

@@ -92,9 +92,9 @@ class TableMap:
     columns: Mapping[str, ColumnPath] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     answer: AnswerForm = "auto"
-    answer_in: Literal["boxed", "hashes"] | None = None
     option_separator: str | None = None
     options_in_question: bool = False
+    answer_in: Literal["boxed", "hashes"] | None = None
     one_turn: bool = False
     image_columns: Sequence[str] = ()
     images_as_text: bool = False
