@@ -11,6 +11,7 @@ lock                 held by the process that works here
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,8 +124,15 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
     names = ("id", "question", "options", "answer", "images", "modality", "task", "metadata")
     types = {"options": List(text), "images": List(Image())}
     features = Features({name: types.get(name, text) for name in names})
-    filled = {split: _columns(items, names, folder) for split, items in drawn.items() if items}
-    splits = {split: Dataset.from_dict(columns, features, split=split) for split, columns in filled.items()}
+    splits = {}
+    for split, items in drawn.items():
+        if items:
+            columns = _columns(items, names)
+            # By its content: `datasets` would take the place of the images for a part of it.
+            fingerprint = hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
+            columns["images"] = [[str(folder / path) for path in paths] for paths in columns["images"]]
+            made = Dataset.from_dict(columns, features, split=split)
+            splits[split] = Dataset(made.data, info=made.info, split=made.split, fingerprint=fingerprint)
     shown = not bars_disabled()
     disable_progress_bars()
     try:
@@ -134,9 +142,8 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
             enable_progress_bars()
 
 
-def _columns(items: Sequence[Item], names: Sequence[str], folder: Path) -> dict[str, list[object]]:
+def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[Any]]:
     columns = text_columns([item.question for item in items], sort_keys=True)
     # Saving puts the content of a file in the place of its path, batch by batch.
-    files = folder / IMAGES
-    columns["images"] = [[str(files / f"{one}.png") for one in item.contents if item.question.images] for item in items]
+    columns["images"] = [[f"{IMAGES}/{one}.png" for one in item.contents if item.question.images] for item in items]
     return {name: columns[name] for name in names}
