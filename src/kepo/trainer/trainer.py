@@ -38,11 +38,8 @@ from kepo.trainer.probe import (
 )
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
-from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
-=======
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
-from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
 from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
