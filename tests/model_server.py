@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,6 +14,8 @@ from kepo.models.encoding import encode, tokenizer_of
 from kepo.teachers.local import LocalTeacher
 from tests.fake_vllm import MODEL
 from tests.http_server import Reply, Server
+
+IMAGE_TOKENS = 4  # that an image takes in the tiny models
 
 
 class ModelServer(Server):
@@ -41,7 +42,7 @@ class ModelServer(Server):
                 ids = self._render(body["messages"])
                 content = {"token_ids": ids, "features": {"mm_placeholders": {"image": self._spans(ids)}}}
             case "/inference/v1/generate":
-                images = [_decoded(part["image_url"]["url"]) for part in body.get("content_parts", [])]
+                images = [_decoded(part["url"]) for part in body.get("content_parts", [])]
                 content = self._scored(body["token_ids"], images, body["sampling_params"]["prompt_logprobs"])
             case _:
                 return 404, {}, "Not Found"
@@ -58,20 +59,14 @@ class ModelServer(Server):
         return ids
 
     def _spans(self, ids: list[int]) -> list[dict[str, int]]:
-        spans, place = [], 0
-        for token, run in groupby(ids):
-            length = len(list(run))
-            if token == self._image_token:
-                spans.append({"offset": place, "length": length})
-            place += length
-        return spans
+        places = [place for place, token in enumerate(ids) if token == self._image_token]
+        return [{"offset": place, "length": IMAGE_TOKENS} for place in places[::IMAGE_TOKENS]]
 
     @torch.no_grad()
     def _scored(self, ids: list[int], images: list[Any], top_k: int) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if images:
-            length = 4  # of the tiny models
-            ids = [one for token in ids for one in [token] * (length if token == self._image_token else 1)]
+            ids = [one for token in ids for one in [token] * (IMAGE_TOKENS if token == self._image_token else 1)]
             fields = dict(self._teacher.processor.image_processor(images=images, return_tensors="pt"))
         logps = self._teacher.model(input_ids=torch.tensor([ids]), **fields).logits[0].log_softmax(-1)
         positions: list[Any] = [None]

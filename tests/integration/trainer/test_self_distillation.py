@@ -114,8 +114,9 @@ IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
         "fields": {"chat_template_kwargs": {"style": "Be brief."}},
     },
     "images, template variables of the teacher": {"dataset": _several_images, "of_teacher": {"style": "Be kind."}},
-    "images, tools that are called": {"dataset": lambda: questions(images=True), "tools": [add], "calls": True},
+    "images, tools": {"dataset": _several_images, "tools": [add]},
     "no images": {},
+    "no images, tools that are called": {"tools": [add], "calls": True},
     "plain text, no images": {"dataset": _texts},
 }
 
@@ -171,11 +172,8 @@ def _divergence(
     if setting.get("calls"):
         _script_calls(trainer)
     else:  # a random policy writes for ever, and image tokens too
-        generate = trainer._generate_single_turn
-        trainer.model.generation_config.max_new_tokens = 8
         trainer.generation_config.max_new_tokens = 8
         trainer.generation_config.suppress_tokens = [trainer.tokenizer.convert_tokens_to_ids(IMAGE)]
-        assert generate
     trainer.model.train()
     trainer.create_optimizer_and_scheduler(1)
     trainer.current_gradient_accumulation_steps = 1
