@@ -23,7 +23,7 @@ from kepo.runs.metrics import append_metrics, drop_metrics_after
 from kepo.teachers.base import Teacher
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.generation_batch import GenerationBatch
-from kepo.types import Rescue
+from kepo.types import Message, Rescue
 
 
 class RunRecord(TrainerCallback):
@@ -173,7 +173,14 @@ def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[st
 
 
 def _text(completion: Any) -> str:
-    return completion if isinstance(completion, str) else "\n".join(message_text(message) for message in completion)
+    return completion if isinstance(completion, str) else "\n".join(filter(None, map(_written, completion)))
+
+
+def _written(message: Message) -> str:
+    """All that a message says, with what a response schema took out of its content."""
+    reasoning = [message.get(name) for name in ("reasoning_content", "thinking")]
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join(filter(None, [*reasoning, message_text(message), *calls]))
 
 
 def _json(metadata: Any) -> str:
