@@ -81,8 +81,8 @@ def content_hash(request: Conversation) -> str:
     """The hash of a conversation: SHA-256 of its canonical JSON, as 64 hexadecimal digits.
 
     Only what is shown counts: a text has one hash whether it comes as one string or as several parts, an image whether
-    it comes as PIL image or as path of its file (read upright and in RGB, as `datasets` decodes it). Hint banks hold
-    these hashes, so their definition never changes.
+    it comes as PIL image or as path of its file (shown as `as_shown` says). Hint banks hold these hashes, so their
+    definition never changes.
 
     Raises:
         DataError: An image that cannot be opened, or a part that is neither text nor image.
@@ -92,12 +92,29 @@ def content_hash(request: Conversation) -> str:
 
 
 def image_hash(image: Image) -> str:
-    """SHA-256 of what an image shows, its size and its pixels in RGB, as 64 hexadecimal digits.
+    """SHA-256 of what an image shows, its size and its pixels as `as_shown` gives them, as 64 hexadecimal digits.
 
     Prepared data sets name their images by it, so its definition never changes.
     """
-    rgb = image.convert("RGB")
+    rgb = as_shown(image)
     return hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode() + rgb.tobytes()).hexdigest()
+
+
+def as_shown(image: Image) -> Image:
+    """What a model is shown of `image`: upright where its EXIF data says so, on white where it is transparent, in RGB.
+
+    Training, evaluation, hints and prepared data sets all show images so. An image that is upright, opaque and RGB is
+    returned as it is.
+    """
+    from PIL import Image as PilImage
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        # Drawings are often black on a transparent ground, which a plain conversion to RGB makes black as well.
+        image = image.convert("RGBA")
+        image = PilImage.alpha_composite(PilImage.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _parts(content: Any) -> list[Any]:
@@ -115,7 +132,7 @@ def _part(part: Mapping[str, Any]) -> Any:
         return part["text"]
     if part["type"] == "image" and part.get("image") is not None:
         image = part["image"]
-        rgb = (_opened(Path(image)) if isinstance(image, str | Path) else image).convert("RGB")
+        rgb = _opened(Path(image)) if isinstance(image, str | Path) else as_shown(image)
         return {"size": list(rgb.size), "rgb": hashlib.sha256(rgb.tobytes()).hexdigest()}
     raise DataError(
         f"a message holds a part of type {part['type']!r} with the fields {sorted(part)}; hints are kept for texts and "
@@ -125,11 +142,10 @@ def _part(part: Mapping[str, Any]) -> Any:
 
 def _opened(path: Path) -> Image:
     from PIL import Image as PilImage
-    from PIL import ImageOps
 
     try:
         with PilImage.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
+            return as_shown(file)
     except (OSError, ValueError) as error:
         raise DataError(f"the image {path} of a question cannot be opened ({error}); fix or replace it.") from error
 

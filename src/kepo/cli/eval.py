@@ -165,14 +165,14 @@ def _served(servers: list[str], key: str | None, concurrency: int, console: Cons
 
 def _say(console: Console, tasks: Sequence[Task], planner: Planner) -> None:
     """What a user should know before it starts: which checkpoint, and questions of the training."""
+    from kepo.evaluation.contamination import described, in_words
+
     for source in dict.fromkeys(task.source for task in tasks):
         job = planner.job(source)
-        if job.trained_on:
-            console.print(
-                f"{job.trained_on} of the {len(job.questions)} questions are among those that the run was trained on; "
-                "`--split held-out` asks only those that it has not seen.",
-                style="yellow",
-            )
+        found = in_words({"trained_on": described(job.trained_on)})
+        if found is not None:
+            advice = " `--split held-out` asks only those that it has not seen." if job.split == "all" else ""
+            console.print(f"{source}: {found}{advice}", style="yellow", markup=False)
     for task in tasks:
         if chosen := task.facts.get("chosen"):
             console.print(

@@ -19,6 +19,7 @@ from kepo.errors import KepoError
 # Command -> its module below, the function or group of commands there, and what `kepo --help` says of it.
 _COMMANDS = {
     "train": ("train", "train", "Train with recipes."),
+    "check": ("check", "check", "Check data, model, prompts and rewards of recipes before training."),
     "plan": ("plan", "plan", "Estimate the GPU memory that recipes need."),
     "demo": ("study", "demo", "Train and compare on PhantomVQA, the built-in benchmark."),
     "eval": ("eval", "evaluate", "Ask models questions and print their accuracy."),
@@ -32,7 +33,7 @@ _COMMANDS = {
     "models": ("benchmark", "models_app", "Write a starting model, without a model hub."),
     "prepare": ("prepare", "app", "Split a data set and write it as files."),
 }
-_TAKES_FIELDS = ("train", "plan", "recipes")
+_TAKES_FIELDS = ("train", "check", "plan", "recipes")
 
 
 class _ImportedOnUse(TyperGroup):

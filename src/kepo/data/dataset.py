@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kepo.data.images import as_rgb
+from kepo.data.images import as_rgb, has_transparency
 from kepo.errors import DataError
 from kepo.prompts import PromptStyle, build_prompt
 from kepo.types import Question
@@ -23,16 +23,17 @@ def to_dataset(questions: Sequence[Question], style: PromptStyle, image_size: in
     """The data set of a GRPO run.
 
     Columns: `prompt` (conversation, text only: TRL puts the images in), `images` (only when a question has any; decoded
-    to RGB when a row is read) and `image_paths` (of those images that are files), `id`, `question`, `options`,
-    `answer`, `solution` (the answer as text, the column that TRL's own accuracy rewards read), `modality`, `task`,
-    `metadata` (JSON text), `prompt_style` (only for "plain": rewards then read answers without tags) and, where every
-    question has what the style asks for, `reference` (what a perfect policy writes, see `default_completion`).
+    when a row is read, see `kepo.files.as_shown`) and `image_paths` (of those images that are files), `id`, `question`,
+    `options`, `answer`, `solution` (the answer as text, the column that TRL's own accuracy rewards read), `modality`,
+    `task`, `metadata` (JSON text), `prompt_style` (only for "plain": rewards then read answers without tags) and, where
+    every question has what the style asks for, `reference` (what a perfect policy writes, see `default_completion`).
 
     Args:
         questions: At least one.
         style: Prompt style, see `kepo.prompts`.
         image_size: Resizes every image to (image_size, image_size) pixels when a row is read; None keeps sizes. Call
-            `.with_format(None)` on the data set, which removes the resizing, before saving it to disk.
+            `.with_format(None)` on the data set before saving it to disk: it then holds the images as they are. So too
+            where images are transparent, which are put on white when a row is read.
     """
     columns: dict[str, list[Any]] = {
         "prompt": [build_prompt(question, style) for question in questions],
@@ -122,14 +123,16 @@ def _build(questions: Sequence[Question], columns: dict[str, list[Any]], image_s
     turns = List({"role": text, "content": text})
     lists = {"prompt": turns, "completion": turns, "options": List(text), "image_paths": List(text)}
     types: dict[str, Any] = {name: lists.get(name, text) for name in columns}
-    has_images = any(question.images for question in questions)
+    has_images, transparent = any(question.images for question in questions), False
     if has_images:
         columns = {**columns, "images": [[_stored(image) for image in question.images] for question in questions]}
-        types["images"] = List(Image(mode="RGB"))
+        # By its mode "RGB", `datasets` makes a transparent ground black.
+        transparent = has_transparency(image for question in questions for image in question.images)
+        types["images"] = List(Image(mode=None if transparent else "RGB"))
     dataset = Dataset.from_dict(columns, features=Features(types))
-    if not has_images or image_size is None:
+    if not has_images or (image_size is None and not transparent):
         return dataset
-    return dataset.with_transform(partial(_resize, size=image_size))
+    return dataset.with_transform(partial(_shown, size=image_size))
 
 
 def _stored(image: Any) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _stored(image: Any) -> dict[str, Any]:
     return {"path": None, "bytes": buffer.getvalue()}
 
 
-def _resize(batch: dict[str, list[Any]], size: int) -> dict[str, list[Any]]:
+def _shown(batch: dict[str, list[Any]], size: int | None) -> dict[str, list[Any]]:
     if "images" not in batch:
         return batch
     return {**batch, "images": [[as_rgb(image, size) for image in images] for images in batch["images"]]}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
+from kepo.data.sources import is_empty
 from kepo.errors import DataError
-from kepo.files import replacing
+from kepo.files import as_shown, replacing
 from kepo.types import Question
 
 if TYPE_CHECKING:
@@ -25,9 +28,14 @@ Refuse: TypeAlias = Callable[[str, str, str], NoReturn]
 
 # Pillow clips these to 0..255 when it converts to RGB, which turns most of a 12- or 16-bit scan white.
 _MORE_THAN_8_BIT = ("I", "F")
+# Of colour images with 16 bits per channel Pillow keeps the high byte, so a dark 12-bit scan becomes black.
+_DEEP_COLOUR = re.compile(r"(?:LA|RGB[AXa]?|CMYK);16")
 # What Pillow's decoders raise on damaged files, besides what it documents.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
 _SHOWN_FAILURES, _BAR_FROM = 5, 300
+_FRAMES = "kepo_frames"  # in the `info` of an image
+
+logger = logging.getLogger(__name__)
 
 
 class ImageError(DataError):
@@ -81,7 +89,7 @@ def read_images(
         refuse: Raises the DataError of the row.
         keep_in: Folder that encoded images are written to, one file for each content; None: they become PIL images.
     """
-    fields = [field for field in ("image", "images") if row.get(field) is not None]
+    fields = [field for field in ("image", "images") if not is_empty(row.get(field))]
     if not fields:
         return ()
     if len(fields) == 2:
@@ -97,11 +105,10 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, 
     if isinstance(value, bytes) and value:
         if keep_in is not None:
             return _kept(value, keep_in)
-        if problem := _problem(io.BytesIO(value)):
-            refuse(field, f"the stored image {problem}", "the stored image cannot be decoded")
-        from PIL import Image
-
-        return Image.open(io.BytesIO(value))
+        try:
+            return as_rgb(decoded(io.BytesIO(value)))
+        except ImageError as error:
+            refuse(field, f"the stored image {error}", f"the stored image {error.reason}")
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
             reason = "is a path, but no image root was given"
@@ -129,6 +136,8 @@ def _kept(data: bytes, folder: Path) -> Path:
 def check_images(questions: Sequence[Question], workers: int = 8) -> None:
     """Fully decodes every image file once in `workers` threads, so that a run does not end at a broken one.
 
+    Files of several frames are said: a model is shown the first one.
+
     Raises:
         DataError: naming the questions and files that cannot be used, the first few of them.
     """
@@ -141,26 +150,53 @@ def check_images(questions: Sequence[Question], workers: int = 8) -> None:
                 used_by.setdefault(Path(image), question.id)
     few = len(used_by) < _BAR_FROM
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        problems = pool.map(_problem, used_by)
-        checked = zip(used_by, track(problems, "Checking images", len(used_by), disable=few), strict=True)
-        failures = [f"question {used_by[path]!r}, field 'images': {path} {wrong}" for path, wrong in checked if wrong]
+        looked_at = pool.map(_looked_at, used_by)
+        checked = list(zip(used_by, track(looked_at, "Checking images", len(used_by), disable=few), strict=True))
+    failures = [f"question {used_by[path]!r}, field 'images': {path} {found}" for path, found in checked if found.error]
     if failures:
         more = len(failures) - _SHOWN_FAILURES
         listed = "\n".join([*failures[:_SHOWN_FAILURES], *([f"and {more} more"] if more > 0 else [])])
         raise DataError(f"{len(failures)} of {len(used_by)} images cannot be used:\n{listed}")
+    if said := several_frames({str(path): found.frames for path, found in checked}):
+        logger.warning("%s", said)
 
 
-def _problem(file: Path | io.BytesIO) -> str | None:
-    """What is wrong with an image, as the end of a sentence."""
+def several_frames(frames_of: Mapping[str, int]) -> str | None:
+    """A sentence about the images, name -> number of frames, that have more than one; None where none has."""
+    several = {name: frames for name, frames in frames_of.items() if frames > 1}
+    if not several:
+        return None
+    name, frames = next(iter(several.items()))
+    return f"Images with several frames, of which only the first is shown: {len(several)}; {name} has {frames}."
+
+
+class _LookedAt(NamedTuple):
+    """What is wrong with an image, as the end of a sentence, or how many frames it has."""
+
+    error: str | None
+    frames: int = 1
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+def _looked_at(file: Path) -> _LookedAt:
     try:
-        decoded(file)
+        return _LookedAt(None, frames_of(decoded(file)))
     except ImageError as error:
-        return str(error)
-    return None
+        return _LookedAt(str(error))
+
+
+def frames_of(image: Image) -> int:
+    """How many frames the file of an image that `decoded` returned has."""
+    return int(image.info.get(_FRAMES, 1))
 
 
 def decoded(file: Path | io.BytesIO) -> Image:
-    """The first frame of an image file, decoded whole and turned as its EXIF data says; else an ImageError."""
+    """The first frame of an image file, decoded whole and turned as its EXIF data says; else an ImageError.
+
+    `frames_of` tells how many frames there are.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     # False also for a folder that may not be entered and a name that is too long.
@@ -170,8 +206,13 @@ def decoded(file: Path | io.BytesIO) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file) as image:
+                # Known before the pixels are decoded, and lost with them.
+                deep = any(_DEEP_COLOUR.match(str(_raw_mode(tile))) for tile in getattr(image, "tile", ()))
+                # Cameras put a preview into a second frame (MPO).
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
+                image.info[_FRAMES] = frames
     except UnidentifiedImageError as error:
         raise ImageError("is not an image that Pillow can read", "; replace it") from error
     except Image.DecompressionBombError as error:
@@ -180,7 +221,15 @@ def decoded(file: Path | io.BytesIO) -> Image:
         raise ImageError("may not be read", f" ({error}); change its permissions") from error
     except _DAMAGED as error:
         raise ImageError("is truncated or damaged", f" ({error}); fetch it again") from error
+    if deep:
+        raise ImageError("has more than 8 bits per channel", " (a colour image of 16 bits); scale it to 8 bits first")
     return shallow(image)
+
+
+def _raw_mode(tile: Any) -> Any:
+    """How the bytes of a part of an image file are packed, such as "RGB;16B"."""
+    args = tile[3] if len(tile) > 3 else None
+    return args[0] if isinstance(args, tuple) and args else args
 
 
 def shallow(image: Image) -> Image:
@@ -192,9 +241,35 @@ def shallow(image: Image) -> Image:
 
 
 def as_rgb(image: Image, size: int | None = None) -> Image:
-    """`image` in RGB, and resized to (size, size) with the bicubic filter unless `size` is None."""
+    """`image` as a model is shown it (`kepo.files.as_shown`), resized to (size, size), bicubic, unless that is None.
+
+    Raises:
+        ImageError: it has more than 8 bits per channel.
+    """
     from PIL.Image import Resampling
 
-    if image.mode != "RGB":
-        image = image.convert("RGB")
+    image = as_shown(shallow(image))
     return image if size is None or image.size == (size, size) else image.resize((size, size), Resampling.BICUBIC)
+
+
+def opened(image: Any, size: int | None = None) -> Image:
+    """The image of a question, a file or a PIL image, as `as_rgb` gives it; the one way in which images are read.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    return as_rgb(decoded(Path(image)) if isinstance(image, str | Path) else image, size)
+
+
+def has_transparency(images: Iterable[Any]) -> bool:
+    """Whether any of these files has transparent pixels, or could; only their headers are read."""
+    from PIL import Image
+
+    def transparent(file: str | Path) -> bool:
+        try:
+            with Image.open(file) as image:
+                return image.has_transparency_data
+        except (*_DAMAGED, Image.DecompressionBombError):
+            return False  # whoever shows it says what is wrong with it
+
+    return any(transparent(file) for file in {str(one) for one in images if isinstance(one, str | Path)})

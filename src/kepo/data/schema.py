@@ -8,14 +8,17 @@ are left alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NoReturn
 
 from kepo.data.images import ImageRoot, read_images
-from kepo.data.sources import shortened
+from kepo.data.sources import is_empty, shortened
 from kepo.errors import DataError
 from kepo.types import Question, option_letters
 
@@ -68,10 +71,12 @@ def question_from_row(
     """
     if not isinstance(row, Mapping):
         place.refuse("", f"it is {shortened(repr(row))}, not a record with columns", "is not a record with columns")
-    text_field = "question" if row.get("question") is not None else "text"
-    question = text_of(row.get(text_field), text_field if text_field in row else "question", place)
+    text_field = "text" if is_empty(row.get("question")) and "text" in row else "question"
+    question = text_of(row.get(text_field), text_field, place)
     options = options_of(row, place)
     answer = text_of(row.get("answer"), "answer", place)
+    if options and isinstance(row["answer"], Real):
+        refuse_index(answer, options, place)
     if options:
         answer = resolve_answer(answer, options, place)
     return Question(
@@ -89,7 +94,7 @@ def question_from_row(
 def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
     """The option texts of a row, from `options` or from `option_A`, `option_B`, ...; empty for an open question."""
     listed = row.get("options")
-    if listed is None:
+    if is_empty(listed):
         field, texts = _lettered_options(row, place)
     elif isinstance(listed, str | Mapping) or not isinstance(listed, Iterable):
         place.refuse("options", f"{shortened(repr(listed))} is not a list of texts", "is not a list of texts")
@@ -100,17 +105,42 @@ def options_of(row: Mapping[str, Any], place: Place) -> tuple[str, ...]:
         place.refuse(field, f"only one option ({texts[0]!r}); {advice}", "only one option")
     if len(texts) > len(ascii_uppercase):
         place.refuse(field, f"{len(texts)} options; there are letters for 26", "more options than letters")
+    _refuse_equal(texts, field, place)
     return texts
 
 
+def _refuse_equal(texts: Sequence[str], field: str, place: Place) -> None:
+    """Options that rewards cannot tell apart make every answer ambiguous."""
+    first: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        same = first.setdefault(_loose(text), index)
+        if same != index:
+            pair = f"options {ascii_uppercase[same]} and {ascii_uppercase[index]} read the same"
+            given = f"({texts[same]!r}, {text!r})"
+            place.refuse(
+                field, f"{pair} {given}; remove one, or say what tells them apart", "two options read the same"
+            )
+
+
 def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[str, ...]]:
-    given = [letter for letter in ascii_uppercase if row.get(f"option_{letter}") not in (None, "")]
+    given = [letter for letter in ascii_uppercase if not is_empty(row.get(f"option_{letter}"))]
     for expected, letter in zip(ascii_uppercase, given, strict=False):
         if letter != expected:
             problem = f"is missing, but there is an option_{letter}; fill the letters in order"
             place.refuse(f"option_{expected}", problem, "is missing, but there is one of a later letter")
     texts = tuple(text_of(row[f"option_{letter}"], f"option_{letter}", place) for letter in given)
     return f"option_{given[-1]}" if given else "options", texts
+
+
+def refuse_index(answer: str, options: tuple[str, ...], place: Place) -> None:
+    """A RowError for a number that is the text of one option and may be the index of another, from 0 or from 1."""
+    by_text = _same_text(answer, option_letters(options), options)
+    index = int(answer) if answer.isascii() and answer.isdigit() else -1
+    places = {letter: at for at, letter in enumerate(option_letters(options))}
+    if by_text and 0 <= index <= len(options) and places[by_text[0]] != index:
+        read = f"the number {answer} is the text of option {by_text[0]}, and may be the index of another one"
+        advice = f"write ({by_text[0]}) for that option, or say how answers are written (answer: text, answer: index)"
+        place.refuse("answer", f"{read}; {advice}", "is the text of one option and may be the index of another")
 
 
 def resolve_answer(answer: str, options: tuple[str, ...], place: Place, letters: bool = True) -> str:
@@ -148,21 +178,23 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, letters:
 
 def _same_text(answer: str, names: tuple[str, ...], options: tuple[str, ...]) -> list[str]:
     """Letters of the options that read like `answer`: exactly if there are any, else up to case and final stop."""
-
-    def loose(text: str) -> str:
-        return " ".join(text.casefold().split()).rstrip(". ")
-
     pairs = list(zip(names, options, strict=True))
     exact = [name for name, option in pairs if option.strip() == answer.strip()]
-    return exact or [name for name, option in pairs if loose(option) == loose(answer)]
+    return exact or [name for name, option in pairs if _loose(option) == _loose(answer)]
+
+
+def _loose(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(". ")
 
 
 def text_of(value: Any, field: str, place: Place) -> str:
-    """`value` as trimmed text that is not empty; numbers count as text."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    """`value` as trimmed text that is not empty; numbers count as text, whole ones without ".0"."""
+    if is_empty(value):
         place.refuse(field, "is missing or empty")
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool):
+        # A column of whole numbers with a gap holds floating-point numbers.
+        whole = not isinstance(value, Integral) and math.isfinite(value) and float(value).is_integer()
+        value = str(int(float(value)) if whole else value)
     if not isinstance(value, str):
         place.refuse(field, f"{shortened(repr(value))} is not text", "is not text")
     return value.strip()
@@ -170,12 +202,12 @@ def text_of(value: Any, field: str, place: Place) -> str:
 
 def _optional_text(row: Mapping[str, Any], field: str, place: Place) -> str | None:
     value = row.get(field)
-    return None if value is None or value == "" else text_of(value, field, place)
+    return None if is_empty(value) else text_of(value, field, place)
 
 
 def _metadata(value: Any, place: Place) -> dict[str, Any]:
     """A record, given as such or as JSON text, that survives JSON."""
-    if value is None or value == "":
+    if is_empty(value):
         return {}
     try:
         record = json.loads(value) if isinstance(value, str) else json.loads(json.dumps(value))

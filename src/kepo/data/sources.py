@@ -95,3 +95,14 @@ def shortened(value: Any, length: int = 80) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing: None, a blank text, or the NaN that tables of pandas have where a cell is missing.
+
+    A text "nan" is that NaN, written by a table whose column of numbers has a gap.
+    """
+    if isinstance(value, str):
+        return value.strip() in ("", "nan", "NaN")
+    # Neither NaN nor pandas' NaT equals itself; an array compares to an array.
+    return value is None or (isinstance(value, float) and value != value)

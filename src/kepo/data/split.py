@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from kepo.data.contents import contents_of, text_key
+from kepo.data.option_order import shuffled
 from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
 from kepo.types import Question
+
+logger = logging.getLogger(__name__)
 
 
 def split_disjoint(
@@ -33,7 +39,7 @@ def split_disjoint(
         asked = f"{num_train} for training" if num_train is not None else "the rest for training"
         problem = f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions"
         raise DataError(f"{problem}; lower num_train or num_eval, or widen the filters")
-    groups = groups_sharing([_contents(question) for question in questions])
+    groups = groups_sharing(_contents(questions, by_pixels=num_eval > 0))
     random.Random(seed).shuffle(groups)
     evaluation: list[int] = []
     while len(evaluation) < num_eval:
@@ -66,27 +72,32 @@ def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _contents(question: Question) -> list[Hashable]:
-    if not question.images:
-        return [(question.text, question.options)]
-    return [str(image) if isinstance(image, str | Path) else image_hash(image) for image in question.images]
+def _contents(questions: Sequence[Question], by_pixels: bool) -> list[Sequence[Hashable]]:
+    """What may not be in two splits: the images of each question, or its text where it has none."""
+    if by_pixels:
+        # A file that cannot be decoded is reported by `check_images`, with all others.
+        return [one.images or (one.text,) for one in contents_of(questions, strict=False)]
+    return [tuple(map(_name, one.images)) or (text_key(one.text, one.options),) for one in questions]
+
+
+def _name(image: Any) -> str:
+    return str(image) if isinstance(image, str | Path) else image_hash(image)
 
 
 def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:
     """`questions`, then `copies` (>= 0) copies of each with its options in another order, ids `ID~1`, `ID~2`, ...
 
-    Open questions have none. A policy can only learn to match an option's text to its letter if the letter changes.
+    Open questions have none, and questions whose options refer to others by place ("Both A and B") have none; how many
+    these are is said. A policy can only learn to match an option's text to its letter if the letter changes.
     """
     if copies < 0:
         raise ConfigError(f"option_shuffles is {copies}; give a whole number of at least 0.")
     order = random.Random(seed)
     closed = [question for question in questions if question.options]
-    return [*questions, *(_in_another_order(one, copy, order) for copy in range(1, copies + 1) for one in closed)]
-
-
-def _in_another_order(question: Question, copy: int, order: random.Random) -> Question:
-    places = list(range(len(question.options)))
-    order.shuffle(places)
-    options = tuple(question.options[place] for place in places)
-    answer = question.letters[places.index(question.letters.index(question.answer))]
-    return replace(question, id=f"{question.id}~{copy}", options=options, answer=answer)
+    drawn = [(one, copy, shuffled(one, order)) for copy in range(1, copies + 1) for one in closed]
+    kept = sum(copy == 1 and other is None for _, copy, other in drawn)
+    if kept:
+        logger.warning(
+            "%d of %d questions keep the order of their options, because these refer to each other.", kept, len(closed)
+        )
+    return [*questions, *(replace(other, id=f"{one.id}~{copy}") for one, copy, other in drawn if other is not None)]

@@ -6,15 +6,14 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kepo.data.images import as_rgb
+from kepo.data.images import opened
+from kepo.data.option_order import movable_options, reordered
 from kepo.errors import DataError
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.prompts import build_prompt
-from kepo.types import Conversation, Question, option_letters
+from kepo.types import Conversation, Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,12 +48,16 @@ def check_questions(questions: Sequence[Question]) -> None:
 
 
 def ordered_questions(questions: Iterable[Question], settings: EvaluationSettings) -> Iterator[OrderedQuestion]:
-    """Every question in the order of the data, each followed by its other option orders."""
+    """Every question in the order of the data, each followed by its other option orders.
+
+    Options that refer to others stay where they are, see `kepo.data.option_order`.
+    """
     for question in questions:
         yield OrderedQuestion(question, 0)
-        orders = option_orders(len(question.options), settings.permutations, f"{settings.seed}:{question.id}")
+        movable = len(movable_options(question.options) or ())
+        orders = option_orders(movable, settings.permutations, f"{settings.seed}:{question.id}")
         for permutation, order in enumerate(orders, start=1):
-            yield OrderedQuestion(_reordered(question, order), permutation)
+            yield OrderedQuestion(reordered(question, order), permutation)
 
 
 def option_orders(options: int, number: int, seed: str) -> list[tuple[int, ...]]:
@@ -67,15 +70,6 @@ def option_orders(options: int, number: int, seed: str) -> list[tuple[int, ...]]
         if order != own and order not in orders:
             orders.append(order)
     return orders
-
-
-def _reordered(question: Question, order: Sequence[int]) -> Question:
-    letters = option_letters(question.options)
-    return replace(
-        question,
-        options=tuple(question.options[place] for place in order),
-        answer=letters[order.index(letters.index(question.answer))],
-    )
 
 
 def content_of(text: str, conversation: Conversation) -> str:
@@ -105,14 +99,14 @@ def conversations(batch: Sequence[OrderedQuestion], settings: EvaluationSettings
     """The prompts, images as parts in front of the text, as TRL puts them in training.
 
     Raises:
-        DataError: an image cannot be opened.
+        DataError: an image cannot be used.
     """
-    opened: dict[str, list[Image]] = {}
+    shown: dict[str, list[Image]] = {}
     built = []
     for question, _ in batch:
-        if question.id not in opened:
-            opened[question.id] = [_open(image, question.id, settings.image_size) for image in question.images]
-        built.append(_with_images(build_prompt(question, settings.prompt_style), opened[question.id]))
+        if question.id not in shown:
+            shown[question.id] = [_open(image, question.id, settings.image_size) for image in question.images]
+        built.append(_with_images(build_prompt(question, settings.prompt_style), shown[question.id]))
     return built
 
 
@@ -125,14 +119,8 @@ def _with_images(conversation: Conversation, images: Sequence[Image]) -> Convers
 
 
 def _open(image: Any, question: str, size: int | None) -> Image:
-    """An image as `datasets` decodes it for training: upright, in RGB."""
-    if not isinstance(image, str | Path):
-        return as_rgb(image, size)
-    from PIL import Image as PilImage
-    from PIL import ImageOps
-
+    """An image as training shows it."""
     try:
-        with PilImage.open(image) as file:
-            return as_rgb(ImageOps.exif_transpose(file), size)
-    except (OSError, ValueError) as error:
-        raise DataError(f"question {question!r}, field 'images': {image} cannot be opened ({error})") from error
+        return opened(image, size)
+    except DataError as error:
+        raise DataError(f"question {question!r}, field 'images': {image} {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from kepo.data.images import check_images
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
+from kepo.models.adapters import is_adapter
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
 from kepo.recipes.requirements import (
@@ -37,11 +40,15 @@ from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
+from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
+from kepo.trainer.students import load_adapter, load_student_processor
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.trainer.validation import Validation
 from kepo.types import Question
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"  # file of a run folder: what its recipes and its command line said, as one recipe
 
@@ -73,6 +80,7 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
     fresh = checkpoint is None and state.is_main_process
     with older_run_set_aside(folder) if fresh else nullcontext(), readable_errors("The run cannot start"):
         trainer = _build(recipe, train_set, eval_set, rewards)
+        say(_probe(trainer, recipe), but=trainer.first_look if isinstance(trainer, KEPOTrainer) else None)
     record = _record(trainer)
     record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
@@ -88,10 +96,41 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
         trainer.add_callback(display)
     with record.writing():
         trainer.train(resume_from_checkpoint=checkpoint)
+        check_trained(trainer.state.global_step)
         trainer.save_model(str(folder))
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return Result(folder, list(trainer.state.log_history), record.device)
+
+
+def check(recipe: Recipe) -> Probe:
+    """What `train` checks before the first step, and one hint of the teacher; nothing is trained or written.
+
+    Raises:
+        KepoError: What `train` would stop for.
+    """
+    _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
+    train_set, eval_set = _datasets(recipe)
+    load_validation(recipe)
+    rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
+    args = recipe.training
+    args.report_to, args.push_to_hub = [], False
+    if isinstance(args, KEPOConfig):
+        args.use_vllm = False  # whose engine takes the GPU; nothing is sampled from the student here
+    with TemporaryDirectory() as nowhere:
+        args.output_dir = nowhere
+        trainer = _build(recipe, train_set, eval_set, rewards)
+        probe = _probe(trainer, recipe)
+        if isinstance(trainer, KEPOTrainer) and trainer.teacher is not None and args.uses_hints:
+            probe = replace(probe, hint=look_at_hint(trainer, trainer.teacher))
+    return probe
+
+
+def _probe(trainer: Any, recipe: Recipe) -> Probe:
+    if isinstance(trainer, KEPOTrainer):
+        return trainer.probe(WHOLE, recipe.data.prompt_style)
+    return look_at_supervised(trainer, WHOLE)
 
 
 def _record(trainer: Any) -> RunRecord:
@@ -107,8 +146,11 @@ def _check_model(name: str | None) -> None:
     """A folder that is given as the student must be a model; a hub name is left to transformers."""
     if not name:
         raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ConfigError(f"model_name_or_path {name!r} is a folder without config.json; it does not hold a model.")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file() and not is_adapter(name):
+        raise ConfigError(
+            f"model_name_or_path {name!r} is a folder without config.json or adapter_config.json; it does not hold a "
+            "model."
+        )
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise ConfigError(
             f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
@@ -196,9 +238,29 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
         "peft_config": recipe.peft_config(),
         "quantization_config": get_quantization_config(model),
     }
+    if is_adapter(str(model.model_name_or_path)):
+        shared |= _adapted(recipe)
     if isinstance(args, SFTConfig):
         return SFTTrainer(**shared)
     return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
+
+
+def _adapted(recipe: Recipe) -> dict[str, Any]:
+    """What TRL's trainer is given for a student that is an adapter: it goes on, or is merged and trained whole."""
+    args, folder = recipe.training, str(recipe.model.model_name_or_path)
+    options = {**(args.model_init_kwargs or {}), "quantization_config": get_quantization_config(recipe.model)}
+    options = {name: value for name, value in options.items() if value is not None}
+    trust = bool(recipe.model.trust_remote_code)
+    go_on = recipe.peft_config() is not None
+    how = "its adapter is trained further, with its own settings (lora_* are not used)" if go_on else "merged into it"
+    logger.warning("The student %s is an adapter; its base model is loaded, and it is %s.", folder, how)
+    args.model_init_kwargs = None
+    return {
+        "model": load_adapter(folder, options, go_on=go_on, trust_remote_code=trust),
+        "processing_class": load_student_processor(folder, trust),
+        "peft_config": None,
+        "quantization_config": None,
+    }
 
 
 def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:

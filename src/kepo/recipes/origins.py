@@ -15,8 +15,10 @@ from kepo.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "the command line"
 _POSITIVE = ("temperature", "save_steps", "logging_steps", "eval_steps")
-_COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-_COUNTS += ("num_generations", "max_completion_length", "num_iterations", "steps_per_generation", "validate_every")
+_COUNTS = (
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("num_generations", "max_completion_length", "num_iterations", "steps_per_generation", "validate_every"),
+)
 # Choices that TRL looks at in its first step only, and the teacher's when it is loaded.
 _CHOICES = {
     "loss_type": ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo"),

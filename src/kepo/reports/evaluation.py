@@ -14,7 +14,7 @@ from kepo.reports.reasoning import measured
 from kepo.runs import Evaluation
 from kepo.statistics.accuracy import chance_level, pass_at_k
 from kepo.statistics.intervals import Interval
-from kepo.statistics.paired import Difference, McNemar, mcnemar, paired_bootstrap
+from kepo.statistics.paired import Difference, McNemar, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,7 +116,7 @@ def _references(table: pa.Table) -> Iterator[tuple[str, float]]:
 def _compared(name: str, first: pa.Table, second: pa.Table) -> TwoEvaluations:
     _, scores = paired_scores([first, second])
     yes_or_no = bool(((scores == 0) | (scores == 1)).all())
-    difference = paired_bootstrap(scores[:1], scores[1:])
+    difference = paired_difference(scores[:1], scores[1:])
     return TwoEvaluations(name, difference, mcnemar(scores[0] == 1, scores[1] == 1) if yes_or_no else None)
 
 

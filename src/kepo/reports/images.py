@@ -44,11 +44,10 @@ def _data_uri(file: Path) -> str | None:
     """The image, made small, as PNG if it is tiny, else as JPEG; None where there is none or it is broken."""
     from PIL import Image
 
-    from kepo.data.images import as_rgb
+    from kepo.data.images import opened
 
     try:
-        with Image.open(file) as opened:
-            shown = as_rgb(opened).copy()
+        shown = opened(file).copy()
         shown.thumbnail((_SIDE, _SIDE))
         stream = io.BytesIO()
         kind = "PNG" if max(shown.size) <= _SIDE // 2 else "JPEG"

@@ -100,7 +100,7 @@ def test_every_row_is_usable_or_listed(tmp_path: Path) -> None:
         (row(103, image_path="Images/none.png"), "image", "does not exist"),
         (row(104, image_path="Images/short.png"), "image", "is truncated or damaged"),
         (row(105, gt_answer="Fracture"), "gt_answer", "is not among the options"),
-        (row(106, gt_answer="cyst", option_B="CYST."), "gt_answer", "fits more than one option"),
+        (row(106, gt_answer="cyst", option_B="CYST."), "option_D", "two options read the same"),
         (row(0), "question_id", "is already the id of a row in another file"),
         (row(108, modality_type="Endoscopy"), "modality_type", "is none of MRI, CT, X-Ray, Ultrasound"),
         ("text", "", "is not a record with columns"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kepo.data import load_table
@@ -103,11 +105,18 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"answer": "Tumor"}, "answer", "'Tumor' is not among the options"),
     (
-        {"answer": "cyst", "options": ["Cyst", "CYST", "x"]},
-        "answer",
-        "'cyst' fits the options A and B; give the letter",
+        {"answer": "A", "options": ["Cyst", "x", " CYST. "]},
+        "options",
+        r"options A and C read the same \('Cyst', 'CYST\.'\)",
     ),
-    ({"answer": "Cyst", "options": ["Cyst", "Cyst"]}, "answer", "fits the options A and B"),
+    ({"answer": "B", "options": ["Cyst", "Cyst"]}, "options", "options A and B read the same"),
+    ({"options": ..., "option_A": "x", "option_B": "X."}, "option_B", "options A and B read the same"),
+    ({"answer": 1, "options": ["1", "2", "3"]}, "answer", "1 is the text of option A, and may be the index of another"),
+    ({"answer": 3.0, "options": [1, 2, 3]}, "answer", r"text of option C, .*; write \(C\) for that option, or say how"),
+    ({"answer": float("nan")}, "answer", "missing or empty"),
+    ({"answer": "nan"}, "answer", "missing or empty"),
+    ({"question": float("nan")}, "question", "missing or empty"),
+    ({"options": ["Cyst", float("nan")]}, "options", "missing or empty"),
     (
         {"answer": "A", "options": ["B", "A"]},
         "answer",
@@ -127,7 +136,6 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"id": ["x"]}, "id", r"\['x'\] is not text"),
     ({"image": 5}, "image", "5 is not an image; give a path, a PIL image"),
     ({"images": [None]}, "images", "None is not an image"),
-    ({"image": " "}, "image", "is not an image"),
     ({"image": "a.png", "images": ["a.png"]}, "image", "there is an 'images' column too"),
     ({"image": "../a.png"}, "image", r"'../a.png' lies outside the image root /images; move it there"),
     ({"images": ["ok.png", "a/../../b.png"]}, "images", "'a/../../b.png' lies outside the image root"),
@@ -191,3 +199,47 @@ def test_the_image_root_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     question = question_from_row({**ROW, "image": "a.png"}, Place("x", 1), ImageRoot(tmp_path / "link"))
     assert question.images == (tmp_path / "real" / "a.png",)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  ", float("nan"), "nan", "NaN"])
+def test_nothing_is_nothing_in_every_field(nothing: Any) -> None:
+    fields = ("id", "modality", "task", "metadata", "image", "images")
+    question = build(
+        **dict.fromkeys(fields, nothing), options=..., option_A="x", option_B="y", option_C=nothing, answer="y"
+    )
+    assert (question.modality, question.task, question.metadata, question.images) == (None, None, {}, ())
+    assert question.options == ("x", "y")
+    assert question.id == "questions-7"
+    assert build(options=nothing, answer="y").options == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (3, "3"),
+        (2**60 + 1, str(2**60 + 1)),
+        (float("inf"), "inf"),
+        (np.float32(3.0), "3"),
+        (3.0, "3"),
+        (3.5, "3.5"),
+        (Decimal("3.0"), "3"),
+        (np.int64(3), "3"),
+        (np.float64(3.0), "3"),
+        ("3.0", "3.0"),
+    ],
+)
+def test_whole_numbers_stay_whole(answer: Any, text: str) -> None:
+    assert build(options=None, answer=answer).answer == text
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        (128, ["64", "128", "256"], "B"),
+        ("1", ["1", "2", "3"], "A"),
+        (1, ["0", "1", "2"], "B"),
+        (2.5, ["1.5", "2.5"], "B"),
+    ],
+)
+def test_numbers_that_mean_one_option_only(answer: Any, options: list[str], letter: str) -> None:
+    assert build(answer=answer, options=options).answer == letter

@@ -136,7 +136,9 @@ def test_images_stand_in_front_of_the_text_resized_and_upright(tmp_path: Path) -
 def test_an_image_that_cannot_be_opened_names_the_question(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("no image")
     question = Question("q7", "What?", "A", ("x", "y"), images=(tmp_path / "x.png",))
-    with pytest.raises(DataError, match=r"question 'q7', field 'images': .*x\.png cannot be opened"):
+    with pytest.raises(
+        DataError, match=r"question 'q7', field 'images': .*x\.png is not an image that Pillow can read"
+    ):
         ask([question], FakeBackend(always("A")), SETTINGS)
 
 

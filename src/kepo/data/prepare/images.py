@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from kepo.data.images import ImageError, as_rgb, decoded, shallow
+from kepo.data.images import ImageError, as_rgb, decoded, frames_of, shallow
 from kepo.data.prepare.settings import PrepareSettings
 from kepo.data.sources import LazyImage
 from kepo.errors import ConfigError, DataError
@@ -44,6 +44,7 @@ class HashedImage:
     name: str
     content: str | None
     problem: str | None
+    frames: int = 1  # of its file, the first of which is shown
 
 
 def image_name(image: AnyImage) -> str:
@@ -66,18 +67,18 @@ def hash_images(
     known = _read_record(record)
     by_name = {image_name(image): image for image in images}
     states = {name: _file_state(one) if isinstance(one, Path) else state for name, one in by_name.items()}
-    found = {name: HashedImage(name, known[name, at], None) for name, at in states.items() if (name, at) in known}
+    found = {name: known[name, at] for name, at in states.items() if (name, at) in known}
     todo = [image for name, image in by_name.items() if name not in found]
     with record.open("a", encoding="utf-8") as lines:
         for one in work_through(_hash_some, todo, workers, "Hashing images", bar):
             found[one.name] = one
             if one.content is not None:
-                lines.write(json.dumps([one.name, states[one.name], one.content]) + "\n")
+                lines.write(json.dumps([one.name, states[one.name], one.content, one.frames]) + "\n")
     return found
 
 
-def _read_record(record: Path) -> dict[tuple[str, str], str]:
-    known: dict[tuple[str, str], str] = {}
+def _read_record(record: Path) -> dict[tuple[str, str], HashedImage]:
+    known: dict[tuple[str, str], HashedImage] = {}
     if not record.is_file():
         return known
     with record.open("r+b") as lines:
@@ -86,8 +87,8 @@ def _read_record(record: Path) -> dict[tuple[str, str], str]:
             # The last line may have been cut short when a run was killed.
             if not line.endswith(b"\n"):
                 break
-            name, state, content = json.loads(line)
-            known[name, state] = content
+            name, state, content, *frames = json.loads(line)
+            known[name, state] = HashedImage(name, content, None, *frames)
             whole += len(line)
         lines.truncate(whole)
     return known
@@ -107,7 +108,8 @@ def _hash_some(images: Sequence[AnyImage]) -> list[HashedImage]:
 
 def _hashed(image: AnyImage) -> HashedImage:
     try:
-        return HashedImage(image_name(image), content_of(_opened(image)), None)
+        opened = _opened(image)
+        return HashedImage(image_name(image), content_of(opened), None, frames_of(opened))
     except ImageError as error:
         return HashedImage(image_name(image), None, error.reason)
 
@@ -124,7 +126,7 @@ def _opened(image: AnyImage) -> Image:
 
 
 def content_of(image: Image) -> str:
-    """Hash of what an image shows: its size, and its pixels in RGB."""
+    """Hash of what an image shows: its size, and its pixels in RGB on white."""
     return image_hash(image)[:_HASH_LENGTH]
 
 

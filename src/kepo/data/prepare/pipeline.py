@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kepo.data.contents import text_key
+from kepo.data.images import several_frames
 from kepo.data.prepare.card import of_split, render, shared_images, shortfalls, unusable_counts
 from kepo.data.prepare.folder import CARD, finished, save_splits, workplace
 from kepo.data.prepare.images import AnyImage, HashedImage, hash_images, image_name, write_images
@@ -129,6 +131,7 @@ def _card(
     items = [item for part in whole.values() for item in part]
     datasets = sorted({str(item.question.metadata["dataset"]) for item in items})
     contents = [one.content for one in hashed.values() if one.content is not None]
+    shown = {Path(one.name).name: one.frames for one in hashed.values()}
     modalities = {item.question.modality or "unknown" for item in items}
     counts = {"usable": len(items), "unusable": len(unusable), "left_out": len(whole[LEFT_OUT])}
     return {
@@ -149,7 +152,7 @@ def _card(
             "shared_drawn": shared_images(drawn),
         },
         "licenses": {dataset: source.license_of(dataset) for dataset in datasets},
-        "notes": list(source.notes),
+        "notes": [*source.notes, *([frames] if (frames := several_frames(shown)) else [])],
     }
 
 
@@ -200,7 +203,7 @@ def _usable_items(items: Sequence[Item], hashed: Mapping[str, HashedImage]) -> t
             unusable.append(item.unusable("image", failed.problem or "", name))
             continue
         # A question without images is told by the name of its image, or by its text.
-        without = f"name {image}" if image else json.dumps([question.text, question.options])
+        without = f"name {image}" if image else text_key(question.text, question.options)
         usable.append(replace(item, contents=tuple(one.content or "" for one in found) or (without,)))
     return usable, unusable
 
