@@ -118,7 +118,7 @@ def check(recipe: Recipe) -> Probe:
     args.report_to, args.push_to_hub = [], False
     if isinstance(args, KEPOConfig):
         args.use_vllm = False  # whose engine takes the GPU; nothing is sampled from the student here
-    with TemporaryDirectory() as nowhere:
+    with TemporaryDirectory() as nowhere, readable_errors("The run cannot start"):
         args.output_dir = nowhere
         trainer = _build(recipe, train_set, eval_set, rewards)
         probe = _probe(trainer, recipe)
