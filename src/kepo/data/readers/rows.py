@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kepo.data.readers.mistaken import check_kind
 from kepo.data.sources import Unusable, shortened
 from kepo.errors import ConfigError, DataError
 
@@ -42,6 +43,8 @@ class TableFile:
             raise DataError(f"{self.path}: its name has none of the endings {endings}; rename or convert it")
         if self.delimiter is not None and not (len(self.delimiter) == 1 and self.delimiter.isascii()):
             raise ConfigError(f"the delimiter {self.delimiter!r} is not one ASCII character")
+        if self.delimiter is None:
+            check_kind(self.path, self._kind())
 
     def _kind(self) -> str:
         return self.kind or self.path.suffix.lower().removeprefix(".")
