@@ -41,7 +41,7 @@ def seeming_kind(file: Path) -> str | None:
     if lines[0].startswith("["):
         return "json"
     if lines[0].startswith("{"):
-        return "jsonl" if _is_record(lines[0]) else None
+        return "jsonl" if len(lines) > 1 and all(map(_is_record, lines[:2])) else None
     if any(line.startswith(("{", "[")) for line in lines):
         return None  # JSON lines, the first of which is damaged
     cells = [line.count(",") for line in lines[:3]]
