@@ -93,8 +93,8 @@ class TRLAdapter(GRPOTrainer):
         rollouts = Rollouts(*super()._generate(prompts))
         if self.tools and rollouts.images is None:  # a tool may show an image to what replaces a rollout
             rollouts = rollouts._replace(images=[None] * len(prompts))
-        if not self._parses_responses and special_tags(self._tokenizer):
-            # TRL has decoded the tags away, by which answers are found.
+        if self._drops_tags:
+            # Answers are found by them.
             for row, text in enumerate(decode(self._tokenizer, rollouts.completion_ids)):
                 sample = Sample(tuple(rollouts.completion_ids[row]), text)
                 rollouts.completions[row] = completion_of(prompts[row], sample)
@@ -243,7 +243,8 @@ class TRLAdapter(GRPOTrainer):
                 text=texts[row],
                 logps=None if made.logprobs is None else tuple(made.logprobs[row]),
                 finished=self._finished(made.completion_ids[row]),
-                completion=made.completions[row],
+                # Where TRL has decoded tags away, the text makes the completion.
+                completion=None if self._drops_tags else made.completions[row],
                 tool_mask=None if made.tool_mask is None else tuple(made.tool_mask[row]),
                 images=tuple(made.tool_images[row]) if made.tool_images else (),
             )
@@ -326,6 +327,11 @@ class TRLAdapter(GRPOTrainer):
             return [False] * len(of.prompts)  # the messages say what is reasoning
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         return reasoning_opened(self.processing_class, of.prompts, self.chat_template_kwargs, **template)
+
+    @property
+    def _drops_tags(self) -> bool:
+        """Whether TRL decodes away tags of answer and reasoning, because they are special tokens."""
+        return not self._parses_responses and bool(special_tags(self._tokenizer))
 
     @property
     def _parses_responses(self) -> bool:
