@@ -123,7 +123,9 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         *("table.md", "table.tex", "table.csv", "runs.csv", "checkpoints-MRI.png", "checkpoints-MRI.svg")
     }
     markdown = (out / "table.md").read_text()
-    assert "| arm | runs | step | MRI | CT | X-Ray | US | Derm | Fundus | OCT | Micro | mean 8 | mean OOD 7 |" in markdown
+    assert (
+        "| arm | runs | step | MRI | CT | X-Ray | US | Derm | Fundus | OCT | Micro | mean 8 | mean OOD 7 |" in markdown
+    )
     assert "| KEPO, τ\\_1 = 1 | 2 | 20 (the end) | 75.0" in markdown
     [kepo] = [row for row in csv.DictReader((out / "table.csv").read_text().splitlines()) if row["arm"] == "kepo"]
     assert (kepo["trained on"], kepo["MRI"], kepo["CT"], kepo["runs"]) == ("MRI", "0.750000", "0.250000", "2")
