@@ -17,6 +17,7 @@ from kepo.data.images import check_images
 from kepo.errors import ConfigError
 from kepo.evaluation.contamination import known_fields, trained_on_before
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.rewards.imported import reward_called
 from kepo.runs import is_run, open_run, write_manifest
 from kepo.types import Question
 
@@ -79,11 +80,12 @@ def plan(model: str, request: Request) -> Job:
 def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `EvaluationSettings` as the run was trained."""
     data, training, rewards = config.get("data", {}), config.get("training", {}), config.get("run", {})
+    names, correctness = rewards.get("reward_funcs") or (), training.get("correctness_reward")
     found = {
         "prompt_style": data.get("prompt_style"),
         "image_size": data.get("image_size"),
         "max_new_tokens": training.get("max_completion_length"),
-        "reward": training.get("correctness_reward") or next(iter(rewards.get("reward_funcs") or ()), None),
+        "reward": reward_called(correctness, names) if correctness else next(iter(names), None),
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -16,7 +16,6 @@ from kepo.errors import ConfigError, KepoError
 from kepo.models.shared_images import share_image_features
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
-from kepo.prompts import hint_request
 from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
@@ -25,10 +24,22 @@ from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.probe import (
+    QUICK,
+    WHOLE,
+    GradientWatch,
+    Probe,
+    Scope,
+    check_input,
+    check_trained,
+    look,
+    owns_rollouts,
+    say,
+)
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
-from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
+from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
 from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
@@ -67,6 +78,7 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
+        check_input(args, functions, names, train_dataset, grpo)
         checks.check_answers(functions, train_dataset)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
@@ -80,6 +92,8 @@ class KEPOTrainer(TRLAdapter):
             share_image_features(self.model)
 
         self.teacher = teacher
+        self.run_record = RunRecord(self, script_parts(self, functions, teacher))
+        self.add_callback(self.run_record)
         self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
@@ -87,7 +101,24 @@ class KEPOTrainer(TRLAdapter):
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
             prompt = next(iter(train_dataset))["prompt"]
-            teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
+            check_teacher_prompt(teacher, prompt, args.uses_hints)
+        self._owns_rollouts = owns_rollouts(grpo)
+        self.add_callback(GradientWatch(vars(args)))
+        self.first_look = self.probe(QUICK)
+        say(self.first_look)
+
+    def probe(self, scope: Scope = WHOLE, style: str | None = None) -> Probe:
+        """What makes a run useless, looked for on the real model, processor, data and rewards. Collective.
+
+        Args:
+            scope: How much is looked at.
+            style: The prompt style that the prompts were made with; None: unknown.
+
+        Raises:
+            ConfigError: Settings or a model with which nothing could be learned.
+            DataError: A row that cannot be trained on.
+        """
+        return self._together(lambda: look(self, self._correctness, scope, style, self._owns_rollouts))
 
     def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig, gate_reward: int | None) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
@@ -113,6 +144,7 @@ class KEPOTrainer(TRLAdapter):
 
         Raises:
             ConfigError: There is no checkpoint to resume from.
+            DataError: Not one optimizer step was made.
             KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
@@ -124,7 +156,10 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            with self.run_record.writing():
+                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+                check_trained(self.state.global_step)
+                return result
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
@@ -162,9 +197,11 @@ class KEPOTrainer(TRLAdapter):
         with batch.clock("rollouts"):
             rollouts = super().generate_rollouts(prompts)
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
-        batch.completions = rollouts.completions
+        batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
-            put_references(batch, rollouts, self.args, self.state.global_step, self.tokenize_completion)
+            put = put_references(batch, rollouts, self.args, self.state.global_step, self.reference_sample)
+            for name, value in self.processes.sums(put).items():
+                self.log_metric(name, value)
         if self._exploration is not None:
             with batch.clock("exploration"):
                 self._exploration.score(batch, rollouts)
@@ -205,6 +242,7 @@ class KEPOTrainer(TRLAdapter):
             output["injected"] = batch.injected_mask(output["completion_ids"].device)
             injected = self.processes.sum_tensor(output["injected"].sum()).item()
             self.log_metric("exploration/injected_share", injected / (len(batch.rows) * self.processes.count))
+            self._exploration.finish(batch, output)
             if self.args.injection_correction == "importance":
                 # Not under TRL's own key "sampling_per_token_logps", which vLLM's rollouts fill, injected rows with
                 # NaN: TRL takes its ratio to the training prompt, these belong to the hinted one.
