@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +17,11 @@ from transformers import BitsAndBytesConfig, PrinterCallback, ProgressCallback, 
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits
+from kepo.data.contents import contents_of
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
 from kepo.errors import ConfigError
+from kepo.evaluation.contamination import questions_of_run
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
 from kepo.models.adapters import is_adapter
@@ -35,6 +37,7 @@ from kepo.recipes.requirements import (
 from kepo.rewards import get_rewards
 from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
+from kepo.runs.trained_on import write_trained_on
 from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
@@ -85,6 +88,9 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
     record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
         write_text(recipe.as_yaml(), folder / RECIPE)
+        if not isinstance(trainer, KEPOTrainer):  # whose rows are its questions
+            asked = contents_of(questions_of_run(asdict(recipe.data)))
+            write_trained_on(folder, asked, resumed=checkpoint is not None)
     trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))

@@ -152,7 +152,7 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
         if self.is_world_process_zero():
-            keep_trained_on(Path(self.args.output_dir), self.train_dataset)
+            keep_trained_on(Path(self.args.output_dir), self.train_dataset, resumed=bool(checkpoint))
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
