@@ -43,6 +43,7 @@ from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
+from kepo.trainer.model_card import create_model_card, refresh_model_card
 from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
@@ -63,6 +64,14 @@ class Result:
     folder: Path  # with the trained model and its processor
     history: list[dict[str, Any]]  # every log of the run
     device: str  # where it computed, in words
+
+
+class SupervisedTrainer(SFTTrainer):
+    """TRL's `SFTTrainer` with the model card of this package."""
+
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """As `KEPOTrainer.create_model_card`."""
+        create_model_card(self, RunRecord(self), model_name, tags)
 
 
 def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
@@ -104,6 +113,8 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
         trainer.train(resume_from_checkpoint=checkpoint)
         check_trained(trainer.state.global_step)
         trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        refresh_model_card(folder)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return Result(folder, list(trainer.state.log_history), record.device)
@@ -247,7 +258,7 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
     if is_adapter(str(model.model_name_or_path)):
         shared |= _adapted(recipe)
     if isinstance(args, SFTConfig):
-        return SFTTrainer(**shared)
+        return SupervisedTrainer(**shared)
     return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
 
 
