@@ -52,6 +52,11 @@ class RunRecord(TrainerCallback):
         accelerator = self._trainer.accelerator
         return chosen_device(accelerator.device, accelerator.mixed_precision)
 
+    def manifest(self) -> dict[str, Any]:
+        """The content of `run.json` of a run that begins now."""
+        parts = {"training": self._trainer.args, **self._parts}
+        return {**describe(parts, self._trainer.args.seed, self.device), **self._facts}
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write `run.json` when this begins, and how the run ended when it ends; inside another, nothing."""
@@ -61,9 +66,7 @@ class RunRecord(TrainerCallback):
         self._writing = True
         main = self._trainer.is_world_process_zero()
         if main:
-            parts = {"training": self._trainer.args, **self._parts}
-            manifest = describe(parts, self._trainer.args.seed, self.device)
-            write_manifest(self._folder, {**manifest, **self._facts})
+            write_manifest(self._folder, self.manifest())
         try:
             yield
         except BaseException as error:
