@@ -46,7 +46,7 @@ _PAD, _END, _IMAGE, _IMAGE_BEGIN, _IMAGE_END = (_SMALL[number] for number in (15
 _IMAGE_SIDE = 16
 
 _SIZES: dict[str, Any] = {
-    "vocab_size": 1000 + len(_LARGE),
+    "vocab_size": 8192,
     "hidden_size": 8,
     "intermediate_size": 16,
     "num_hidden_layers": 2,
