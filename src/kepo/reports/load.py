@@ -14,8 +14,10 @@ from math import inf
 from pathlib import Path
 
 from kepo.errors import ConfigError
+from kepo.evaluation.contamination import in_words
 from kepo.reports.document import line
 from kepo.reports.study import Arm, RunData, Study
+from kepo.reports.tested import marked
 from kepo.runs import Run, find_runs, read_evaluation, read_metrics
 from kepo.runs.study import StudyArm, read_study_file, runs_of
 
@@ -98,7 +100,7 @@ def _arms(runs: Sequence[RunData], described: Mapping[str, StudyArm]) -> list[Ar
     for name, label in labels.items():
         members = sorted((run for run in runs if run.arm == name), key=lambda run: run.replicate)
         unique = f"{label} ({line(name, 40)})" if label in shared else label
-        arms.append(Arm(name, unique, tuple(members), shown[name].baseline))
+        arms.append(marked(Arm(name, unique, tuple(members), shown[name].baseline)))
     return arms
 
 
@@ -126,9 +128,8 @@ def _warnings(runs: Sequence[RunData], evaluation: str) -> list[str]:
     found = []
     unfinished = [run for run in runs if run.run.status != "finished"]
     if unfinished:
-        listed = "; ".join(f"{line(run.name, 80)} ({line(run.run.status, 20)})" for run in unfinished[:5])
-        more = f"; and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
-        found.append(f"{len(unfinished)} of {len(runs)} runs are not finished: {listed}{more}.")
+        listed = _some([f"{line(run.name, 80)} ({line(run.run.status, 20)})" for run in unfinished])
+        found.append(f"{len(unfinished)} of {len(runs)} runs are not finished: {listed}.")
     without = [run for run in runs if run.evaluation is None]
     if without and len(without) < len(runs):
         found.append(f"{len(without)} of {len(runs)} runs have no evaluation '{line(evaluation, 40)}'.")
@@ -137,11 +138,21 @@ def _warnings(runs: Sequence[RunData], evaluation: str) -> list[str]:
     }
     if len(settings) > 1:
         found.append("The evaluations were generated with different settings; their accuracies may not be comparable.")
+    seen: dict[str, list[str]] = {}
+    for run in runs:
+        if run.evaluation and (words := in_words(run.evaluation.description)):
+            seen.setdefault(words, []).append(line(run.name, 80))
+    found += [f"Contamination: {words} Runs: {_some(names)}." for words, names in seen.items()]
     domains = {run.evaluation.in_domain for run in runs if run.evaluation and run.evaluation.in_domain}
     if len(domains) > 1:
         listed = "; ".join(", ".join(map(line, names)) for names in sorted(domains))
         found.append(f"The evaluations name different modalities as trained on ({listed}); the first ones are used.")
     return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def _common_root(folders: Sequence[Path]) -> Path:

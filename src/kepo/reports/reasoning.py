@@ -8,6 +8,7 @@ from kepo.evaluation.reasoning import ReasoningSummary, summarize_reasoning
 from kepo.reports.document import Section, Table, mean, number, percent, tabulate, without_empty
 from kepo.reports.rollouts import INJECTED, KINDS, Truth
 from kepo.reports.study import Study
+from kepo.reports.tested import explained
 
 # Field of a summary -> heading, and how its mean is written.
 _MEASURES = {
@@ -47,7 +48,8 @@ def _evaluation_table(study: Study) -> Table:
         "completions whose reasoning names one. Statements are those about facts that the question's data knows. A "
         "correct answer after a false statement is luck, or a second mistake that made up for the first."
     )
-    return without_empty(tabulate("Reasoning of the evaluated models", "arm", rows, (note,), main=study.main))
+    table = tabulate("Reasoning of the evaluated models", "arm", rows, (note,), main=study.main)
+    return explained(study, without_empty(table))
 
 
 def _truth_table(study: Study, truth: Mapping[tuple[str, str], Truth]) -> Table:

@@ -7,7 +7,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from kepo.evaluation.accuracy import OUT_OF_DOMAIN, accuracy_by, macro_accuracy, split_domains
-from kepo.reports.claims import ALL, FEW_CLUSTERS, FEW_REPLICATES, Claims, Comparison
+from kepo.reports import tested
+from kepo.reports.claims import ALL, Claims, Comparison, caution
 from kepo.reports.document import (
     NONE,
     Block,
@@ -29,6 +30,7 @@ from kepo.reports.document import (
 )
 from kepo.reports.figures import ArmStyle, arm_styles, heat_figure, intervals_figure
 from kepo.reports.study import RunData, Study
+from kepo.reports.tested import Tested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +50,6 @@ def _setup_table(study: Study, claims: Claims | None) -> Table:
     trained = [run.run for run in study.runs if run.trained]
     generation = [run.evaluation.description.get("generation", {}) for run in study.evaluated if run.evaluation]
     questions = [f"{claims.questions[name]} {name}" for name in claims.domains] if claims else []
-    best = "weights with the best in-domain validation accuracy of the run, its start among them"
     machines = [filter(None, (run.manifest.get("platform"), run.manifest.get("device"))) for run in trained]
     facts = {
         "replicates": _distinct(run.replicate for run in study.runs),
@@ -58,12 +59,18 @@ def _setup_table(study: Study, claims: Claims | None) -> Table:
             run.setting("training", "per_device_train_batch_size", "") for run in trained
         ),
         "test questions": ", ".join(questions),
-        "tested": best if any(run.series("validation/best_step") for run in study.runs) else "",
+        "tested": _distinct(_rule(found) for run in study.evaluated if (found := tested.tested(run))),
         "temperature": _distinct(settings.get("temperature", "") for settings in generation),
         "machine": _distinct(map(", ".join, machines)),
     }
     rows = [(name, {"value": line(text, 500)}) for name, text in facts.items() if text]
     return tabulate("What was run and tested", "what", rows, (), ("value",))
+
+
+def _rule(found: Tested) -> str:
+    if not found.chosen_by:
+        return "the weights at the end of training"
+    return f"the weights with the best in-domain accuracy on {line(found.chosen_by, 40)} questions"
 
 
 def _distinct(values: Iterable[object]) -> str:
@@ -93,8 +100,9 @@ def accuracy_table(study: Study, claims: Claims) -> Table:
     rows = []
     for arm in study.arms:
         cells = {name: interval_cell(claims.accuracy.get((arm.name, name))) for name in claims.domains}
-        rows.append((arm, {"runs": Cell(str(len(arm.evaluated))), **cells}))
-    return tabulate(study.title, "arm", rows, main=study.main)
+        steps = dict(zip(tested.columns(study), tested.cells(study, arm.evaluated), strict=True))
+        rows.append((arm, {"runs": Cell(str(len(arm.evaluated))), **steps, **cells}))
+    return tested.explained(study, tabulate(study.title, "arm", rows, main=study.main))
 
 
 def main_section(study: Study, claims: Claims) -> Section:
@@ -118,14 +126,19 @@ def _accuracy_figure(
     chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
     return Figure(
         name=f"accuracy-{domain.replace(' ', '-')}",
-        caption="Mean over replicates and 95 % interval; the dashed line is chance.",
+        caption=" ".join(["Mean over replicates and 95 % interval; the dashed line is chance.", *_of_step_0(study)]),
         alt=alt,
         draw=lambda: intervals_figure(title, rows, styles, chance, limits=limits, main=study.main),
     )
 
 
+def _of_step_0(study: Study) -> list[str]:
+    warning = tested.before_training(study.arms)
+    return [f"{tested.MARK} {warning}"] if warning else []
+
+
 def _main_table(study: Study, claims: Claims) -> Table:
-    columns = ["arm", "runs"]
+    columns = ["arm", "runs", *tested.columns(study)]
     main = study.arm(study.main).label if study.main else ""
     for domain in claims.domains:
         columns.append(f"{domain}, {claims.questions[domain]} questions")
@@ -133,16 +146,19 @@ def _main_table(study: Study, claims: Claims) -> Table:
             columns += [f"{line(main, 20)} minus this", "p"]
     rows = []
     for arm in study.arms:
-        cells = [Cell(str(len(arm.evaluated)))]
+        cells = [Cell(str(len(arm.evaluated))), *tested.cells(study, arm.evaluated)]
         for domain in claims.domains:
             cells.append(interval_cell(claims.accuracy.get((arm.name, domain))))
             if claims.comparisons:
                 cells += _difference_cells(claims.comparisons.get((arm.name, domain)), main, arm.name == study.main)
         mark = "main" if arm.name == study.main else "" if arm.trained else "reference"
         rows.append(Row(arm.label, tuple(cells), arm.name, mark))
-    rows += _reference_rows(claims)
+    rows += _reference_rows(claims, 1 + len(tested.columns(study)))
     caption = "Accuracy in percent with 95 % intervals"
-    return Table(caption, tuple(columns), tuple(rows), tuple(_main_notes(study, claims)))
+    words = tuple(column for column in columns if column == "step tested")
+    return tested.explained(
+        study, Table(caption, tuple(columns), tuple(rows), tuple(_main_notes(study, claims)), words)
+    )
 
 
 def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -> list[Cell]:
@@ -157,11 +173,11 @@ def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -
     ]
 
 
-def _reference_rows(claims: Claims) -> list[Row]:
+def _reference_rows(claims: Claims, empty: int) -> list[Row]:
     """What guessing scores, and what always answering the most frequent letter does."""
     rows = []
     for label, values in (("Chance", claims.chance), ("Always the most frequent letter", claims.letter)):
-        cells = [Cell("")]
+        cells = [Cell("")] * empty
         for domain in claims.domains:
             cells += [Cell(percent(values[domain])), *[Cell("")] * (2 if claims.comparisons else 0)]
         if any(values.values()):
@@ -181,21 +197,9 @@ def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
         yield f"p is adjusted by Holm over the {len(claims.family)} comparisons of a column with: {names}."
     if any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
         yield f"The claim is about {names}; p of the other rows is not adjusted for the number of comparisons."
-    yield from _caution(claims)
+    yield from caution(study, claims)
     for arm, why in claims.skipped.items():
         yield f"{study.arm(arm).label} is not compared: {why}."
-
-
-def _caution(claims: Claims) -> Iterator[str]:
-    """What the number of runs does to the intervals."""
-    few = min((one.difference.replicates for one in claims.comparisons.values()), default=FEW_REPLICATES)
-    clusters = min((one.clusters for one in claims.comparisons.values()), default=1)
-    if few == 1:
-        yield "With one pair of runs the interval covers the choice of questions only: another seed may differ by more."
-    elif 1 < clusters < FEW_CLUSTERS:
-        yield f"With {clusters} base students the intervals are too narrow where these differ much."
-    elif few < FEW_REPLICATES:
-        yield f"With {few} pairs of runs the intervals are somewhat too narrow."
 
 
 def _comparisons_table(study: Study, title: str, comparisons: Sequence[Comparison], kind: str = "") -> Table:
@@ -220,7 +224,7 @@ def _comparisons_table(study: Study, title: str, comparisons: Sequence[Compariso
         "Differences are first minus second, in percentage points. p (sign flips) is the randomization test over pairs "
         "of runs; with fewer than six pairs it cannot fall below .05."
     )
-    return tabulate(title, "first", rows, (note,), ("second", "questions"), kind=kind)
+    return tested.explained(study, tabulate(title, "first", rows, (note,), ("second", "questions"), kind=kind))
 
 
 def contrasts_sections(study: Study, claims: Claims) -> list[Section]:
@@ -256,7 +260,7 @@ def _parts_table(study: Study, claims: Claims) -> Table:
         f"Means over modalities. Who trains on one modality learns to name it, so one column leaves out {_RECOGNITION}."
     )
     caption = "Accuracy on parts of the questions, in percent"
-    return without_empty(tabulate(caption, "arm", rows, (note,), main=study.main))
+    return tested.explained(study, without_empty(tabulate(caption, "arm", rows, (note,), main=study.main)))
 
 
 def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> dict[str, float | None]:
@@ -329,7 +333,7 @@ def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
         (study.arm(str(arm)), {str(group): cell(v) for group, v in values.items()}) for arm, values in found.iterrows()
     ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return tabulate(caption, "arm", rows, kind="heat", main=study.main)
+    return tested.explained(study, tabulate(caption, "arm", rows, kind="heat", main=study.main))
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:

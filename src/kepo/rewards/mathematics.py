@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kepo.errors import DataError, MissingExtraError
-from kepo.rewards.answers import Completion, after_reasoning, completion_text, extract_answer, normalized
+from kepo.rewards.answers import Completion, completion_texts, normalized
+from kepo.rewards.tags import after_reasoning, find_answer
 from kepo.rewards.text import is_denied
 
 logger = logging.getLogger(__name__)
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_OPEN_THINK = re.compile(r"<think\s*>", re.IGNORECASE)
-_CLOSED = re.compile(r"</answer\s*>(?!.*<answer\s*>)", re.IGNORECASE | re.DOTALL)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.)])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?%?(?![\d])")
 _CUE = re.compile(r"\b(?:is|are|equals)\b|(?<=[A-Za-z*]):(?=[\s*$])|####", re.IGNORECASE)
@@ -47,6 +46,7 @@ def math_accuracy(
     completions: Sequence[Completion],
     answer: Sequence[str],
     completion_finished: Sequence[bool] | None = None,
+    reasoning_opened: Sequence[bool] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     r"""1.0 where the final answer is mathematically equal to the true one (math-verify), else 0.0.
@@ -61,6 +61,7 @@ def math_accuracy(
             `#### 42`. One that cannot be read gives None; `check_math_answers` finds them.
         completion_finished: B flags, whether a completion ended by itself (`KEPOTrainer` tells it); one that was cut
             off has no last line and no answer without a closing tag. None: all did.
+        reasoning_opened: B flags, whether a prompt ended with an opened `<think>` (`KEPOTrainer` tells it).
         columns: Other columns, ignored.
 
     Raises:
@@ -69,12 +70,13 @@ def math_accuracy(
     package = _math_verify()
     ended = [True] * len(completions) if completion_finished is None else completion_finished
     rewards: list[float | None] = []
-    for completion, truth, end in zip(completions, answer, ended, strict=True):
+    texts = completion_texts(completions, reasoning_opened)
+    for text, truth, end in zip(texts, answer, ended, strict=True):
         gold = _read(package, _true_answer(truth))
         if gold is None:
             rewards.append(None)
             continue
-        final = _final_answer(completion_text(completion), end)
+        final = _final_answer(text, end)
         given = _read(package, final) if final else None
         rewards.append(float(given is not None and _equal(package, gold, given)))
     return rewards
@@ -121,13 +123,12 @@ def _true_answer(truth: Any) -> str:
 
 def _final_answer(text: str, finished: bool) -> str | None:
     """The expression that a completion gives as its answer; None: it gives none."""
-    answer = extract_answer(text)
+    answer = find_answer(text)
     if answer is not None:
-        if not finished and not _CLOSED.search(text):
-            return None
-        return _boxed(answer) or _stated(answer, whole=True)
+        inside, closed = answer
+        return _boxed(inside) or _stated(inside, whole=True) if finished or closed else None
     rest = after_reasoning(text)
-    if not rest or _OPEN_THINK.search(rest):
+    if not rest:
         return None
     boxed = _boxed(rest)
     if boxed or not finished:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from kepo.errors import DataError
-from kepo.rewards.text import folded, is_denied, phrase_pattern, single_letters
+from kepo.rewards.languages import is_unspaced, lone_capitals, plain_marks, translated
+from kepo.rewards.text import folded, is_denied, phrase_pattern, single_letters, without_accents
 from kepo.types import option_letters
 
 # Stands for an option's text that was found and taken out, so that letters inside it ("Hepatitis C") are not read.
@@ -24,8 +25,8 @@ _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 _BOX_TOKENS = re.compile(r"<\|(?:begin|end)_of_box\|>")
-_PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]+?)(?<=\S)\1(?!\*)")
-_MATH = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)")
+_PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]{1,300}?)(?<=\S)\1(?!\*)")
+_MATH = re.compile(r"\$([^$\n]+)\$|\\\((.{1,300}?)\\\)")
 
 # One way of writing for what is written in several ways; nothing here makes two different values equal.
 _WRITTEN = tuple(
@@ -93,21 +94,53 @@ def match_option(answer_text: str, options: Sequence[str]) -> str | None:
     if not 2 <= len(options) <= 26:
         raise DataError(f"a multiple-choice question has 2 to 26 options, not {len(options)}: {list(options)!r}")
     letters = option_letters(options)
-    as_written = _letters_of_texts(letters, options, _written)
     text = _plain(answer_text)
     alone = _LETTER_ALONE.fullmatch(text)
     if alone and alone[1].upper() in letters:
         return alone[1].upper()
     by_text = _letters_of_texts(letters, options, _plain)
-    whole = as_written.get(_folded(_written(answer_text))) or by_text.get(_folded(text))
-    if whole:
-        return _only(whole)
+    for form in (_written, _plain, _unpadded):
+        whole = _letters_of_texts(letters, options, form).get(_folded(form(answer_text)))
+        if whole:
+            return _only(whole)
+    english = translated(text, tuple(by_text), len(letters))
+    if english is None:
+        return _only(_named(text, by_text, len(letters)))
+    named = _named(english, by_text, len(letters))
+    return None if _others(english, by_text, letters) - named else _only(named)
+
+
+def _named(text: str, by_text: dict[str, set[str]], count: int) -> set[str]:
+    """The letters of what `text` gives as its answer, by letter or by text; empty where the two do not agree."""
     masked, named_by_text, mentioned = _take_out_texts(text, by_text)
-    named_by_letter = _named_letters(masked, len(letters))
+    named_by_letter = _named_letters(masked, count)
     if not named_by_letter:
-        return _only(named_by_text) if mentioned == named_by_text else None
-    letter = _only(named_by_letter)
-    return letter if letter in mentioned or not mentioned else None
+        return named_by_text if mentioned == named_by_text else set()
+    return named_by_letter if named_by_letter <= mentioned or not mentioned else set()
+
+
+def _others(english: str, by_text: dict[str, set[str]], letters: Sequence[str]) -> set[str]:
+    """The letters that stand alone in a translated text and are not denied: a hedge in words that are not known."""
+    masked, _, _ = _take_out_texts(english, by_text)
+    alone = [match for match in lone_capitals(masked) if not is_denied(masked, match.start())]
+    return {match[0] for match in alone} & set(letters)
+
+
+def last_mentioned(text: str, options: Sequence[str]) -> set[str]:
+    """The letters of the option whose text is mentioned last in `text` and not denied; empty where there is none.
+
+    Options of one letter are not looked for, and a number with another sign, comparator or unit is another value.
+    """
+    letters = option_letters(options)
+    by_text = _letters_of_texts(letters, options, _plain)
+    text = _plain(text)
+    text = translated(text, tuple(by_text), len(letters)) or text
+    phrases = [option for option in by_text if not _is_letter(option)]
+    last: set[str] = set()
+    for match in phrase_pattern(phrases).finditer(text):
+        if not is_denied(text, match.start()) and not _is_other_number(text, match.start(), match.end()):
+            last = by_text[folded(match[0])]
+    return last
 
 
 def _only(letters: set[str]) -> str | None:
@@ -121,11 +154,17 @@ def _plain(text: str) -> str:
     return text.strip(" \n\"'“”‘’")
 
 
+def _unpadded(text: str) -> str:
+    """Without what tells no two options apart: accents, and zeros at the end of a decimal number."""
+    return re.sub(r"(\d)[.,]0+(?![\d.,])|([.]\d*?[1-9])0+(?![\d.,])", r"\1\2", without_accents(_plain(text)))
+
+
 def _written(text: str) -> str:
     """Numbers, comparators and wrappers of an answer written in one way; emphasis stays ("T2*" is not "T2")."""
     text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
-    text = unicodedata.normalize("NFKC", text).replace(_TEXT, "").replace("\u2044", "/")
+    text = plain_marks(text).replace(_TEXT, "").replace("\u2044", "/")
+    text = "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
     text = _BOX_TOKENS.sub("", _LATEX_TEXT.sub(r"\1", text))
     text = _WRITTEN[0][0].sub(_WRITTEN[0][1], text)
     text = _BOXED.sub(lambda m: f"({m[1].strip()})" if len(m[1].strip()) == 1 else m[1], text)
@@ -158,7 +197,7 @@ def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[s
     named: set[str] = set()
     mentioned: set[str] = set()
     for option in sorted(by_text, key=len, reverse=True):
-        if len(option) == 1 and option.isalpha():
+        if _is_letter(option):
             continue
         pattern = phrase_pattern([option])
         for match in pattern.finditer(text):
@@ -171,6 +210,10 @@ def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[s
     return text, named, mentioned
 
 
+def _is_letter(option: str) -> bool:
+    return len(option) == 1 and option.isalpha() and not is_unspaced(option)
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Whether nothing beside text[start:end] makes it another value: no sign, comparator, unit or further word."""
     before = text[max(0, start - 40) : start]
@@ -179,6 +222,13 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     if text[start].isdigit() and _NUMBER_BEFORE.search(before) and not re.search(r"(?:^|[A-Za-z]\s*)[.,:]\s*$", before):
         return False
     return not (text[end - 1].isdigit() and _NUMBER_AFTER.match(text, end))
+
+
+def _is_other_number(text: str, start: int, end: int) -> bool:
+    """Whether a sign, a comparator, a superscript or a range beside the number text[start:end] makes it another one."""
+    before, after = text[max(0, start - 8) : start], text[end : end + 8]
+    starts = text[start].isdigit() and re.search(r"(?:[<>≤≥±~≈^]|[-+*×·/])$|\b(?:about|over|under)\s+$", before)
+    return bool(starts) or (text[end - 1].isdigit() and re.match(r"\^|\s*[-–/]\s*\d|[%′″]", after) is not None)
 
 
 @lru_cache(maxsize=32)
@@ -202,10 +252,10 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
         rf"(?:[)\]]?\s*(?:[,;/&]|\b(?i:or|and)\b)\s*[(\[]?(?:[A{rest}]|a(?=\W*$))(?![\w-])"
         rf"|[)\]]\s*[A{rest}](?=[)\]]))*"
     )
-    opening = r"[\s\"'“(\[]*"
+    opening = r"[\s\"'“(\[]{0,8}"
     verdict = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|answer|likely)\b"
     sources = (
-        rf"^[^\w~≠¬!]*({tight}{more})",
+        rf"^[^\w~≠¬!\n]{{0,40}}+({tight}{more})",
         rf"(?:\b(?i:answer|is|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
         rf"\b(?i:option|choice|letter)s?\b\s*:?{opening}({loose}{more})",
         rf"(?<!\w)[(\[]\s*([Aa{rest}]{more})\s*[)\]]",

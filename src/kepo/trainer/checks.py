@@ -100,12 +100,18 @@ def check_evaluation(functions: Sequence[Any], names: Sequence[str], given: Any,
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:
-    """Exploration is not combined with TRL's own ways of making rollouts; `grpo` is what `GRPOTrainer` is given."""
-    used = [name for name in ("tools", "rollout_func", "environment_factory") if grpo.get(name)]
-    if used and args.exploration != "none":
+    """What replaces a rollout leaves nothing of it behind; `grpo` is what `GRPOTrainer` is given."""
+    if args.exploration != "none" and grpo.get("rollout_func"):
         raise ConfigError(
-            f"exploration replaces whole rollouts, which does not work with {', '.join(used)}. "
-            "Set exploration to 'none', or leave them out."
+            "exploration samples again under other prompts, which a rollout_func does not have to allow: it may expect "
+            "whole groups, or keep state of its own. Set exploration to 'none', or use tools."
+        )
+    replaces = f"lmbda is {args.lmbda:g}" if args.lmbda < 1 else f"exploration is {args.exploration!r}"
+    if (args.exploration != "none" or args.lmbda < 1) and grpo.get("environment_factory"):
+        raise ConfigError(
+            f"{replaces}, so some rollouts are replaced, but the environment of such a rollout would keep the state "
+            "that the rollout left, and rewards would be read from it. Set exploration to 'none' and lmbda to 1, or "
+            "pass functions without state as tools."
         )
 
 

@@ -17,7 +17,6 @@ from kepo.errors import ConfigError, KepoError
 from kepo.models.shared_images import share_image_features
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
-from kepo.prompts import hint_request
 from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
@@ -42,7 +41,7 @@ from kepo.trainer.probe import (
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
-from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
 from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
@@ -179,7 +178,7 @@ class KEPOTrainer(TRLAdapter):
         if self.rollout_func is None:  # which writes prompts in its own way
             checks.check_chat_template(self.processing_class, prompt)
         if self.teacher is not None:
-            self.teacher.check_prompt(hint_request(prompt, "") if self.args.uses_hints else prompt)
+            check_teacher_prompt(self.teacher, prompt, self.args.uses_hints)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
@@ -246,9 +245,11 @@ class KEPOTrainer(TRLAdapter):
         with batch.clock("rollouts"):
             rollouts = super().generate_rollouts(prompts)
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
-        batch.completions = rollouts.completions
+        batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
-            put_references(batch, rollouts, self.args, self.state.global_step, self.tokenize_completion)
+            put = put_references(batch, rollouts, self.args, self.state.global_step, self.reference_sample)
+            for name, value in self.processes.sums(put).items():
+                self.log_metric(name, value)
         if self._exploration is not None:
             with batch.clock("exploration"):
                 self._exploration.score(batch, rollouts)
@@ -289,6 +290,7 @@ class KEPOTrainer(TRLAdapter):
             output["injected"] = batch.injected_mask(output["completion_ids"].device)
             injected = self.processes.sum_tensor(output["injected"].sum()).item()
             self.log_metric("exploration/injected_share", injected / (len(batch.rows) * self.processes.count))
+            self._exploration.finish(batch, output)
             if self.args.injection_correction == "importance":
                 # Not under TRL's own key "sampling_per_token_logps", which vLLM's rollouts fill, injected rows with
                 # NaN: TRL takes its ratio to the training prompt, these belong to the hinted one.

@@ -237,5 +237,3 @@ def test_evaluation_data_are_checked_before_training(
 
     with pytest.raises(DataError, match=words):
         make_trainer((compare,), eval_dataset=data, **TAUGHT)
-
-

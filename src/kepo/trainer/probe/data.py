@@ -142,7 +142,9 @@ def check_answers(functions: Sequence[Any], dataset: Any, called: str = "train_d
     answers = list(dataset["answer"])
     for number, answer in enumerate(answers):
         if answer is None or (isinstance(answer, str) and not answer.strip()):
-            _refuse(dataset, called, number, answer, f"{readers[0].__name__} has nothing to compare with. Remove the row.")
+            _refuse(
+                dataset, called, number, answer, f"{readers[0].__name__} has nothing to compare with. Remove the row."
+            )
         if texts_only and not isinstance(answer, str):
             advice = "dataset.map(lambda row: {'answer': str(row['answer'])})"
             _refuse(dataset, called, number, answer, f"{texts_only[0]} compares texts. Make the column text: {advice}.")
