@@ -20,6 +20,8 @@ from kepo.data.arguments import DataArguments, load_questions, load_splits
 from kepo.data.contents import contents_of
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
+from kepo.errors import ConfigError, check_choice
+from kepo.evaluation.contamination import questions_of_run
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
 from kepo.models.adapters import is_adapter

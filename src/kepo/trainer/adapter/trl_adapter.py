@@ -380,3 +380,18 @@ def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
         else:
             names.append(get_callable_name(reward))
     return names
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Names of which none is there twice: of several reward functions called `f`, the second is `f_2`.
+
+    TRL logs them under one name; in settings and in the rollout log each has one of its own.
+    """
+    found: list[str] = []
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found:
+            number += 1
+            distinct = f"{name}_{number}"
+        found.append(distinct)
+    return found
