@@ -296,4 +296,6 @@ def test_three_questions_won_are_no_proof() -> None:
 def test_where_differences_vary_it_is_the_bootstrap() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.random((3, 40)), rng.random((3, 40))
-    assert paired_difference(first, second, ["a", "a", "b"]) == paired_bootstrap(first, second, clusters=["a", "a", "b"])
+    assert paired_difference(first, second, ["a", "a", "b"]) == paired_bootstrap(
+        first, second, clusters=["a", "a", "b"]
+    )
