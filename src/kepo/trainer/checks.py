@@ -78,7 +78,7 @@ def check_answers(functions: Sequence[Any], dataset: Any) -> None:
     """The true answers are such as the reward functions can read; a data set that is streamed is not looked at."""
     if math_accuracy in functions and is_sized(dataset) and "answer" in dataset.column_names:
         check_math_answers(list(dataset["answer"]))
-    if choice_accuracy in functions and hasattr(dataset, "__len__") and "options" in columns:
+    if choice_accuracy in functions and is_sized(dataset) and "options" in dataset.column_names:
         note_unread_languages(dataset["options"])
 
 
