@@ -32,7 +32,7 @@ _UNIT = rf"(?<=[A-Z{_MASKS})\]\"'*])"
 _ENDS = r"(?=\s*(?:$|[\n,.;:!?)\]]))"
 _CLAUSE = r"[^\s,.;:!?]"
 _ARTICLE = re.compile(r"(?<!\w)(?:la|el|le|lo|l['’]|a|o|die|der|das)\s*(?=[(\[]?[A-Z](?!\w))")
-_CAPITAL = re.compile(r"(?<![\w-])[A-Z](?![\w-])")
+_CAPITAL = re.compile(rf"(?<![\w-])[A-Z](?![\w-])|(?:(?<=, )|(?<=or ))[A-Z](?=[{UNSPACED}{_HANGUL}])")
 _NAMED_OPTION = re.compile(rf"(?:{OPTION_NOUNS})\s*([A-Z])(?![A-Za-z0-9])")
 _ARTICLE_LETTERS = "AEOY"
 
@@ -157,7 +157,7 @@ def _cues(languages: tuple[str, ...]) -> re.Pattern[str]:
         blank, between = (r"\s+", r"(?:\s+[^\W\d]+){0,2}?\s+") if spaced else (r"\s*", rf"{_CLAUSE}{{0,4}}?")
         roles["because"].append(_words(name, "because"))
         roles["but"].append(_words(name, "but"))
-        roles["or"].append(rf"{_UNIT}\s*{_words(name, 'or')}\s*(?=[(\[]?[A-Z{_MASKS}])")
+        roles["or"].append(rf"{_UNIT}\s*{_words(name, 'or')}\s*(?=(?:{OPTION_NOUNS})?[(\[]?[A-Z{_MASKS}])")
         roles["correct"].append(rf"{_UNIT}{blank}{_words(name, 'correct')}{'' if spaced else _ENDS}")
         roles["end"].append(rf"{_UNIT}\s*{_words(name, 'end')}{_ENDS}")
         roles["option"].append(rf"(?<=[A-Z)\]]){_words(name, 'option')}")
