@@ -43,6 +43,7 @@ def test_rewards_see_the_tags(
         dataset=Dataset.from_list([ROW] * 8),
         exploration="none",
         distillation_weight=0.0,
+        max_completion_length=16,
     )
     texts = [written, cut] * 4
     ids = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in texts]

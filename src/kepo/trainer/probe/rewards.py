@@ -83,11 +83,10 @@ class Asked:
             ) from error
 
     def encoded(self, text: str, *, cut: bool = False) -> list[int]:
-        """The token ids of a completion, with its end token."""
-        if cut:
-            return self.trainer.tokenize_completion(text)
+        """The token ids of a completion, with its end token; `cut` where rollouts are cut."""
         ids: list[int] = self.trainer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.trainer.eos_token_ids[0]]
+        whole = [*ids, self.trainer.eos_token_ids[0]]
+        return whole[: self.trainer.args.max_completion_length] if cut else whole
 
 
 @dataclass(frozen=True)
