@@ -263,6 +263,16 @@ def test_a_denial_a_hedge_or_an_unknown_sentence_is_no_answer(language: str, ans
         ("5.00 mm", ("3 mm", "5 mm"), "B"),
         ("5.0", ("5", "5.0"), "B"),
         ("50", ("5", "3"), None),
+        ("La respuesta es Hepatitis B", ("Hepatitis A", "Hepatitis B"), "B"),
+        ("Option B is wrong", ENGLISH, None),
+        ("B (Tumour)", ENGLISH, "B"),
+        ("A (Tumour)", ENGLISH, None),
+        ("选项A和选项B", ENGLISH, None),
+        ("A、B都可以", ENGLISH, None),
+        ("答案：A\n答案：B", ENGLISH, None),
+        ("٣", ("3", "4"), "A"),
+        ("Ответ: B", ("Киста", "Опухоль"), "B"),
+        ("La risposta è B", ENGLISH, None),
     ],
 )
 def test_options_of_other_kinds(answer: str, options: tuple[str, ...], letter: str | None) -> None:
