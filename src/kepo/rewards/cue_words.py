@@ -225,7 +225,27 @@ ORDINALS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 """For each language what stands in front of an ordinal, the first five of them, and what follows ("the second option")."""
 
 UNREAD_SCRIPTS = frozenset(
-    "CYRILLIC HEBREW DEVANAGARI BENGALI GURMUKHI GUJARATI TAMIL TELUGU KANNADA MALAYALAM SINHALA THAI LAO MYANMAR KHMER "
-    "TIBETAN GEORGIAN ARMENIAN ETHIOPIC GREEK".split()
+    [
+        "CYRILLIC",
+        "HEBREW",
+        "DEVANAGARI",
+        "BENGALI",
+        "GURMUKHI",
+        "GUJARATI",
+        "TAMIL",
+        "TELUGU",
+        "KANNADA",
+        "MALAYALAM",
+        "SINHALA",
+        "THAI",
+        "LAO",
+        "MYANMAR",
+        "KHMER",
+        "TIBETAN",
+        "GEORGIAN",
+        "ARMENIAN",
+        "ETHIOPIC",
+        "GREEK",
+    ]
 )
 """Scripts, by the first word of their characters' Unicode names, whose languages have no cue words here."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, SPACED, UNREAD_SCRIPTS
 
@@ -131,7 +131,7 @@ def languages_of(text: str) -> tuple[str, ...]:
     return (*found, *(name for name in SPACED if name != "Arabic" and _evidence(name).search(text)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _evidence(language: str) -> re.Pattern[str]:
     roles = ("answer", "choose", "is", "correct")
     return re.compile(_words(language, *roles), re.IGNORECASE)

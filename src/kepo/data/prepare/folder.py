@@ -116,8 +116,7 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
     Columns are those of `kepo.data.schema`. Images stand in it too, so that viewers and `push_to_hub` show them; what
     reads it here takes the files in `images/` instead, and opens a data set of any size without reading them.
     """
-    from datasets import Dataset, DatasetDict, Features, Image, List, Value
-    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets import Dataset, DatasetDict, Features, Image, List, Value, disable_progress_bars, enable_progress_bars
     from datasets import are_progress_bars_disabled as bars_disabled
 
     text = Value("string")
