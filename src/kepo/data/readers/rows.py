@@ -43,7 +43,7 @@ class TableFile:
             raise DataError(f"{self.path}: its name has none of the endings {endings}; rename or convert it")
         if self.delimiter is not None and not (len(self.delimiter) == 1 and self.delimiter.isascii()):
             raise ConfigError(f"the delimiter {self.delimiter!r} is not one ASCII character")
-        found = _other_kind(self.path, self._kind())
+        found = None if self.delimiter is not None else _other_kind(self.path, self._kind())
         if found is not None:
             advice = "save it as CSV, JSON or Parquet" if found == "xlsx" else f"rename it, or set data_format: {found}"
             raise DataError(f"{self.path}: it is to be read as {self._kind()}, but looks like {found}; {advice}")
