@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,55 @@ def test_a_prepared_set_shows_its_images(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "out" / "images").rename(tmp_path / "elsewhere")
     read = load_questions(DataArguments(data_path=str(tmp_path / "out" / "train")))
     assert all(max(question.images[0].size) == 8 for question in read)
+
+
+def test_numbers_that_pandas_wrote_beside_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,answer,size\nWhat?,3.0,2.0\nWhy?,,2.5\nWho?,-12.0,nan\n")
+    source = table_source(
+        [TableFile(tmp_path / "t.csv")], TableMap({"task": "size"}, {"modality": "CT"}), None, tmp_path
+    )
+    rows = list(source.rows)
+    assert [(row.answer, row.task) for row in rows if not hasattr(row, "reason")] == [("3", "2.0"), ("-12", None)]
+    assert [(row.row, row.field, row.reason) for row in rows if hasattr(row, "reason")] == [
+        (3, "answer", "is missing or empty")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ("question,A,B,answer", "A, B look like options, and would not be read"),
+        ("question,option_a,option_b,answer", "option_a, option_b look like options"),
+        ("question,choice1,choice2,answer", "choice1, choice2 look like options"),
+        ("question,choices,answer", "choices holds options in the preset scienceqa"),
+        ("question,img_path,answer", "img_path look like images"),
+        ("question,img_name,answer", "img_name holds images in the preset slake"),
+        ("Question,Answer", "there is no column question or text; its columns are Question, Answer"),
+        ("question;answer", "another delimiter is between them"),
+    ],
+)
+def test_columns_that_would_be_overlooked(columns: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{columns}\n{columns}\n")
+    with pytest.raises(ConfigError, match=says):
+        load_questions(DataArguments(data_path=str(tmp_path / "t.csv")))
+
+
+def test_columns_that_are_not_read_and_not_missed(tmp_path: Path) -> None:
+    for columns in ("question,answer,A", "question,answer,split_name,notes", "question,answer,options,A,B"):
+        (tmp_path / "t.csv").write_text(f"{columns}\n" + ",".join("" for _ in columns.split(",")) + "\n")
+        with pytest.raises(DataError, match="there is not one question in it"):
+            load_questions(DataArguments(data_path=str(tmp_path / "t.csv")))
+
+
+def test_images_in_the_parts_of_a_message(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    for part in ({"type": "image", "image": "a.png"}, {"type": "image_url", "image_url": {"url": "a.png"}}):
+        parts = [part, {"type": "text", "text": "What?"}]
+        row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "a cat"}]}
+        (tmp_path / "t.jsonl").write_text(json.dumps(row))
+        (question,) = load_questions(DataArguments(data_path=str(tmp_path / "t.jsonl"), data_preset="ms-swift"))
+        assert (question.text, question.answer, len(question.images)) == ("What?", "a cat", 1)
+    row["messages"][0]["content"] = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match="is missing, but the question has a place for it"):
+        load_questions(DataArguments(data_path=str(tmp_path / "t.jsonl"), data_preset="ms-swift"))

@@ -95,6 +95,7 @@ def rows_of(folder: Path, *rows: dict[str, Any], **settings: Any) -> list[Any]:
         ('["x", "y"]', "b", "B"),
         ({"label": ["A", "B"], "text": ["x", "y"]}, "B", "B"),
         ({"A": "x", "B": "y", "C": None}, "B", "B"),
+        ([{"key": "A", "value": "x"}, {"key": "B", "value": "y"}], "B", "B"),
     ],
 )
 def test_options_and_answers_of_rows(settings: Any, options: Any, answer: str, letter: str, tmp_path: Path) -> None:
