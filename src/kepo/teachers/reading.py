@@ -50,7 +50,9 @@ class Reader:
         fields: dict[str, Any] = {}
         if any(request.prompt_ids is None for request in requests) or any(prompt_images(prompt) for prompt in prompts):
             fields = encode(self._processor, prompts, None, "cpu", self._chat_template_kwargs)
-            rendered = [row[mask.bool()] for row, mask in zip(fields["input_ids"], fields["attention_mask"], strict=True)]
+            rendered = [
+                row[mask.bool()] for row, mask in zip(fields["input_ids"], fields["attention_mask"], strict=True)
+            ]
             read = [self._read(request, ids.tolist()) for request, ids in zip(requests, rendered, strict=True)]
         else:
             read = [request.prompt_ids or () for request in requests]

@@ -79,9 +79,7 @@ class TeachingStep:
         # What the student's forward pass reads. A tool mask may have holes, a completion has none.
         prompts, completions = _tokens(output, "prompt"), _tokens(output, "completion")
         requests = {
-            row: _request(batch, row, completions[row], prompts[row])
-            for row in range(len(shown))
-            if shown[row]
+            row: _request(batch, row, completions[row], prompts[row]) for row in range(len(shown)) if shown[row]
         }
         with batch.clock("teacher"):
             found = self._together(lambda: self._ask(requests, batch.early))

@@ -153,8 +153,7 @@ class KEPOTrainer(TRLAdapter):
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
         if self.is_world_process_zero():
             keep_trained_on(Path(self.args.output_dir), self.train_dataset)
-        if checkpoint:
-            self.add_callback(CheckpointWeights(self, str(checkpoint)))
+        self.add_callback(CheckpointWeights(self, str(checkpoint) if checkpoint else None))
         try:
             with self.run_record.writing():
                 result = super().train(resume_from_checkpoint=checkpoint, **kwargs)

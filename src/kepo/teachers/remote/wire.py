@@ -65,7 +65,6 @@ class Rendered:
         counts = Counter(token for span in self.spans for token in self.shown[span.offset : span.offset + span.length])
         return [token for token, _ in counts.most_common()]
 
-
     def of_student(self, given: Sequence[int]) -> Rendered | None:
         """The student's prompt with this one's images: `given` (P) are its ids; None where the images do not fit in."""
         for token in self.image_token_candidates():
