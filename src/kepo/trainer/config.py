@@ -93,7 +93,13 @@ class KEPOConfig(OneGPU, GRPOConfig):
     )
 
     # The distillation loss.
-    distillation_weight: float = HfArg(default=1.0, help="lambda >= 0: weight of the distillation loss; 0: off.")
+    distillation_weight: float = HfArg(
+        default=1.0,
+        help="lambda >= 0: weight of the distillation loss; 0: off. The distillation loss is a mean over its tokens "
+        "whatever `loss_type` is, the policy term is not: the same lambda weighs L / `max_completion_length` times as "
+        "little beside the policy term with 'dapo' as with 'dr_grpo', and L times as much as with 'luspo' (L: mean "
+        "tokens of a rollout). docs/method.md has the formula of each.",
+    )
     distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: it stays.")
     distillation_schedule: str = HfArg(
         default="linear", help="How lambda moves to its end: 'constant', 'linear' or 'cosine'."
@@ -287,14 +293,15 @@ class KEPOConfig(OneGPU, GRPOConfig):
         """
         if self.eval_steps < 1:
             raise ConfigError(
-                f"eval_steps is {self.eval_steps}, a share of the run, but the best weights must be chosen at multiples "
-                f"of the {window} optimizer steps that share one generation batch. Give eval_steps as a number of steps."
+                f"eval_steps is {self.eval_steps}, a share of the run, but the best weights must be chosen at "
+                f"multiples of the {window} optimizer steps that share one generation batch. Give eval_steps as a "
+                "number of steps."
             )
         every = math.ceil(self.eval_steps / window) * window
         if 0 < self.max_steps < every:
             raise ConfigError(
-                f"max_steps is {self.max_steps}, and {window} optimizer steps share one generation batch, so there is no "
-                f"step at which the weights could be both evaluated and saved. Raise max_steps to at least {every}, "
+                f"max_steps is {self.max_steps}, and {window} optimizer steps share one generation batch, so there is "
+                f"no step at which the weights could be both evaluated and saved. Raise max_steps to at least {every}, "
                 "lower num_iterations, or set load_best_model_at_end to false."
             )
         return every

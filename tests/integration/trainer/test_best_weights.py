@@ -14,10 +14,20 @@ from kepo import KEPOTrainer
 from tests.tiny_runs import even_start, questions
 
 FIELDS: dict[str, Any] = {
-    **{"teacher": None, "exploration": "none", "distillation_weight": 0.0, "max_steps": 9, "num_iterations": 3},
-    **{"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2},
-    **{"load_best_model_at_end": True, "metric_for_best_model": "eval_score", "greater_is_better": True},
-    **{"num_generations_eval": 4, "rollout_log": False},
+    "teacher": None,
+    "exploration": "none",
+    "distillation_weight": 0.0,
+    "max_steps": 9,
+    "num_iterations": 3,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_score",
+    "greater_is_better": True,
+    "num_generations_eval": 4,
+    "rollout_log": False,
 }
 
 
