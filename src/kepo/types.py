@@ -63,12 +63,22 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion sampled from the policy."""
+    """One completion sampled from the policy; with tools all its turns, and between them the results of the tools."""
 
     completion_ids: tuple[int, ...]  # token ids, the end-of-sequence token included when it was sampled (length T)
     text: str  # the decoded completion, without special tokens
     # Log-probabilities at sampling time, one per token, in nats; None when the engine gives none.
     logps: tuple[float, ...] | None = None
+    finished: bool = True  # whether it ended with an end token, and was not cut off
+    # What reward functions are given, with reasoning and tool calls parsed; None: `text`, as a message if in a chat.
+    completion: Any = None
+    tool_mask: tuple[int, ...] | None = None  # 1 for tokens of the policy, 0 for those of tools (length T); None: all 1
+    images: tuple[Any, ...] = ()  # those that tools returned
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.completion_ids) if self.tool_mask is None else sum(self.tool_mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +128,11 @@ class Rescue:
     attempts: int = 0  # how many attempts this group took part in
     sampled_tokens: int = 0  # completion tokens sampled for it in all attempts
     hints: tuple[Hint, ...] = ()  # every hint at hand, in order
+    truncated_samples: int = 0  # how many of its samples were cut off, and so not even verified
     leaked_hints: int = 0  # how many of the teacher's answers leaked, those asked again included
     levels_asked: int = 0  # at how many levels hints were asked for, of a bank or of the teacher
-    # Why nothing was kept ("no hint", "no correct sample", "no failed rollout"); None when something was.
+    # Why nothing was kept ("no hint", "no correct sample", "no finished sample", "no failed rollout"); None when
+    # something was.
     failure: str | None = None
 
 

@@ -31,7 +31,7 @@ Sampler: TypeAlias = Callable[[Sequence[Prompt]], list[Sample]]
 """One completion of the current policy per prompt. Collective: called equally often by every process, also with []."""
 
 Verifier: TypeAlias = Callable[[Sequence[Group], Sequence[Sample]], list[bool]]
-"""Whether each sample is correct; groups are parallel to samples. Local to a process, called only with samples."""
+"""Whether finished samples are correct, one flag each; groups are parallel to samples. Local, never called with []."""
 
 
 def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
@@ -146,8 +146,16 @@ class Explorer:
         prompts = [prompt for place in owners if (prompt := progress[place].prompt) is not None]
         samples = sample(prompts)
         check_length("sampler", samples, prompts)
-        correct = verify([groups[place] for place in owners], samples) if samples else []
-        check_length("verifier", correct, samples)
+        correct = self._verified([groups[place] for place in owners], samples, verify)
         ends = [sum(counts[: place + 1]) for place in range(len(counts))]
         shares = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         return [p.after(attempt, samples[s], correct[s]) for p, s in zip(progress, shares, strict=True)]
+
+    def _verified(self, groups: Sequence[Group], samples: Sequence[Sample], verify: Verifier) -> list[bool]:
+        """Whether each sample is correct and finished; only finished ones are verified."""
+        finished = [place for place, sample in enumerate(samples) if sample.finished]
+        chosen = [samples[place] for place in finished]
+        verdicts = verify([groups[place] for place in finished], chosen) if chosen else []
+        check_length("verifier", verdicts, finished)
+        correct = {place for place, verdict in zip(finished, verdicts, strict=True) if verdict}
+        return [place in correct for place in range(len(samples))]

@@ -22,6 +22,8 @@ class Progress:
     repeats: tuple[KeptSample, ...] = ()  # correct samples whose tokens equal those of a kept one
     attempts: int = 0  # those it took part in
     sampled_tokens: int = 0
+    finished_samples: int = 0
+    truncated_samples: int = 0
 
     @property
     def pending(self) -> bool:
@@ -40,27 +42,31 @@ class Progress:
         return missing if samples_per_attempt is None else samples_per_attempt
 
     def after(self, attempt: int, samples: Sequence[Sample], correct: Sequence[bool]) -> Progress:
-        """The progress after one attempt (counted from 1): correct samples are kept up to `target`.
+        """The progress after one attempt (counted from 1): finished correct samples are kept up to `target`.
 
-        A sample whose tokens were kept before is put aside, and the group goes on looking for a different one. A group
-        without `samples` did not take part.
+        A sample that was cut off is never kept: it may be masked out of the loss, and what it would have gone on to say
+        is not known. A sample whose tokens were kept before is put aside, and the group goes on looking for a different
+        one. A group without `samples` did not take part.
         """
         if not samples or self.prompt is None:
             return self
         kept, repeats = list(self.kept), list(self.repeats)
         known = {k.sample.completion_ids for k in kept}
         for sample, flag in zip(samples, correct, strict=True):
-            if not flag or len(kept) >= self.target:
+            if not (flag and sample.finished) or len(kept) >= self.target:
                 continue
             found = KeptSample(sample=sample, hint=self.hint, attempt=attempt, prompt=self.prompt)
             (repeats if sample.completion_ids in known else kept).append(found)
             known.add(sample.completion_ids)
+        finished = sum(sample.finished for sample in samples)
         return replace(
             self,
             kept=tuple(kept),
             repeats=tuple(repeats),
             attempts=self.attempts + 1,
-            sampled_tokens=self.sampled_tokens + sum(len(sample.completion_ids) for sample in samples),
+            sampled_tokens=self.sampled_tokens + sum(sample.sampled_tokens for sample in samples),
+            finished_samples=self.finished_samples + finished,
+            truncated_samples=self.truncated_samples + len(samples) - finished,
         )
 
     def rescue(self, group: Group, hints: tuple[Hint, ...] = (), levels_asked: int = 0) -> Rescue:
@@ -72,6 +78,7 @@ class Progress:
             slots=choose_slots(group.correct, len(kept)),
             attempts=self.attempts,
             sampled_tokens=self.sampled_tokens,
+            truncated_samples=self.truncated_samples,
             hints=hints,
             leaked_hints=sum(bool(hint.leaks) for hint in hints),
             levels_asked=levels_asked,
@@ -81,7 +88,9 @@ class Progress:
     def _failure(self) -> str:
         if self.target <= 0:
             return "no failed rollout"
-        return "no hint" if self.prompt is None else "no correct sample"
+        if self.prompt is None:
+            return "no hint"
+        return "no finished sample" if self.truncated_samples and not self.finished_samples else "no correct sample"
 
 
 def choose_slots(correct: Sequence[bool], count: int) -> tuple[int, ...]:

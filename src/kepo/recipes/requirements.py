@@ -197,12 +197,17 @@ def check_model(field: str, name: str, revision: str | None = None, trust_remote
     folder = Path(name)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return  # an adapter; its base model is looked for when it is loaded
-    if not folder.exists() and not _cached(field, name, revision):
-        _check_hub(field, name)
+    check_reachable(field, name, revision)
     try:
         AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{field} {name!r} cannot be loaded: {_first_line(error)} {_advice(name)}") from error
+
+
+def check_reachable(field: str, name: str, revision: str | None = None) -> None:
+    """Refuse a model that is no folder, not in the cache, and on a hub that does not answer; else a ConfigError."""
+    if not Path(name).exists() and not _cached(field, name, revision):
+        _check_hub(field, name)
 
 
 def _cached(field: str, name: str, revision: str | None) -> bool:
@@ -254,11 +259,17 @@ def readable_errors(what: str) -> Iterator[None]:
 
     `what` is done inside, such as "The trainer cannot be built".
     """
+    from huggingface_hub.errors import HTTPError
     from safetensors import SafetensorError
 
     try:
         yield
     except KepoError:
         raise
+    except HTTPError as error:
+        raise ConfigError(
+            f"{what}: the Hugging Face hub does not answer as it should: {error}. Check the network, the name and "
+            "`hf auth login`; push_to_hub needs the hub from the start."
+        ) from error
     except (OSError, ImportError, ValueError, SafetensorError) as error:
         raise ConfigError(f"{what}: {str(error).strip()}") from error

@@ -95,10 +95,9 @@ class KEPOConfig(OneGPU, GRPOConfig):
     # The distillation loss.
     distillation_weight: float = HfArg(
         default=1.0,
-        help="lambda >= 0: weight of the distillation loss; 0: off. The distillation loss is a mean over its tokens "
-        "whatever `loss_type` is, the policy term is not: the same lambda weighs L / `max_completion_length` times as "
-        "little beside the policy term with 'dapo' as with 'dr_grpo', and L times as much as with 'luspo' (L: mean "
-        "tokens of a rollout). docs/method.md has the formula of each.",
+        help="lambda >= 0: weight of the distillation loss; 0: off. That loss is a mean over its tokens whatever "
+        "`loss_type` is; the policy term is one with 'dapo', but is divided by `max_completion_length` with 'dr_grpo', "
+        "and by no number of tokens with 'luspo', so lambda means something else beside each: docs/method.md.",
     )
     distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: it stays.")
     distillation_schedule: str = HfArg(

@@ -9,18 +9,21 @@ B rollouts of this process, W processes, G rollouts per group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 
+from kepo.errors import ConfigError
 from kepo.exploration import ANY_TEACHER, ExplorationSettings, Explorer, HintBank, banked_hints, needs_exploration
 from kepo.exploration.banked import Caller
 from kepo.teachers.base import HintWriter
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, as_completion
+from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, completion_of
+from kepo.trainer.rows import row_options
 from kepo.types import Group, Prompt, Rescue, Sample
 
 logger = logging.getLogger(__name__)
@@ -100,7 +103,25 @@ class ExplorationStep:
             explored = self._explore(self._assign(groups, chosen, batch), filler=batch.prompts[0])
             everything = self._processes.gather_objects(explored)
             self._scatter(everything, batch, rollouts)
-            self._log([one.rescue for one in everything])
+            batch.explored = [(one.group, one.rescue) for one in everything]
+
+    def finish(self, batch: GenerationBatch, output: Mapping[str, Any]) -> None:
+        """Log what exploration did, once `output`, TRL's batch with our keys, tells what the loss uses (collective).
+
+        A group is rescued when one of its injected rollouts takes part in the loss: it has tokens that are not masked,
+        and an advantage or an open gate.
+        """
+        if not batch.explored:
+            return
+        tokens = (output["completion_mask"] * output.get("tool_mask", 1)).sum(1)  # (B,)
+        used = output["advantages"] * self._args.policy_weight != 0
+        if "gate_weights" in output:
+            used = used | (output["gate_weights"].sum(1) > 0)
+        used = used & (tokens > 0)
+        size = self._args.num_generations
+        learned = [(batch.first_row + row) // size for row in batch.injected if used[row]]
+        rescued = set(self._processes.gather_objects(learned))
+        self._log([rescue for _, rescue in batch.explored], [r for group, r in batch.explored if group in rescued])
 
     def _groups(self, batch: GenerationBatch) -> list[Group]:
         """All groups of the global batch; those whose first row lies elsewhere carry flags only."""
@@ -119,7 +140,7 @@ class ExplorationStep:
                     key=str(data.get("id", row)) if held else "",
                     prompt=batch.prompts[row] if held else "",
                     answer=None if answer is None else str(answer),
-                    options=tuple(data.get("options") or ()),
+                    options=row_options(data),
                     correct=tuple(flags),
                     rewards=tuple(values),
                     row=data,
@@ -145,7 +166,7 @@ class ExplorationStep:
             sampled = Completions(
                 [group.row for group in groups],
                 [group.prompt for group in groups],
-                [as_completion(group.prompt, sample.text) for group, sample in zip(groups, samples, strict=True)],
+                [completion_of(group.prompt, sample) for group, sample in zip(groups, samples, strict=True)],
                 [sample.completion_ids for sample in samples],
             )
             rewards = self._student.call_reward(self._correctness, sampled)
@@ -169,6 +190,11 @@ class ExplorationStep:
         if self._args.injection_correction != "importance":
             return iter(())
         kept = [kept for rescue in rescues for kept in rescue.kept]
+        if self._processes.max(int(any(one.sample.images for one in kept))):
+            raise ConfigError(
+                "injection_correction is 'importance', which cannot be computed for a rollout with images that a tool "
+                "returned. Set injection_correction to 'none' or 'shaped'."
+            )
         ids = [one.sample.completion_ids for one in kept]
         return iter(self._student.completion_logps([one.prompt for one in kept], ids, filler))
 
@@ -187,8 +213,7 @@ class ExplorationStep:
                 batch.correctness_rewards[row] = item.rewards[place]
                 if item.hinted_logps:
                     batch.hinted_logps[row] = item.hinted_logps[place]
-                completion = as_completion(batch.prompts[row], kept.sample.text)
-                rollouts.replace(row, kept.sample.completion_ids, completion)
+                rollouts.replace(row, kept.sample, batch.prompts[row])
         if self._args.injection_context == "hinted" and batch.injected:
             self._train_under_hints(batch, rollouts)
 
@@ -203,23 +228,23 @@ class ExplorationStep:
         for row, reward in zip(rows, self._student.call_reward(self._correctness, injected), strict=True):
             batch.correctness_rewards[row] = reward
 
-    def _log(self, rescues: Sequence[Rescue]) -> None:
-        """The metrics of exploration, from the rescues of all processes."""
+    def _log(self, explored: Sequence[Rescue], rescues: Sequence[Rescue]) -> None:
+        """The metrics of exploration, from all processes: of the explored groups, and of those that were rescued."""
         log = self._student.log_metric
-        rescued = sum(bool(rescue.kept) for rescue in rescues)
-        attempts = sum(rescue.attempts for rescue in rescues)
-        tokens = sum(rescue.sampled_tokens for rescue in rescues)
-        log("exploration/rescued_groups", rescued / len(rescues))
-        log("exploration/attempts", attempts / len(rescues))
+        attempts = sum(one.attempts for one in explored)
+        tokens = sum(one.sampled_tokens for one in explored)
+        log("exploration/rescued_groups", len(rescues) / len(explored))
+        log("exploration/attempts", attempts / len(explored))
         log("exploration/sampled_tokens", float(tokens))
-        log("exploration/leaked_hints", float(sum(rescue.leaked_hints for rescue in rescues)))
-        if rescued:
-            log("exploration/attempts_per_rescue", attempts / rescued)
-            log("exploration/tokens_per_rescue", tokens / rescued)
+        log("exploration/truncated_samples", float(sum(one.truncated_samples for one in explored)))
+        log("exploration/leaked_hints", float(sum(one.leaked_hints for one in explored)))
+        if rescues:
+            log("exploration/attempts_per_rescue", attempts / len(rescues))
+            log("exploration/tokens_per_rescue", tokens / len(rescues))
         levels = [kept.hint.level for rescue in rescues for kept in rescue.kept if kept.hint is not None]
         if levels:
             log("exploration/hint_level", sum(levels) / len(levels))
-        asked = sum(rescue.levels_asked for rescue in rescues)
+        asked = sum(one.levels_asked for one in explored)
         if asked and self._args.hint_bank is not None:
-            hits = sum(len({hint.level for hint in rescue.hints if hint.banked}) for rescue in rescues)
+            hits = sum(len({hint.level for hint in one.hints if hint.banked}) for one in explored)
             log("exploration/bank_hits", hits / asked)

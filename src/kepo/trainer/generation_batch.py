@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kepo.prompts import prompt_images
 from kepo.teachers.base import PendingScores, ScoreRequest
 from kepo.trainer.config import KEPOConfig
-from kepo.types import KeptSample, Prompt, Rescue
+from kepo.types import KeptSample, Prompt, Rescue, Sample
 
 
 class Rollouts(NamedTuple):
@@ -29,17 +30,30 @@ class Rollouts(NamedTuple):
     completions: list[Any]
     logprobs: list[list[float | None]] | None
     extra_fields: dict[str, Any]
-    images: list[Any] | None
-    tool_images: list[Any]
+    images: list[Any] | None  # of prompt and tools; None: TRL takes those of the prompts
+    tool_images: list[Any]  # those of tools alone; empty without tools
 
-    def replace(self, row: int, completion_ids: Sequence[int], completion: Any) -> None:
-        """Put a completion that was not sampled under the row's prompt in the place of its rollout."""
-        self.completion_ids[row] = list(completion_ids)
-        self.completions[row] = completion
+    def replace(self, row: int, sample: Sample, prompt: Prompt) -> None:
+        """Put a completion that was not sampled under the row's prompt in the place of its rollout.
+
+        What belonged to the rollout goes with it. Fields that a `rollout_func` returned beside its tokens, a reward of
+        its environment say, are None: nothing is known of them for this completion.
+        """
+        self.completion_ids[row] = list(sample.completion_ids)
+        self.completions[row] = completion_of(prompt, sample)
         if self.logprobs is not None:
             # TRL corrects for the gap between sampler and policy by these. They belong to another prompt, under which
             # the ratio would be near 0 and the row silently erased; None means "no correction" there.
-            self.logprobs[row] = [None] * len(completion_ids)
+            self.logprobs[row] = [None] * len(sample.completion_ids)
+        if self.tool_mask is not None:
+            mask = [1] * len(sample.completion_ids) if sample.tool_mask is None else sample.tool_mask
+            self.tool_mask[row] = list(mask)
+        if self.tool_images and self.images is not None:
+            self.images[row] = [*prompt_images(prompt), *sample.images] or None
+            self.tool_images[row] = list(sample.images)
+        for values in self.extra_fields.values():
+            if isinstance(values, list) and row < len(values):
+                values[row] = None
 
 
 class Completions(NamedTuple):
@@ -88,6 +102,7 @@ class GenerationBatch:
     all_failed: list[bool] = field(default_factory=list)  # (B) no rollout of the row's group was correct
     injected: dict[int, KeptSample] = field(default_factory=dict)  # row -> what replaced its rollout
     rescues: dict[int, Rescue] = field(default_factory=dict)  # row -> what exploration did for its group
+    explored: list[tuple[int, Rescue]] = field(default_factory=list)  # of all processes: group of the global batch, ...
     hinted_logps: dict[int, Sequence[float]] = field(
         default_factory=dict
     )  # injected row -> nats under its hinted prompt
@@ -115,21 +130,42 @@ class GenerationBatch:
 
 
 def put_references(
-    batch: GenerationBatch, rollouts: Rollouts, args: KEPOConfig, step: int, tokenize: Callable[[str], list[int]]
-) -> None:
+    batch: GenerationBatch,
+    rollouts: Rollouts,
+    args: KEPOConfig,
+    step: int,
+    as_sample: Callable[[Prompt, Sequence[int], str], Sample],
+) -> dict[str, float]:
     """Replace, in place, the rollouts of some groups by the data's own completions (column `reference`).
 
     This is lambda of GKD (arXiv 2306.13649, algorithm 1). GKD draws for a batch; here every group is drawn for itself,
-    so that a small batch has both. No communication is needed. `step` counts the finished optimizer steps; `tokenize`
-    turns a reference into token ids, its end included.
+    so that a small batch has both. No communication is needed. A reference that is longer than a rollout may be would
+    teach to stop in the middle, or be masked, so its group keeps its rollouts.
+
+    Args:
+        batch: With its prompts.
+        rollouts: Changed.
+        args: Of the run.
+        step: Finished optimizer steps.
+        as_sample: From a prompt, its token ids and a reference to the completion that it is.
+
+    Returns:
+        Metrics, to be summed over processes: rows that were replaced, and rows whose reference is too long.
     """
+    replaced = truncated = 0
     for row, data in enumerate(batch.rows):
         group = (batch.first_row + row) // args.num_generations
         if random.Random(f"{args.seed}/{step}/{group}").random() >= args.lmbda:
-            reference = data["reference"]
-            rollouts.replace(row, tokenize(reference), as_completion(batch.prompts[row], reference))
+            reference = as_sample(batch.prompts[row], rollouts.prompt_ids[row], data["reference"])
+            if reference.finished:
+                rollouts.replace(row, reference, batch.prompts[row])
+            replaced += reference.finished
+            truncated += not reference.finished
+    return {"references/rows": replaced, "references/truncated": truncated}
 
 
-def as_completion(prompt: Prompt, text: str) -> Any:
-    """`text` in the form TRL gives to reward functions: a message for conversational prompts, else the text."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+def completion_of(prompt: Prompt, sample: Sample) -> Any:
+    """A completion of `prompt` in the form TRL gives to reward functions: messages in a conversation, else the text."""
+    if sample.completion is not None or isinstance(prompt, str):
+        return sample.text if sample.completion is None else sample.completion
+    return [{"role": "assistant", "content": sample.text}]

@@ -13,7 +13,7 @@ import torch
 
 from kepo import KEPOConfig, ScriptedTeacher
 from kepo.trainer.exploring import ExplorationStep, make_explorer
-from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, as_completion
+from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward
 from kepo.types import Prompt, Sample
 
 CORRECT, INCORRECT = (1, 1), (0, 0)
@@ -41,6 +41,9 @@ class FakeProcesses:
 
     def __init__(self, index: int, meeting: Meeting) -> None:
         self.index, self.count, self._meeting = index, meeting.count, meeting
+
+    def max(self, value: int) -> int:
+        return max(self._meeting.exchange(self.index, value))
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         return torch.cat(self._meeting.exchange(self.index, values))
@@ -94,7 +97,7 @@ def explore(tmp_path: Path) -> Callable[..., list[tuple[FakeStudent, GenerationB
             rows = [{"id": f"q{g}", "answer": "A", "options": ["x", "y"]} for g in groups]
             batch = GenerationBatch(rows, mine.start, [f"question {g}" for g in groups])
             made = [completions[row] for row in mine]
-            texts = [as_completion("", "sampled") for _ in mine]
+            texts = ["sampled"] * ROWS
             rollouts = Rollouts(
                 [[5]] * ROWS, [list(ids) for ids in made], None, texts, [[-0.1, -0.1]] * ROWS, {}, None, []
             )

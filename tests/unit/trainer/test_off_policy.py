@@ -17,6 +17,7 @@ from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, DataError
 from kepo.trainer.checks import check_dataset
 from kepo.trainer.generation_batch import GenerationBatch, Rollouts, put_references
+from kepo.types import Sample
 from tests.tiny_models import build_text_model, build_tokenizer
 from tests.tiny_runs import SHORT_RUN, even_start
 
@@ -108,11 +109,20 @@ def test_the_loss_is_the_teachers_divergence_on_the_references(make_trainer: Cal
     assert expected > 0.1
 
 
-def test_references_are_cut_where_rollouts_are_cut(make_trainer: Callable[..., KEPOTrainer]) -> None:
-    trainer = make_trainer(lmbda=0.0, max_completion_length=3)
-    rows, batch = _one_batch(trainer)
-    expected = [trainer.processing_class(row["reference"])["input_ids"][:3] for row in rows]
-    assert _completions(batch) == expected
+def test_a_reference_that_is_longer_than_a_rollout_may_be_is_left_out_and_counted(
+    make_trainer: Callable[..., KEPOTrainer],
+) -> None:
+    tokenizer = _tokenizer()
+    lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in REFERENCES]  # with the end token
+    assert len(set(lengths)) == 1
+    for budget, replaced in ((lengths[0], 2 * GROUP), (lengths[0] - 1, 0)):
+        trainer = make_trainer(lmbda=0.0, max_completion_length=budget)
+        rows, batch = _one_batch(trainer)
+        texts = trainer.processing_class.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+        written = [text == row["reference"] for text, row in zip(texts, rows, strict=True)]
+        assert sum(written) == replaced
+        assert trainer._metrics["train"]["references/rows"] == [replaced]
+        assert trainer._metrics["train"]["references/truncated"] == [2 * GROUP - replaced]
 
 
 def test_on_policy_runs_never_look_at_references(
@@ -164,8 +174,12 @@ def _replaced(
         sampled = [[-0.1, -0.2]] * local if logprobs else None
         rollouts = Rollouts([[1]] * local, [[5, 6]] * local, None, ["sampled"] * local, sampled, {}, None, [])
         prompt = [{"role": "user", "content": "?"}]
+
+        def as_sample(prompt: Any, prompt_ids: Any, text: str) -> Sample:
+            return Sample(tuple(tokenizer(text)["input_ids"]), text)
+
         batch = GenerationBatch([{"reference": "look"}] * local, process * local, [prompt] * local)
-        put_references(batch, rollouts, args, step, lambda text: tokenizer(text)["input_ids"])
+        put_references(batch, rollouts, args, step, as_sample)
         found += [completion != "sampled" for completion in rollouts.completions]
         all_rollouts.append(rollouts)
     return found, all_rollouts

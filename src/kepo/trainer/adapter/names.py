@@ -13,7 +13,12 @@ from trl.generation.vllm_generation import VLLMGeneration
 EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_generate": (
         ("prompts",),
-        ("return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images, tool_images",),
+        (
+            "return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images, tool_images",
+            "num_generations = self.num_generations if",
+            "prompts = copy.deepcopy(prompts)",  # the tool loop adds to the prompts
+            'getattr(self._tokenizer, "response_schema", None) is not None',  # a reference is parsed where rollouts are
+        ),
     ),
     "_generate_and_score_completions": (
         ("inputs",),
@@ -36,15 +41,20 @@ EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("fused_lm_head=True", "model(**model_inputs"),
     ),
     "_tokenize_prompts": (("prompts",), ("return prompt_ids, images, multimodal_fields",)),
-    "_generate_single_turn": (
-        ("prompt_ids", "images", "multimodal_fields", "num_generations"),
-        ("return completion_ids, logprobs",),
-    ),
     "_save_checkpoint": (("model", "trial"), ()),
 }
 EXPECTED_ATTRIBUTES = (
-    *("_metrics", "_tokenizer", "_is_vlm", "async_loop", "chat_template", "chat_template_kwargs", "eos_token_ids"),
-    *("reward_func_names", "reward_funcs", "reward_weights", "tools", "vllm_generation"),
+    *("_async_tool_dicts", "_metrics", "_tokenizer", "_is_vlm", "_sync_tool_dicts", "async_loop", "chat_template"),
+    *(
+        "chat_template_kwargs",
+        "eos_token_ids",
+        "num_generations",
+        "reward_func_names",
+        "reward_funcs",
+        "reward_weights",
+        "tools",
+        "vllm_generation",
+    ),
 )
 EXPECTED_CLASS_ATTRIBUTES = ("_tag_names", "_name", "_paper")
 # A colocated vLLM expands images itself, and says what prompts it came to.

@@ -17,11 +17,13 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from kepo.errors import ConfigError
+from kepo.models.decoding import decode, reasoning_opened, special_tags
 from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
 from kepo.trainer.adapter.forward import DistillationTarget
-from kepo.trainer.generation_batch import Completions, Rollouts, RowReward
+from kepo.trainer.adapter.sampling import beside_the_batch, parsed
+from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -88,7 +90,15 @@ class TRLAdapter(GRPOTrainer):
 
     def generate_rollouts(self, prompts: list[Prompt]) -> Rollouts:
         """One rollout for each of B prompts; what is replaced in `prompts` is replaced in the rest of TRL's step."""
-        return Rollouts(*super()._generate(prompts))
+        rollouts = Rollouts(*super()._generate(prompts))
+        if self.tools and rollouts.images is None:  # a tool may show an image to what replaces a rollout
+            rollouts = rollouts._replace(images=[None] * len(prompts))
+        if self._drops_tags:
+            # Answers are found by them.
+            for row, text in enumerate(decode(self._tokenizer, rollouts.completion_ids)):
+                sample = Sample(tuple(rollouts.completion_ids[row]), text)
+                rollouts.completions[row] = completion_of(prompts[row], sample)
+        return rollouts
 
     def score_rollouts(
         self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
@@ -103,8 +113,10 @@ class TRLAdapter(GRPOTrainer):
         ]
         try:
             rows = [
-                {**row, "completion_finished": end}
-                for row, end in zip(rollouts.rows, self._finished(rollouts), strict=True)
+                {**row, "completion_finished": self._finished(ids), "reasoning_opened": opened}
+                for row, ids, opened in zip(
+                    rollouts.rows, rollouts.completion_ids, self._reasoning_opened(rollouts), strict=True
+                )
             ]
             rewards: torch.Tensor = super()._calculate_rewards(
                 rows, rollouts.prompts, rollouts.completions, rollouts.completion_ids
@@ -123,7 +135,8 @@ class TRLAdapter(GRPOTrainer):
         return self.make_generation_batch(inputs)
 
     def _generate(self, prompts: list[Prompt]) -> Rollouts:
-        return self.generate_rollouts(prompts)
+        rollouts = self.generate_rollouts(prompts)
+        return rollouts if any(rollouts.images or ()) else rollouts._replace(images=None)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         return self.score_rollouts(Completions(inputs, prompts, completions, completion_ids_list))
@@ -194,18 +207,25 @@ class TRLAdapter(GRPOTrainer):
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
         return ids
 
-    def tokenize_completion(self, text: str) -> list[int]:
-        """The token ids of a completion that was not sampled, its end token included, cut where rollouts are cut."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.eos_token_ids[0]][: self.args.max_completion_length]
+    def reference_sample(self, prompt: Prompt, prompt_ids: Sequence[int], text: str) -> Sample:
+        """A completion that was not sampled, its end token included; finished where it is no longer than rollouts are.
+
+        Reward functions get it in the form of a rollout that says the same.
+        """
+        ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_token_ids[0]]
+        return Sample(
+            tuple(ids),
+            text,
+            finished=len(ids) <= self.args.max_completion_length,
+            completion=None if isinstance(prompt, str) else parsed(self.tokenizer, ids, prompt_ids, self.tools),
+        )
 
     def decode_completions(self, completion_ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts of completions, as reward functions read them."""
-        texts: list[str] = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-        return texts
+        return decode(self._tokenizer, completion_ids)
 
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
-        """One completion per prompt, generated the way TRL generates its rollouts (transformers or vLLM).
+        """One completion per prompt, made as TRL makes its rollouts: transformers or vLLM, parsed, with tools called.
 
         Collective, with any number of prompts per process: shorter lists are padded with `filler`, because sharded
         models and the vLLM server expect equal numbers.
@@ -213,12 +233,22 @@ class TRLAdapter(GRPOTrainer):
         longest = self.processes.max(len(prompts))
         if longest == 0:
             return []
-        prompt_ids, images, fields = self._tokenize_prompts([*prompts, *[filler] * (longest - len(prompts))])
-        completion_ids, logps = self._generate_single_turn(prompt_ids, images, fields, 1)
-        texts = self.decode_completions(completion_ids)
+        padded = [*prompts, *[filler] * (longest - len(prompts))]
+        with beside_the_batch(self, longest):
+            made = Rollouts(*super()._generate(padded))
+        texts = self.decode_completions(made.completion_ids)
         return [
-            Sample(tuple(ids), text, None if logps is None else tuple(logps[row]))
-            for row, (ids, text) in enumerate(zip(completion_ids[: len(prompts)], texts[: len(prompts)], strict=True))
+            Sample(
+                completion_ids=tuple(made.completion_ids[row]),
+                text=texts[row],
+                logps=None if made.logprobs is None else tuple(made.logprobs[row]),
+                finished=self._finished(made.completion_ids[row]),
+                # Where TRL has decoded tags away, the text makes the completion.
+                completion=None if self._drops_tags else made.completions[row],
+                tool_mask=None if made.tool_mask is None else tuple(made.tool_mask[row]),
+                images=tuple(made.tool_images[row]) if made.tool_images else (),
+            )
+            for row in range(len(prompts))
         ]
 
     @torch.no_grad()
@@ -228,12 +258,13 @@ class TRLAdapter(GRPOTrainer):
         """Log-probabilities of completions under prompts by the current policy, in nats. Collective, as sampling is."""
         missing = self.processes.max(len(prompts)) - len(prompts)
         size = self.args.per_device_train_batch_size
+        template = {**self.chat_template_kwargs, "tools": self.tools or None, "chat_template": self.chat_template}
         padded = [*prompts, *[filler] * missing]
         ids = [*[list(c) for c in completions], *[[self.eos_token_ids[0]]] * missing]
         logps: list[list[float]] = []
         for start in range(0, len(padded), size):
             shown, chunk = padded[start : start + size], ids[start : start + size]
-            batch = encode(self.processing_class, shown, chunk, self.accelerator.device, self.chat_template_kwargs)
+            batch = encode(self.processing_class, shown, chunk, self.accelerator.device, template)
             image_counts = [len(prompt_images(prompt)) for prompt in shown]
             values, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
@@ -265,7 +296,8 @@ class TRLAdapter(GRPOTrainer):
             "prompts": list(of.prompts),
             "completions": list(of.completions),
             "completion_ids": [list(ids) for ids in of.completion_ids],
-            "completion_finished": self._finished(of),
+            "completion_finished": [self._finished(ids) for ids in of.completion_ids],
+            "reasoning_opened": self._reasoning_opened(of),
             "trainer_state": self.state,
             "log_extra": lambda column, values: columns[column].extend(values),
             "log_metric": self._log_metric if log_metrics else lambda name, value: None,
@@ -285,10 +317,27 @@ class TRLAdapter(GRPOTrainer):
             for row, reward in enumerate(rewards)
         ]
 
-    def _finished(self, of: Completions) -> list[bool]:
-        """Whether each completion ended by itself, as TRL decides it."""
-        ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)
-        return [bool(ids) and ids[-1] in ends for ids in of.completion_ids]
+    def _finished(self, completion_ids: Sequence[int]) -> bool:
+        """Whether a completion ended by itself, as TRL decides it."""
+        return bool(completion_ids) and completion_ids[-1] in (*self.eos_token_ids, self._tokenizer.pad_token_id)
+
+    def _reasoning_opened(self, of: Completions) -> list[bool]:
+        """Whether each prompt ended with an opened `<think>`, so that its completion begins inside the reasoning."""
+        if self._parses_responses:
+            return [False] * len(of.prompts)  # the messages say what is reasoning
+        template = {"chat_template": self.chat_template} if self.chat_template else {}
+        return reasoning_opened(self.processing_class, of.prompts, self.chat_template_kwargs, **template)
+
+    @property
+    def _drops_tags(self) -> bool:
+        """Whether TRL decodes away tags of answer and reasoning, because they are special tokens."""
+        return not self._parses_responses and bool(special_tags(self._tokenizer))
+
+    @property
+    def _parses_responses(self) -> bool:
+        """Whether TRL takes completions apart by the tokenizer's response schema."""
+        schemas = ("response_template", "response_schema")
+        return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
 
     def log_metric(self, name: str, value: float) -> None:
         """Add `value` to a training metric; TRL averages it over the logging interval."""
@@ -331,3 +380,18 @@ def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
         else:
             names.append(get_callable_name(reward))
     return names
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Names of which none is there twice: of several reward functions called `f`, the second is `f_2`.
+
+    TRL logs them under one name; in settings and in the rollout log each has one of its own.
+    """
+    found: list[str] = []
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found:
+            number += 1
+            distinct = f"{name}_{number}"
+        found.append(distinct)
+    return found

@@ -9,11 +9,11 @@ from typing import Any
 from kepo.errors import ConfigError, DataError, KepoError
 from kepo.rewards.functions import REWARDS
 from kepo.trainer.adapter import TRLAdapter
-from kepo.trainer.generation_batch import Completions, as_completion
+from kepo.trainer.generation_batch import Completions, completion_of
 from kepo.trainer.probe.completions import forms_to_try, incorrect_answer, true_answer, write
 from kepo.trainer.probe.prompts import first_line
 from kepo.trainer.probe.records import RewardCheck, Rows, Scope
-from kepo.types import Prompt
+from kepo.types import Prompt, Sample
 
 # What reward functions are seen to raise on values that they do not expect.
 _FAILURES = (TypeError, KeyError, ValueError, AttributeError, IndexError, ArithmeticError)
@@ -64,7 +64,8 @@ class Asked:
         ids = [self.encoded(text, cut=cut) for text in texts]
         decoded = self.trainer.decode_completions(ids)
         prompts = [self.prompts[place] for place in places]
-        completions = [as_completion(prompt, text) for prompt, text in zip(prompts, decoded, strict=True)]
+        samples = [Sample(tuple(row), text) for row, text in zip(ids, decoded, strict=True)]
+        completions = [completion_of(prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)]
         asked = Completions([self.data[place] for place in places], prompts, completions, ids)
         try:
             return [reward.value for reward in self.trainer.call_reward(index, asked)]
