@@ -208,7 +208,7 @@ class KEPOConfig(OneGPU, GRPOConfig):
     def _choose_device(self) -> None:
         # TRL's default is bfloat16 mixed precision, which transformers refuses on a machine without accelerator unless
         # use_cpu is given; where a script gives it, it trains as it does with TRL.
-        if self.use_cpu or torch.accelerator.is_available():
+        if self.use_cpu or torch.accelerator.is_available():  # type: ignore[has-type]
             return
         self.use_cpu = True
         if getattr(self, "bf16", None) is None:
@@ -249,14 +249,14 @@ class KEPOConfig(OneGPU, GRPOConfig):
         # because the rollouts of that window are not part of a checkpoint.
         accumulation = self.gradient_accumulation_steps
         window = math.lcm(self.steps_per_generation * self.num_iterations, accumulation) // accumulation
-        before = {"save_steps": self.save_steps, "eval_steps": self.eval_steps}
+        before: dict[str, float] = {name: getattr(self, name) for name in ("save_steps", "eval_steps")}
         by_steps = self.eval_strategy == "steps"
         if self.save_strategy == "steps" and self._needs_alignment("save_steps", window):
             multiple = window
             if self.load_best_model_at_end and by_steps:
                 # Weights can only be chosen where they were saved, so both are moved.
                 multiple = self.eval_steps = self._evaluated_every(window)
-            self.save_steps = math.ceil(self.save_steps / multiple) * multiple
+            self.save_steps = math.ceil(before["save_steps"] / multiple) * multiple
         elif self.save_strategy == "best" and by_steps and self._needs_alignment("eval_steps", window):
             self.eval_steps = self._evaluated_every(window)
         for name, value in before.items():

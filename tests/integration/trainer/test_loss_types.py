@@ -41,8 +41,12 @@ def test_the_policy_terms_are_as_docs_method_md_says(make_trainer: Callable[...,
     assert dapo.abs().max() > 1e-3
     mean = lengths.mean()
     for loss_type, factor in {
-        "bnpo": 1.0, "cispo": 1.0, "vespo": 1.0, "dapo": 1.0,
-        "dr_grpo": mean / 6, "luspo": mean,
+        "bnpo": 1.0,
+        "cispo": 1.0,
+        "vespo": 1.0,
+        "dapo": 1.0,
+        "dr_grpo": mean / 6,
+        "luspo": mean,
     }.items():
         policy, taught = _gradients(trainer, batch, loss_type)
         torch.testing.assert_close(policy, factor * dapo, rtol=1e-3, atol=1e-5, msg=loss_type)
