@@ -198,8 +198,7 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
         self._together(lambda: self._keep_trained_on(resumed=bool(checkpoint)))
-        if checkpoint:
-            self.add_callback(CheckpointWeights(self, str(checkpoint)))
+        self.add_callback(CheckpointWeights(self, str(checkpoint) if checkpoint else None))
         try:
             with self.run_record.writing():
                 result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
