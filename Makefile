@@ -32,11 +32,15 @@ demo-language: setup
 	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2
 	$(BIN)/kepo train smollm2/kepo --overwrite
 
+# In two processes of one thread each; WORKERS=0 runs the tests in one.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+
 test: setup
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST) --durations=10
 
 test-fast: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks tools examples

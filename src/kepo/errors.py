@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class KepoError(ValueError):
     """Base of the errors that a user can fix; the command line prints them without a traceback."""
@@ -30,6 +33,13 @@ class MissingExtraError(KepoError):
         super().__init__(f"{purpose} needs the package '{package}', which is not installed. Run: {install}")
 
 
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """Advice on a name that is none of `allowed`: "did you mean 'x'? Use one of x, y."."""
+    names = list(allowed)
+    close = get_close_matches(value, names, n=1)
+    return (f"did you mean {close[0]!r}? Use" if close else "use") + f" one of {', '.join(names)}."
+
+
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a `value` of the field `name` that is not one of `allowed`.
 
@@ -37,7 +47,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         ConfigError: Names the field, the value and what is allowed.
     """
     if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
+        raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), allowed)}")
 
 
 def check_whole(name: str, value: int, at_least: int) -> None:

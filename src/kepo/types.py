@@ -53,6 +53,15 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a question shows, as hashes; made by `kepo.data.contents`, kept by a run for what it was trained on."""
+
+    text: str  # hash of the question and its options, without case, spaces and order of options
+    images: tuple[str, ...] = ()  # hash of the pixels of each image
+    thumbnails: tuple[bytes, ...] = ()  # each image in 16 x 16 grey pixels, row by row (256 bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One completion sampled from the policy; with tools all its turns, and between them the results of the tools."""
 

@@ -174,8 +174,8 @@ def test_without_exploration_and_teacher_their_columns_are_left_out(tmp_path: Pa
     rows = [rollout(1, row, "q", float(row), gate=0.0) for row in range(4)]
     run = write_run(tmp_path / "run", {1: rows}, [{"step": 1, "loss": 0.5}], exploration="none")
     head = next(line for line in _inspect(run).splitlines() if line.startswith(" step"))
-    assert head.split() == ["step", "reward", "correct", "loss"]
-    assert "A run without exploration notes none." in _inspect(run, "--only", "all-failed")
+    assert head.split() == ["step", "reward", "correct", "failed", "loss"]
+    assert _inspect(run, "--only", "all-failed").strip() == "No rollout here is 'all-failed'."
 
 
 def test_metrics_speak_where_there_is_no_rollout_log(tmp_path: Path) -> None:

@@ -105,9 +105,7 @@ def _show_rollouts(groups: Sequence[RolloutGroup], only: str | None, limit: int,
         members = list(pairs)
         print_group(console, members[0][0], [record for _, record in members])
     if not found:
-        console.print(
-            f"No rollout here is '{only}'." + (" A run without exploration notes none." if only == "all-failed" else "")
-        )
+        console.print(f"No rollout here is '{only}'.")
     _say_limit(console, limit, len(found), "rollouts")
 
 

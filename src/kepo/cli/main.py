@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +19,7 @@ from kepo.errors import KepoError
 # Command -> its module below, the function or group of commands there, and what `kepo --help` says of it.
 _COMMANDS = {
     "train": ("train", "train", "Train with recipes."),
+    "check": ("check", "check", "Check data, model, prompts and rewards of recipes before training."),
     "plan": ("plan", "plan", "Estimate the GPU memory that recipes need."),
     "demo": ("study", "demo", "Train and compare on PhantomVQA, the built-in benchmark."),
     "eval": ("eval", "evaluate", "Ask models questions and print their accuracy."),
@@ -31,7 +33,7 @@ _COMMANDS = {
     "models": ("benchmark", "models_app", "Write a starting model, without a model hub."),
     "prepare": ("prepare", "app", "Split a data set and write it as files."),
 }
-_TAKES_FIELDS = ("train", "plan", "recipes")
+_TAKES_FIELDS = ("train", "check", "plan", "recipes")
 
 
 class _ImportedOnUse(TyperGroup):
@@ -81,20 +83,37 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
         raise typer.Exit
 
 
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    # Other processes of a distributed run may wait in a collective; leaving at once lets the launcher end them.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stderr.flush()
+        os._exit(2)
+    sys.exit(2)
+
+
 def main() -> None:
     """Entry point: errors that a user can fix are one message and exit code 2, not a traceback."""
     # Usage statistics of the libraries underneath are network traffic that the user has not requested.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Fields that these libraries rename among themselves are nothing a user of this program can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate)\.")
+    if not sys.stderr.isatty():
+        from kepo.workers import NO_BARS
+
+        os.environ.update(NO_BARS)
     try:
         app()
     except KepoError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        # Other processes of a distributed run may wait in a collective; leaving at once lets the launcher end them.
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            os._exit(2)
-        sys.exit(2)
+        _fail("\n".join([str(error), *getattr(error, "__notes__", ())]))
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # Files that are not there, may not be read or written, or do not fit on the disk; others are faults of ours.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        _fail(f"{error.filename or 'the disk'}: {error.strerror}. Check the path, its permissions, and the disk.")
     except KeyboardInterrupt:
         typer.secho("interrupted", fg=typer.colors.YELLOW, err=True)
         sys.exit(130)

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from kepo.data.contents import contents_of, text_key
 from kepo.data.option_order import shuffled
 from kepo.errors import ConfigError, DataError
 from kepo.files import image_hash
@@ -37,7 +39,7 @@ def split_disjoint(
         asked = f"{num_train} for training" if num_train is not None else "the rest for training"
         problem = f"{asked} and {num_eval} for evaluation were asked for, but there are {total} questions"
         raise DataError(f"{problem}; lower num_train or num_eval, or widen the filters")
-    groups = groups_sharing([_contents(question) for question in questions])
+    groups = groups_sharing(_contents(questions, by_pixels=num_eval > 0))
     random.Random(seed).shuffle(groups)
     evaluation: list[int] = []
     while len(evaluation) < num_eval:
@@ -70,10 +72,16 @@ def groups_sharing(contents: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _contents(question: Question) -> list[Hashable]:
-    if not question.images:
-        return [(question.text, question.options)]
-    return [str(image) if isinstance(image, str | Path) else image_hash(image) for image in question.images]
+def _contents(questions: Sequence[Question], by_pixels: bool) -> list[Sequence[Hashable]]:
+    """What may not be in two splits: the images of each question, or its text where it has none."""
+    if by_pixels:
+        # A file that cannot be decoded is reported by `check_images`, with all others.
+        return [one.images or (one.text,) for one in contents_of(questions, strict=False)]
+    return [tuple(map(_name, one.images)) or (text_key(one.text, one.options),) for one in questions]
+
+
+def _name(image: Any) -> str:
+    return str(image) if isinstance(image, str | Path) else image_hash(image)
 
 
 def shuffle_options(questions: Sequence[Question], copies: int, seed: int) -> list[Question]:

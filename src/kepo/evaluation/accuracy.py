@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kepo.errors import DataError
-from kepo.statistics.intervals import Interval, bootstrap_mean, wilson
+from kepo.statistics.intervals import Interval, bootstrap_mean, wilson, wilson_of_mean
 
 IN_DOMAIN = "in-domain"
 OUT_OF_DOMAIN = "out-of-domain"
@@ -31,8 +31,8 @@ def question_scores(table: pa.Table) -> dict[str, float]:
 def accuracy_by(table: pa.Table, column: str | None) -> dict[str | None, Interval]:
     """Accuracy with its 95 % interval, for each value of a column.
 
-    Wilson's interval if every question was answered once; else a bootstrap over questions, as their scores
-    are no longer correct or incorrect.
+    Wilson's interval if every question was answered once, or all scores are equal; else a bootstrap over questions, as
+    their scores are no longer correct or incorrect.
 
     Args:
         table: Records of an evaluation.
@@ -150,4 +150,7 @@ def _check_columns(table: pa.Table, columns: Sequence[str]) -> None:
 
 def _interval(scores: np.ndarray, sampled: bool) -> Interval:
     # Without a question Wilson's interval says what is known: anything between 0 and 1.
-    return bootstrap_mean(scores) if sampled and len(scores) else wilson(int(scores.sum()), len(scores))
+    if not sampled or not len(scores):
+        return wilson(int(scores.sum()), len(scores))
+    # Of equal scores, such as those of one question, a bootstrap would know no doubt.
+    return bootstrap_mean(scores) if np.ptp(scores) > 0 else wilson_of_mean(float(scores.mean()), len(scores))

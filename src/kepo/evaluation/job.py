@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from kepo.data.arguments import DataArguments, load_questions, load_splits, split_questions
+from kepo.data.arguments import DataArguments, load_questions, load_splits
+from kepo.data.contents import Overlap
 from kepo.data.images import check_images
 from kepo.errors import ConfigError
+from kepo.evaluation.contamination import known_fields, trained_on_before
 from kepo.evaluation.settings import EvaluationSettings
+from kepo.rewards.imported import reward_called
 from kepo.runs import is_run, open_run, write_manifest
 from kepo.types import Question
 
@@ -44,7 +47,7 @@ class Job:
     data: str  # where they come from
     split: str | None  # of the run's data; None for given data
     in_domain: tuple[str, ...]  # modalities trained on
-    trained_on: int  # how many of the questions the run was trained on, as far as is known
+    trained_on: Overlap | None  # which of the questions the model was trained on; None: not known
     run_config: Mapping[str, Any]  # from the run's `run.json`; empty for other models
     home: Path | None  # the run or checkpoint folder that records go to by default; None for other models
 
@@ -68,7 +71,7 @@ def plan(model: str, request: Request) -> Job:
         data=str(data.data_path or ", ".join(data.reasoning_tasks)),
         split=None if request.data else request.split,
         in_domain=_in_domain(questions, request.in_domain, config.get("data", {}).get("modality")),
-        trained_on=_trained_on(questions, data, config.get("data")),
+        trained_on=trained_on_before(model, questions),
         run_config=config,
         home=folder if run else None,
     )
@@ -77,11 +80,12 @@ def plan(model: str, request: Request) -> Job:
 def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `EvaluationSettings` as the run was trained."""
     data, training, rewards = config.get("data", {}), config.get("training", {}), config.get("run", {})
+    names, correctness = rewards.get("reward_funcs") or (), training.get("correctness_reward")
     found = {
         "prompt_style": data.get("prompt_style"),
         "image_size": data.get("image_size"),
         "max_new_tokens": training.get("max_completion_length"),
-        "reward": training.get("correctness_reward") or next(iter(rewards.get("reward_funcs") or ()), None),
+        "reward": reward_called(correctness, names) if correctness else next(iter(names), None),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -98,9 +102,9 @@ def _questions(of_the_run: Mapping[str, Any] | None, request: Request) -> tuple[
         raise ConfigError("--data is missing: name the file or folder of the questions (a run folder brings its own)")
     elif request.split == "all":
         given = {name: value for name, value in narrowed.items() if value is not None}
-        args = DataArguments(**{**_known_fields(of_the_run), **given})
+        args = DataArguments(**{**known_fields(of_the_run), **given})
     else:
-        args = DataArguments(**_known_fields(of_the_run))
+        args = DataArguments(**known_fields(of_the_run))
         train, held_out = load_splits(args)
         if not (split := train if request.split == "train" else held_out):
             raise ConfigError("the run held no questions out (num_eval is 0); use --split all or --data")
@@ -108,24 +112,6 @@ def _questions(of_the_run: Mapping[str, Any] | None, request: Request) -> tuple[
     questions = load_questions(args)
     check_images(questions)
     return args, questions
-
-
-def _known_fields(of_the_run: Mapping[str, Any]) -> dict[str, Any]:
-    known = {one.name for one in fields(DataArguments)}
-    # Copies of training questions in another order are no questions of their own.
-    return {**{name: value for name, value in of_the_run.items() if name in known}, "option_shuffles": 0}
-
-
-def _trained_on(questions: Sequence[Question], asked: DataArguments, of_the_run: Mapping[str, Any] | None) -> int:
-    """How many of `questions` the run was trained on; 0 where they come from other data."""
-    if not of_the_run or not asked.data_path or not of_the_run.get("data_path"):
-        return 0
-    if Path(asked.data_path).resolve() != Path(of_the_run["data_path"]).resolve():
-        return 0
-    args = DataArguments(**_known_fields(of_the_run))
-    train, _ = split_questions(args, load_questions(args))
-    seen = {question.id for question in train}
-    return sum(question.id in seen for question in questions)
 
 
 def _narrowed(questions: Sequence[Question], request: Request) -> list[Question]:

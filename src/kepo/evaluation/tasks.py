@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError, KepoError
 from kepo.evaluation.choosing import check_unseen, choose_checkpoint
+from kepo.evaluation.contamination import described
 from kepo.evaluation.job import Job, Request, describe_home, plan
 from kepo.evaluation.parts import Parts, answered, check_name
 from kepo.evaluation.run import evaluate, identify
@@ -156,7 +157,13 @@ def carry_out(
         job.settings,
         task.home,
         task.name,
-        description={"data": job.data, "split": job.split, "in_domain": list(job.in_domain), **task.facts},
+        description={
+            "data": job.data,
+            "split": job.split,
+            "in_domain": list(job.in_domain),
+            "trained_on": described(job.trained_on),
+            **task.facts,
+        },
         teacher=teacher,
         overwrite=loading.overwrite,
         quiet=quiet,

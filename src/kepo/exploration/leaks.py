@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
 from kepo.exploration.letters import names_letter
+from kepo.rewards.cue_words import CUES
+from kepo.rewards.languages import (
+    UNSPACED,
+    arabic_word,
+    is_arabic,
+    is_one_sign,
+    plain_marks,
+    translated,
+    word_end,
+    word_start,
+)
+from kepo.rewards.text import without_accents
 from kepo.types import option_letters
 
 _LETTER = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+")
-_SENTENCE = re.compile(r"(?:\d{1,2}[.)]\s+)?.+?(?:[.!?。！？]+[\"'”’»)\]}*_`]*(?=\s)|(?=\n)|\Z)\s*", re.DOTALL)
+_WORD = re.compile(rf"\d+(?:[.,]\d+)+|[{UNSPACED}]+|[^\W_{UNSPACED}]+")
+_SENTENCE = re.compile(
+    r"(?:\d{1,2}[.)]\s+)?.+?(?:[.!?]+[\"'”’»)\]}*_`]*(?=\s)|[。！？｡؟]+[\"'”’»」』）)\]}*_`]*|(?=\n)|\Z)\s*", re.DOTALL
+)
 
 # Answers that any hint may contain as an ordinary word: they leak only where an answer is stated.
-_EVERYDAY = frozenset({"yes", "no", "true", "false"})
+_EVERYDAY = frozenset({"yes", "no", "true", "false"}).union(
+    without_accents(plain_marks(word)).casefold() for cues in CUES.values() for word in cues["yes_no"]
+)
 _STATED = (
     r"(?:^|[.!?:;=]\s*|\b(?:answer|solution|result|verdict)\b[^.\n]{0,30}?\b(?:is|be)\b"
     r"|\b(?:choose|pick|select|say|so|thus|therefore|hence)\b)"
@@ -30,7 +45,8 @@ def audit(hint_text: str, answer: str, options: Sequence[str] = ()) -> tuple[str
       the option by position ("the second option"), or rules out the letters of all others.
     - "option": it contains the correct option's text, or the answer itself where there are no options, as whole words;
       case, accents, punctuation and a plural do not matter. A number is found as a whole number ("42" is neither in
-      "142" nor in "42.5", but it is "42.0"). "yes", "no", "true" and "false" count only where an answer is stated.
+      "142" nor in "42.5", but it is "42.0"). "yes", "no", "true", "false" and their like in the languages of
+      `kepo.rewards.cue_words` count only where an answer is stated, and so does a single Chinese character.
 
     A mention counts also where it is denied: a hint that says what the answer is not still puts it into the prompt.
 
@@ -87,19 +103,32 @@ def _contains(hint_text: str, text: str) -> bool:
     hint = _folded(hint_text)
     if len(words) == 1 and len(words[0]) == 1 and words[0].isascii() and words[0].isalpha():
         return names_letter(hint_text, words[0].upper(), ())
-    if len(words) == 1 and words[0] in _EVERYDAY:
-        return re.search(_STATED % words[0], hint, re.MULTILINE) is not None
+    if len(words) == 1 and (words[0] in _EVERYDAY or is_one_sign(words[0])):
+        return _states(hint_text, text, words[0])
     return re.search(_pattern(words), hint) is not None
+
+
+def _states(hint_text: str, text: str, word: str) -> bool:
+    """Whether the hint gives `word` (`text`, folded) as the answer."""
+    plain = plain_marks(hint_text)
+    english = translated(plain, (plain_marks(text).strip(),), audit=True)
+    hint = _folded(plain if english is None else english)
+    copula = english is not None and re.search(rf"\bis\s+{re.escape(word)}(?=\s*(?:$|[.,;:!?)]))", hint, re.MULTILINE)
+    return bool(copula) or re.search(_STATED % re.escape(word), hint, re.MULTILINE) is not None
 
 
 def _pattern(words: Sequence[str]) -> str:
     """Matches the words in order with any punctuation, or none, between them ("X-ray", "x ray", "xray")."""
-    pattern = re.escape(words[0])
+    pattern = _one(words[0])
     for before, word in pairwise(words):
         between = r"[\W_]+" if before[-1].isdigit() and word[0].isdigit() else r"[\W_]*"
-        pattern += between + re.escape(word)
-    plural = r"(?:e?s)?" if words[-1].isalpha() and len(words[-1]) > 2 else ""
-    return rf"(?<!\w)(?<!\d[.,]){pattern}{plural}(?!\w)(?![.,]\d)"
+        pattern += between + _one(word)
+    plural = r"(?:e?s|(?<=e)n)?" if words[-1].isalpha() and len(words[-1]) > 2 and word_end(words[-1]) else ""
+    return rf"{word_start(words[0])}(?<!\d[.,]){pattern}{plural}{word_end(words[-1])}"
+
+
+def _one(word: str) -> str:
+    return arabic_word(word) if is_arabic(word) else re.escape(word)
 
 
 def _words(text: str) -> list[str]:
@@ -108,7 +137,6 @@ def _words(text: str) -> list[str]:
 
 def _folded(text: str) -> str:
     """One case, no accents, no apostrophes, numbers written one way (1,200 and 1200.0 are 1200)."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    plain = "".join(c for c in decomposed if not unicodedata.combining(c) and c not in "'’")
+    plain = re.sub("['’]", "", without_accents(plain_marks(text)).casefold())
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
     return re.sub(r"(\d)\.0+(?!\d)", r"\1", plain)

@@ -2,15 +2,17 @@
 
 A capital alone proves nothing in medical text (vitamin B, hepatitis C, Kerley B lines, E. coli, "A lesion"), so a
 letter counts only in a place where an answer stands. Where both readings are possible the letter counts: a good hint
-lost is cheaper than an answer shown.
+lost is cheaper than an answer shown. Hints in other languages are read with their cue words in English, see
+`kepo.rewards.languages`.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
+from kepo.rewards.cue_words import ORDINALS
+from kepo.rewards.languages import plain_marks, translated
 from kepo.rewards.text import single_letters
 
 # A letter is a word of its own: not "B-scan", not the first half of "e.g.".
@@ -97,6 +99,10 @@ _POSITION = re.compile(
     rf"|\b(?:option|choice|alternative)s?\s*(?:number\s*|no\.?\s*|#\s*)?({'|'.join(_ORDINALS[2])}|\d{{1,2}})\b",
     re.IGNORECASE,
 )
+_FOREIGN_POSITION = re.compile(
+    "|".join(rf"{before}(?:{'|'.join(f'({word})' for word in words)}){after}" for before, words, after in ORDINALS),
+    re.IGNORECASE,
+)
 
 
 def names_letter(text: str, letter: str, letters: Sequence[str]) -> bool:
@@ -104,8 +110,10 @@ def names_letter(text: str, letter: str, letters: Sequence[str]) -> bool:
 
     `letters` are those of all options; empty when they are not known.
     """
-    loosened = _loosened(unicodedata.normalize("NFKC", text))
-    named = _named_by_position(loosened, letters)
+    plain = plain_marks(text)
+    english = translated(plain, letters=len(letters) or 26, audit=True)
+    loosened = _loosened(plain if english is None else english)
+    named = _named_by_position(loosened, letters) | _named_by_foreign_position(plain, letters)
     for pattern in _PATTERNS:
         for match in pattern.finditer(loosened):
             named |= single_letters(match["letters"] if "letters" in pattern.groupindex else match[1])
@@ -137,3 +145,8 @@ def _named_by_position(text: str, letters: Sequence[str]) -> set[str]:
         if 0 <= place < len(letters):
             named.add(letters[place])
     return named
+
+
+def _named_by_foreign_position(text: str, letters: Sequence[str]) -> set[str]:
+    places = {(match.lastindex or 1) - 1 for match in _FOREIGN_POSITION.finditer(text)}
+    return {letters[place % 5] for place in places if place % 5 < len(letters)}

@@ -85,7 +85,7 @@ def encode(
     if not sees_images(processor):
         fields = {name: fields[name] for name in ("input_ids", "attention_mask")}
     if completions is not None:
-        _append(fields, completions, tokenizer_of(processor).pad_token_id)
+        append_completions(fields, completions, tokenizer_of(processor).pad_token_id)
     return {name: value.to(device) if torch.is_tensor(value) else value for name, value in fields.items()}
 
 
@@ -181,7 +181,29 @@ def _as_text(message: Message) -> Message:
     return {**message, "content": "".join(part["text"] for part in content)}
 
 
-def _append(fields: dict[str, Any], completions: Sequence[Sequence[int]], pad_id: int) -> None:
+def replace_prompts(fields: dict[str, Any], prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+    """Put other token ids in the place of the prompts in `fields`, in place; the images stay.
+
+    Args:
+        fields: Of `encode` without completions, or empty.
+        prompts: B sequences of token ids.
+        pad_id: Fills them up on the left.
+    """
+    kinds = {name: _kinds_of_tokens(fields["input_ids"], fields[name]) for name in _TOKEN_TYPE_FIELDS if name in fields}
+    longest = max(len(ids) for ids in prompts)
+    fields["input_ids"] = torch.tensor([[*[pad_id] * (longest - len(ids)), *ids] for ids in prompts])  # (B, P)
+    fields["attention_mask"] = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])  # (B, P)
+    for name, kind_of in kinds.items():
+        fields[name] = torch.tensor([[kind_of.get(token, 0) for token in row] for row in fields["input_ids"].tolist()])
+
+
+def _kinds_of_tokens(ids: torch.Tensor, types: torch.Tensor) -> dict[int, int]:
+    """The type of each token that is not plain text: of those that stand for images."""
+    special = types > 0
+    return dict(zip(ids[special].tolist(), types[special].tolist(), strict=True))
+
+
+def append_completions(fields: dict[str, Any], completions: Sequence[Sequence[int]], pad_id: int) -> None:
     """Append `completions` to the prompts in `fields`, in place."""
     longest = max(len(ids) for ids in completions)
     padded = torch.tensor([[*ids, *[pad_id] * (longest - len(ids))] for ids in completions])  # (B, T)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
+from kepo.recipes.requirements import check_reachable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,6 +147,7 @@ def _config(name: str, trust_remote_code: bool) -> tuple[Any, str]:
     published = None if folder.is_dir() else published_config(name)
     if published is not None:
         return published
+    check_reachable("The model", name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

@@ -96,8 +96,15 @@ def find_recipe(name: str) -> list[Path]:
     paths = [path for part in parts_of(name) or [name] if (path := find_file(part)) is not None]
     if paths:
         return paths
-    close = difflib.get_close_matches(name, shipped_recipes())
-    advice = f"Did you mean {' or '.join(close)}? " if close else ""
+    path = Path(name)
+    beside = [str(one) for kind in ("*.yaml", "*.yml") for one in path.parent.glob(kind)]
+    stem = path.name.removesuffix(".yaml").removesuffix(".yml")
+    mine = [one for one in beside if Path(one).stem == stem] or difflib.get_close_matches(str(path), beside)
+    meant = mine[:2] or difflib.get_close_matches(name, shipped_recipes())
+    if not meant and "/" not in name:  # an arm alone
+        arms = [one.split("/")[1] for one in shipped_recipes() if one.startswith(f"{ARMS}/")]
+        meant = [f"{ARMS}/{one}" for one in difflib.get_close_matches(name, arms)]
+    advice = f"Did you mean {' or '.join(meant)}? " if meant else ""
     raise ConfigError(
         f"There is no recipe {name!r}: neither a file nor a shipped name. {advice}`kepo recipes` lists those there are."
     )
@@ -109,50 +116,77 @@ def label(name: str) -> str:
     return path.absolute().parent.name if path.name == _BASE else path.name.removeprefix("_")
 
 
-def read_recipes(names: str | Sequence[str]) -> dict[str, Any]:
+def read_recipes(names: str | Sequence[str], places: dict[str, str] | None = None) -> dict[str, Any]:
     """The fields of recipes, merged: later ones go over earlier ones, each over its own `base:` recipes.
 
     Several recipes that name no `output_dir` get one from their names: `kepo/_base arms/kepo` goes to `runs/kepo-kepo`.
-    Recipes are paths, or names of shipped ones.
+    Recipes are paths, or names of shipped ones. Where each field stands, "FILE, line N", is written into `places`.
     """
+    places = {} if places is None else places
     given = [names] if isinstance(names, str) else names
     if not given:
         raise ConfigError("No recipe is named: give at least one file or shipped name (`kepo recipes`).")
     merged: dict[str, Any] = {}
     for name in given:
-        merged |= _read_named(name)
+        merged |= _read_named(name, places)
     if len(given) > 1:
         merged.setdefault("output_dir", f"runs/{'-'.join(map(label, given))}")
     return merged
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, places: dict[str, str] | None = None, above: Sequence[Path] = ()) -> dict[str, Any]:
     """The fields of one recipe file, those of its `base:` recipes underneath, later ones over earlier ones.
 
-    A base is named as a file beside the recipe or as a shipped recipe, without `.yaml`.
+    A base is named as a file beside the recipe or as a shipped recipe, without `.yaml`; `above` are the files whose
+    bases led here. Where each field stands is written into `places`.
 
     Raises:
-        ConfigError: Not YAML, not a mapping, or a field is named as in an earlier version.
+        ConfigError: Not YAML, not a mapping, a field stands there twice or is named as in an earlier version, or a
+            recipe is its own base.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold fields as `name: value`, one per line.")
+    places = {} if places is None else places
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is its own base, by way of {', '.join(one.name for one in above)}.")
+    content, lines = _parse(path)
     check_names(content, str(path))
     bases = content.pop("base", [])
+    if not isinstance(bases, str | list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}, line {lines['base']}: base is {bases!r}; give the name of a recipe, or a list.")
     merged: dict[str, Any] = {}
+    chain = (*above, path.resolve())
     for base in [bases] if isinstance(bases, str) else bases:
-        beside = path.parent / f"{base}.yaml"
-        merged |= read_recipe(beside) if beside.is_file() else _read_named(base)
+        beside = path.parent / f"{base.removesuffix('.yaml')}.yaml"
+        merged |= read_recipe(beside, places, chain) if beside.is_file() else _read_named(base, places, chain)
+    shown = f"kepo/recipes/{path.relative_to(_root())}" if path.is_relative_to(_root()) else str(path)
+    places |= {name: f"{shown}, line {lines[name]}" for name in content}
     return merged | content
 
 
-def _read_named(name: str) -> dict[str, Any]:
+def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The fields of a file as they stand there, and their lines."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        what = "it is empty" if content is None else f"it begins with {text.strip()[:40]!r}"
+        raise ConfigError(f"{path} must hold fields as `name: value`, one per line; {what}.")
+    assert isinstance(node, yaml.MappingNode)
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise ConfigError(f"{path}: {key.value!r} stands in line {lines[key.value]} and again in line {line}.")
+        lines[key.value] = line
+    return content, lines
+
+
+def _read_named(name: str, places: dict[str, str], above: Sequence[Path] = ()) -> dict[str, Any]:
     if parts := parts_of(name):
-        return {**read_recipes(parts), "output_dir": f"runs/{name.removesuffix('.yaml').replace('/', '-')}"}
-    return read_recipe(find_recipe(name)[0])
+        fields = read_recipes(parts, places)
+        return {**fields, "output_dir": f"runs/{name.removesuffix('.yaml').replace('/', '-')}"}
+    return read_recipe(find_recipe(name)[0], places, above)
 
 
 def check_names(fields: Mapping[str, Any], where: str) -> None:
@@ -182,6 +216,11 @@ def stated(names: str | Sequence[str], overrides: Sequence[str] = ()) -> dict[st
     kept = [word for name, _, words in _by_field(overrides) if name not in CONTROLS for word in words]
     plain: dict[str, Any] = json.loads(json.dumps({"fields": fields, "overrides": kept}, default=str))
     return plain
+
+
+def words_of(overrides: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Field and all words of each `--field value` override, in their order."""
+    return ((name, words) for name, _, words in _by_field(overrides))
 
 
 def _by_field(overrides: Sequence[str]) -> Iterator[tuple[str, str | None, Sequence[str]]]:

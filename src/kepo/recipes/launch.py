@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import BitsAndBytesConfig, TrainerCallback
+from transformers import BitsAndBytesConfig, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits
+from kepo.data.contents import contents_of
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice
+from kepo.evaluation.contamination import questions_of_run
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
+from kepo.models.adapters import is_adapter
 from kepo.recipes.arguments import TeacherArguments
 from kepo.recipes.recipe import Recipe
+from kepo.recipes.requirements import (
+    check_device,
+    check_model,
+    check_packages,
+    check_processes,
+    check_reachable,
+    readable_errors,
+)
 from kepo.rewards import get_rewards
+from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
-from kepo.runs.manifest import describe, finish_manifest, write_manifest
+from kepo.runs.trained_on import write_trained_on
 from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
-from kepo.trainer import run_folder
 from kepo.trainer.config import KEPOConfig
+from kepo.trainer.model_card import create_model_card, refresh_model_card
+from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
+from kepo.trainer.run_folder import RunRecord
+from kepo.trainer.students import load_adapter, load_student_processor
 from kepo.trainer.trainer import KEPOTrainer
 from kepo.trainer.validation import Validation
 from kepo.types import Question
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"  # file of a run folder: what its recipes and its command line said, as one recipe
 
@@ -48,10 +67,22 @@ class Result:
     device: str  # where it computed, in words
 
 
-def train(recipe: Recipe) -> Result:
-    """Run a recipe. All input is checked before anything is trained, and before an older run is touched."""
+class SupervisedTrainer(SFTTrainer):
+    """TRL's `SFTTrainer` with the model card of this package."""
+
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """As `KEPOTrainer.create_model_card`."""
+        create_model_card(self, RunRecord(self), model_name, tags)
+
+
+def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
+    """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
+
+    `display` shows the progress instead of transformers' bar and its prints of every log.
+    """
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
     train_set, eval_set = _datasets(recipe)
     validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
@@ -60,52 +91,107 @@ def train(recipe: Recipe) -> Result:
     recipe.training.resume_from_checkpoint = checkpoint
     state.wait_for_everyone()  # all have looked at the folder before one of them changes it
     fresh = checkpoint is None and state.is_main_process
-    with older_run_set_aside(folder) if fresh else nullcontext():
+    with older_run_set_aside(folder) if fresh else nullcontext(), readable_errors("The run cannot start"):
         trainer = _build(recipe, train_set, eval_set, rewards)
-    device = run_folder.chosen_device(trainer.accelerator.device, trainer.accelerator.mixed_precision)
+        say(_probe(trainer, recipe), but=trainer.first_look if isinstance(trainer, KEPOTrainer) else None)
+    record = _record(trainer)
+    record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
-        parts = {"recipe": {"source": recipe.source}, **recipe.parts}
-        manifest = describe(parts, recipe.training.seed, device)
-        write_manifest(folder, {**manifest, "stated": dict(recipe.stated)})
         write_text(recipe.as_yaml(), folder / RECIPE)
-    trainer.accelerator.print(f"Training on {device}; everything is written to {folder}.")
-    trainer.add_callback(run_folder.MetricsFile(folder))
+        if not isinstance(trainer, KEPOTrainer):  # whose rows are its questions
+            asked = contents_of(questions_of_run(asdict(recipe.data)))
+            write_trained_on(folder, asked, resumed=checkpoint is not None)
+    trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
     if validation is not None:
         trainer.add_callback(validation(trainer))
-    _run(trainer, folder, checkpoint)
-    return Result(folder, list(trainer.state.log_history), device)
-
-
-def _run(trainer: Any, folder: Path, checkpoint: str | None) -> None:
-    main = trainer.is_world_process_zero()
-    try:
+    if display is not None:
+        for shown in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(shown)
+        trainer.add_callback(display)
+    with record.writing():
         trainer.train(resume_from_checkpoint=checkpoint)
+        check_trained(trainer.state.global_step)
         trainer.save_model(str(folder))
-    except BaseException as error:
-        if main:
-            # Also in good order, with a checkpoint, when the teacher or the hint bank failed on whatever process.
-            stopped = isinstance(error, KeyboardInterrupt) or error is getattr(trainer, "failure", None)
-            status = "interrupted" if stopped else "failed"
-            finish_manifest(folder, status, steps=trainer.state.global_step, error=repr(error))
-        raise
-    if main:
-        finish_manifest(folder, "finished", steps=trainer.state.global_step)
+    if trainer.is_world_process_zero():
+        refresh_model_card(folder)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+    return Result(folder, list(trainer.state.log_history), record.device)
+
+
+def check(recipe: Recipe) -> Probe:
+    """What `train` checks before the first step, and one hint of the teacher; nothing is trained or written.
+
+    Raises:
+        KepoError: What `train` would stop for.
+    """
+    _check_model(recipe.model.model_name_or_path)
+    check_requirements(recipe)
+    train_set, eval_set = _datasets(recipe)
+    load_validation(recipe)
+    rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
+    args = recipe.training
+    args.report_to, args.push_to_hub = [], False
+    if isinstance(args, KEPOConfig):
+        args.use_vllm = False  # whose engine takes the GPU; nothing is sampled from the student here
+    with TemporaryDirectory() as nowhere, readable_errors("The run cannot start"):
+        args.output_dir = nowhere
+        trainer = _build(recipe, train_set, eval_set, rewards)
+        probe = _probe(trainer, recipe)
+        if isinstance(trainer, KEPOTrainer) and trainer.teacher is not None and args.uses_hints:
+            probe = replace(probe, hint=look_at_hint(trainer, trainer.teacher))
+    return probe
+
+
+def _probe(trainer: Any, recipe: Recipe) -> Probe:
+    if isinstance(trainer, KEPOTrainer):
+        return trainer.probe(WHOLE, recipe.data.prompt_style)
+    return look_at_supervised(trainer, WHOLE)
+
+
+def _record(trainer: Any) -> RunRecord:
+    """Who writes the run folder: a `KEPOTrainer` by itself; TRL's trainers are given one that does."""
+    if isinstance(trainer, KEPOTrainer):
+        return trainer.run_record
+    record = RunRecord(trainer)
+    trainer.add_callback(record)
+    return record
 
 
 def _check_model(name: str | None) -> None:
     """A folder that is given as the student must be a model; a hub name is left to transformers."""
     if not name:
         raise ConfigError("model_name_or_path is missing: name the folder or the hub name of the student.")
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ConfigError(f"model_name_or_path {name!r} is a folder without config.json; it does not hold a model.")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file() and not is_adapter(name):
+        raise ConfigError(
+            f"model_name_or_path {name!r} is a folder without config.json or adapter_config.json; it does not hold a "
+            "model."
+        )
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise ConfigError(
             f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
         )
+
+
+def check_requirements(recipe: Recipe) -> None:
+    """Optional packages, devices and models that the recipe needs are there; else a ConfigError."""
+    model, teacher, training = recipe.model, recipe.teacher, recipe.training
+    taught = isinstance(training, KEPOConfig) and (training.uses_teacher_scores or training.uses_hints)
+    loaded = taught and not teacher.teacher_url and teacher.teacher_model_name_or_path
+    check_packages(
+        {name: value for part in recipe.parts.values() for name, value in vars(part).items()}
+        | ({} if loaded else {"teacher_load_in_4bit": False})
+        | ({} if recipe.run.method == "kepo" else {"reward_funcs": []})
+    )
+    check_processes()
+    name, code = str(model.model_name_or_path), training.trust_remote_code
+    check_model("model_name_or_path", name, model.model_revision, code)
+    if loaded:
+        check_device("teacher_device", teacher.teacher_device)
+        if loaded != name:
+            check_model("teacher_model_name_or_path", loaded, None, code)
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
@@ -148,7 +234,7 @@ def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:
         prompt_style=data.prompt_style,
         image_size=data.image_size,
         max_new_tokens=run.validation_max_new_tokens or getattr(training, "max_completion_length", None) or 1024,
-        reward=getattr(training, "correctness_reward", None) or run.reward_funcs[0],
+        reward=reward_called(getattr(training, "correctness_reward", None) or run.reward_funcs[0], run.reward_funcs),
     )
     modality, every = data.modality, run.validate_every
     return lambda trainer: Validation(trainer, questions, modality, every, settings)
@@ -170,9 +256,29 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
         "peft_config": recipe.peft_config(),
         "quantization_config": get_quantization_config(model),
     }
+    if is_adapter(str(model.model_name_or_path)):
+        shared |= _adapted(recipe)
     if isinstance(args, SFTConfig):
-        return SFTTrainer(**shared)
+        return SupervisedTrainer(**shared)
     return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
+
+
+def _adapted(recipe: Recipe) -> dict[str, Any]:
+    """What TRL's trainer is given for a student that is an adapter: it goes on, or is merged and trained whole."""
+    args, folder = recipe.training, str(recipe.model.model_name_or_path)
+    options = {**(args.model_init_kwargs or {}), "quantization_config": get_quantization_config(recipe.model)}
+    options = {name: value for name, value in options.items() if value is not None}
+    trust = bool(recipe.model.trust_remote_code)
+    go_on = recipe.peft_config() is not None
+    how = "its adapter is trained further, with its own settings (lora_* are not used)" if go_on else "merged into it"
+    logger.warning("The student %s is an adapter; its base model is loaded, and it is %s.", folder, how)
+    args.model_init_kwargs = None
+    return {
+        "model": load_adapter(folder, options, go_on=go_on, trust_remote_code=trust),
+        "processing_class": load_student_processor(folder, trust),
+        "peft_config": None,
+        "quantization_config": None,
+    }
 
 
 def _teacher(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
@@ -210,6 +316,10 @@ def load_teacher(
         "chat_template_kwargs": chat_template_kwargs,
     }
     if not settings.teacher_url:
+        check_choice("teacher_dtype", settings.teacher_dtype, ("auto", "float32", "bfloat16", "float16"))
+        check_device("teacher_device", settings.teacher_device)
+        check_packages({"teacher_load_in_4bit": settings.teacher_load_in_4bit})
+        check_reachable("teacher_model_name_or_path", name)
         four_bit = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
         return LocalTeacher(
             name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from argparse import ArgumentError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
@@ -18,13 +19,20 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from kepo.data.arguments import DataArguments
-from kepo.errors import ConfigError, KepoError
+from kepo.errors import ConfigError, KepoError, did_you_mean
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
 from kepo.recipes.files import CONTROLS, check_names, label, override_values, read_recipes, stated
-from kepo.trainer.config import KEPOConfig
+from kepo.recipes.origins import COMMAND_LINE, check_ranges, check_types, origins_named, with_lists
+from kepo.recipes.requirements import check_packages
+from kepo.trainer.config import KEPOConfig, OneGPU
 
 _HEAD = "# All that the recipes and the command line of this run said; `kepo train` takes it as any other recipe.\n"
 _UNSAID = object()
+
+
+@dataclass
+class SupervisedConfig(OneGPU, SFTConfig):
+    """TRL's `SFTConfig`, for `method: sft`."""
 
 
 @dataclass(frozen=True)
@@ -67,45 +75,72 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     Raises:
         ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
     """
-    given = [names] if isinstance(names, str) else list(names)
-    content = read_recipes(given)
+    given, places = [names] if isinstance(names, str) else list(names), dict[str, str]()
+    content = read_recipes(given, places)
     source = " ".join(given)
     named = override_values(overrides)
-    check_names(named, "the command line")
-    method = _method({**content, **named}, source)
+    check_names(named, COMMAND_LINE)
+    places |= dict.fromkeys(named, COMMAND_LINE)
+    method = _method({**content, **named}, places.get("method", source))
     classes = _classes(method)
-    _check_fields({**dict.fromkeys(content, source), **dict.fromkeys(named, "the command line")}, classes)
+    _check_fields({name: places.get(name, source) for name in {**content, **named}}, classes)
+    content = with_lists(content, classes)
+    check_types({name: value for name, value in content.items() if name not in named}, places, classes)
     parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
+    check_ranges({**content, **named}, places, method)
+    said = {**content, **_typed(parser, overrides, classes)}
     try:
-        said = {**content, **_typed(parser, overrides, classes, source)}
         parser.set_defaults_with_config(**(_for_sft(said) if method == "sft" else said))
         run, training, model, data, teacher = parser.parse_args_into_dataclasses(args=[], look_for_args_file=False)
-    except KepoError:
+    except KepoError as error:
+        if origin := origins_named(str(error), said, places):
+            error.add_note(f"({origin})")
         raise
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise ConfigError(f"{source}: {error}") from error
-    run.arm = run.arm or label(given[-1])
+    except ArgumentError as error:
+        raise ConfigError(f"{_place(error, places, source)}: {error}") from error
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        check_packages(said)
+        also = f" and {COMMAND_LINE}" if named else ""
+        problem, origin = str(error).strip(), origins_named(str(error), said, places)
+        raise ConfigError(f"{problem} ({origin})" if origin else f"{source}{also}: {problem}") from error
+    run.arm = str(run.arm or label(given[-1]))
     return Recipe(source, run, training, model, data, teacher, said, stated(given, overrides))
+
+
+def _place(error: ArgumentError, places: Mapping[str, str], source: str) -> str:
+    """Where the field stands that argparse complains of."""
+    names = re.findall(r"\w+", (error.argument_name or "").replace("-", "_"))
+    return next((places[name.strip("_")] for name in names if name.strip("_") in places), source)
 
 
 def check_recipe(name: str) -> None:
     """Check that a recipe names a known method and known fields; else a ConfigError. Values are not checked."""
-    content = read_recipes(name)
-    _check_fields(dict.fromkeys(content, name), _classes(_method(content, name)))
+    places: dict[str, str] = {}
+    content = read_recipes(name, places)
+    _check_fields({field: places.get(field, name) for field in content}, _classes(_method(content, name)))
 
 
 def _classes(method: str) -> tuple[Any, ...]:
-    return (RunArguments, SFTConfig if method == "sft" else KEPOConfig, ModelConfig, DataArguments, TeacherArguments)
+    return (
+        RunArguments,
+        SupervisedConfig if method == "sft" else KEPOConfig,
+        ModelConfig,
+        DataArguments,
+        TeacherArguments,
+    )
 
 
-def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], source: str) -> dict[str, Any]:
+def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any]) -> dict[str, Any]:
     """The overrides as fields with values of the fields' types, and no others."""
     names = [f.name for cls in classes for f in fields(cls)]
-    found, rest = parser.parse_known_args(list(overrides), Namespace(**dict.fromkeys(names, _UNSAID)))
+    try:
+        found, rest = parser.parse_known_args(list(overrides), Namespace(**dict.fromkeys(names, _UNSAID)))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(f"{COMMAND_LINE}: {error}") from error
     if rest:
         raise ConfigError(
-            f"{source}: {' '.join(rest)} is no `--field value`. Recipes stand in front, fields after them; supervised "
-            "training knows no fields of rollouts, gates and hints."
+            f"{COMMAND_LINE}: {' '.join(rest)} is no `--field value`. Recipes stand in front, fields after "
+            "them; supervised training knows no fields of rollouts, gates and hints."
         )
     return {name: value for name, value in vars(found).items() if value is not _UNSAID}
 
@@ -113,7 +148,7 @@ def _typed(parser: TrlParser, overrides: Sequence[str], classes: Sequence[Any], 
 def _method(content: Mapping[str, Any], source: str) -> str:
     method = content.get("method", "kepo")
     if method not in METHODS:
-        raise ConfigError(f"{source}: method is {method!r}; use one of {', '.join(METHODS)}.")
+        raise ConfigError(f"{source}: method is {method!r}; {did_you_mean(str(method), METHODS)}")
     return str(method)
 
 

@@ -20,9 +20,10 @@ from kepo.evaluation.accuracy import (
 )
 from kepo.reports.document import p_value, percent, points, span
 from kepo.reports.study import Arm, RunData, Study
+from kepo.reports.tested import before_training
 from kepo.statistics.accuracy import chance_level, mean_accuracy
 from kepo.statistics.intervals import Interval
-from kepo.statistics.paired import Difference, holm, paired_bootstrap, sign_flip_test
+from kepo.statistics.paired import Difference, holm, paired_difference, sign_flip_test
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,7 +191,7 @@ def _compare(first: Arm, second: Arm, domain: str, tables: Mapping[str, Mapping[
         first=first.name,
         second=second.name,
         domain=domain,
-        difference=paired_bootstrap(ours, theirs, clusters=clusters),
+        difference=paired_difference(ours, theirs, clusters=clusters),
         sign_flip_p=sign_flip_test((ours - theirs).mean(axis=1)) if len(pairs) > 1 else None,
         clusters=len(set(clusters)),
     )
@@ -200,15 +201,40 @@ def headline(study: Study, claims: Claims | None) -> tuple[str, ...]:
     """The result in sentences that follow from the numbers."""
     if claims is None:
         return (f"No run has an evaluation named '{study.evaluation}'; what follows is about training.",)
+    warned = tuple(filter(None, (before_training(study.arms), *caution(study, claims))))
     if not claims.comparisons:
-        return (_only_accuracy(study, claims),)
+        return (_only_accuracy(study, claims), *warned)
     domain = OUT_OF_DOMAIN if OUT_OF_DOMAIN in claims.domains else claims.domains[-1]
     others = [name for name in claims.domains if name != domain]
     sentences = [
         f"{_sentence(study, claims, arm, domain)} {' '.join(_sentence(study, claims, arm, other) for other in others)}"
         for arm in claims.family[:_MOST_SENTENCES]
     ]
-    return (*(sentence.strip() for sentence in sentences), *_overview(study, claims, domain))
+    return (*(sentence.strip() for sentence in sentences), *_overview(study, claims, domain), *warned)
+
+
+def caution(study: Study, claims: Claims) -> Iterator[str]:
+    """What the number of runs does to the claims; nothing where there are enough of them."""
+    if not claims.comparisons:
+        few = min((found.n for found in claims.accuracy.values()), default=FEW_REPLICATES)
+        if few == 1:
+            yield "Some accuracies are of one run: their intervals cover the choice of questions only, not of the seed."
+        return
+    few = min(one.difference.replicates for one in claims.comparisons.values())
+    students = min(one.clusters for one in claims.comparisons.values())
+    of_students = f"{_count(max(few // students, 1), 'seed')} each of {_count(students, 'base student')}"
+    several = any("/" in run.replicate for run in study.evaluated)
+    rests = f"This rests on {_count(few, 'pair')} of runs ({of_students if several else _count(few, 'seed')})"
+    if few == 1:
+        yield f"{rests}: the intervals cover the choice of questions only, and another seed may differ by more."
+    elif few < FEW_REPLICATES:
+        yield f"{rests}: too few for a firm result, and the intervals are too narrow."
+    elif several and 1 < students < FEW_CLUSTERS:
+        yield f"{rests}: with so few base students the intervals are too narrow where these differ much."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _only_accuracy(study: Study, claims: Claims) -> str:

@@ -100,9 +100,17 @@ def rollout_groups(run: Run, step: int | None = None, *, texts: bool = True) -> 
         else:
             parts = [list(part) for _, part in groupby(rows, key=lambda record: record["id"])]
         for place, part in enumerate(parts, start=1):
-            numbered = tuple({**record, "rollout": rollout} for rollout, record in enumerate(part, start=1))
+            failed = {"group_all_failed": _all_failed(part)}
+            numbered = tuple(record | failed | {"rollout": rollout} for rollout, record in enumerate(part, start=1))
             groups.append(RolloutGroup(number, place, len(parts), numbered))
     return groups
+
+
+def _all_failed(records: Sequence[Mapping[str, Any]]) -> bool:
+    """As the log says it; older versions did not where nothing was explored, but then the rollouts do."""
+    if any(record["injected"] for record in records):
+        return any(record["group_all_failed"] for record in records)
+    return all(record["group_all_failed"] or record["correct"] is False for record in records)
 
 
 def groups_named(groups: Sequence[RolloutGroup], wanted: str, step: int | None) -> list[RolloutGroup]:
@@ -130,7 +138,7 @@ def step_records(run: Run) -> list[dict[str, Any]]:
     everything = rollout_groups(run, texts=False) if rollout_files(run.folder) else []
     groups = {step: list(part) for step, part in groupby(everything, key=lambda group: group.step)}
     explores = run.setting("training", "exploration", "none") != "none" or any(
-        group.all_failed or group.injected for group in everything
+        group.explored or group.injected for group in everything
     )
     teaches = any("gate/open_share" in record for record in logged.values()) or any(
         record["gate"] for group in everything for record in group.records
@@ -156,8 +164,9 @@ def _measure(groups: Sequence[RolloutGroup], explores: bool, teaches: bool) -> d
         "reward": sum(record["reward"] for record in rows) / len(rows),
         "correct": sum(known) / len(known) if known else None,
     }
-    if explores:
+    if known:
         values["all_failed_groups"] = sum(group.all_failed for group in groups) / len(groups)
+    if explores:
         values["rescued_groups"] = sum(group.injected > 0 for group in explored) / len(explored) if explored else None
         values["injected"] = sum(bool(record["injected"]) for record in rows) / len(rows)
     if teaches:

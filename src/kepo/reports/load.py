@@ -9,18 +9,23 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, DataError
+from kepo.evaluation.contamination import in_words
 from kepo.reports.document import line
 from kepo.reports.study import Arm, RunData, Study
-from kepo.runs import Run, find_runs, read_evaluation, read_metrics
+from kepo.reports.tested import marked
+from kepo.runs import Run, all_failed_shares, find_runs, read_evaluation, read_metrics
 from kepo.runs.study import StudyArm, read_study_file, runs_of
 
 MAIN_ARM = "kepo"
 FIRST_BASELINE = "grpo"
+ALL_FAILED = "exploration/all_failed_groups"
 
 
 def load_study(
@@ -75,7 +80,17 @@ def same_questions(study: Study) -> tuple[Study, list[RunData]]:
 def _load_run(run: Run, name: str) -> RunData:
     found = read_evaluation(run.folder, name, texts=False) if name in run.evaluations else None
     evaluation = found if found is not None and len(found.table) else None
-    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(read_metrics(run.folder)), evaluation)
+    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(_metrics(run)), evaluation)
+
+
+def _metrics(run: Run) -> list[dict[str, Any]]:
+    """What was logged; the share of all-failed groups also where only the rollouts say it."""
+    metrics = read_metrics(run.folder)
+    if any(ALL_FAILED in record for record in metrics):
+        return metrics
+    with suppress(DataError):  # of a damaged log, which `read_rollout_data` reports
+        metrics += [{"step": step, ALL_FAILED: share} for step, share in all_failed_shares(run).items()]
+    return metrics
 
 
 def _unique(runs: Sequence[RunData]) -> list[RunData]:
@@ -98,7 +113,7 @@ def _arms(runs: Sequence[RunData], described: Mapping[str, StudyArm]) -> list[Ar
     for name, label in labels.items():
         members = sorted((run for run in runs if run.arm == name), key=lambda run: run.replicate)
         unique = f"{label} ({line(name, 40)})" if label in shared else label
-        arms.append(Arm(name, unique, tuple(members), shown[name].baseline))
+        arms.append(marked(Arm(name, unique, tuple(members), shown[name].baseline)))
     return arms
 
 
@@ -126,9 +141,8 @@ def _warnings(runs: Sequence[RunData], evaluation: str) -> list[str]:
     found = []
     unfinished = [run for run in runs if run.run.status != "finished"]
     if unfinished:
-        listed = "; ".join(f"{line(run.name, 80)} ({line(run.run.status, 20)})" for run in unfinished[:5])
-        more = f"; and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
-        found.append(f"{len(unfinished)} of {len(runs)} runs are not finished: {listed}{more}.")
+        listed = _some([f"{line(run.name, 80)} ({line(run.run.status, 20)})" for run in unfinished])
+        found.append(f"{len(unfinished)} of {len(runs)} runs are not finished: {listed}.")
     without = [run for run in runs if run.evaluation is None]
     if without and len(without) < len(runs):
         found.append(f"{len(without)} of {len(runs)} runs have no evaluation '{line(evaluation, 40)}'.")
@@ -137,11 +151,21 @@ def _warnings(runs: Sequence[RunData], evaluation: str) -> list[str]:
     }
     if len(settings) > 1:
         found.append("The evaluations were generated with different settings; their accuracies may not be comparable.")
+    seen: dict[str, list[str]] = {}
+    for run in runs:
+        if run.evaluation and (words := in_words(run.evaluation.description)):
+            seen.setdefault(words, []).append(line(run.name, 80))
+    found += [f"Contamination: {words} Runs: {_some(names)}." for words, names in seen.items()]
     domains = {run.evaluation.in_domain for run in runs if run.evaluation and run.evaluation.in_domain}
     if len(domains) > 1:
         listed = "; ".join(", ".join(map(line, names)) for names in sorted(domains))
         found.append(f"The evaluations name different modalities as trained on ({listed}); the first ones are used.")
     return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def _common_root(folders: Sequence[Path]) -> Path:

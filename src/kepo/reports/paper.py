@@ -25,6 +25,7 @@ from kepo.evaluation.accuracy import (
     paired_scores,
     split_domains,
 )
+from kepo.evaluation.contamination import in_words
 from kepo.files import write_text
 from kepo.reports.curves import Curve, over_replicates
 from kepo.reports.document import Cell, Document, Section, Table, interval_cell, line, tabulate
@@ -32,6 +33,7 @@ from kepo.reports.figures import arm_styles, drawn_arms, panels_figure, write_fi
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.markup import as_latex, as_markdown
 from kepo.reports.study import Arm, RunData, Study
+from kepo.reports.tested import notes, steps_text, weights_tested
 from kepo.runs import checkpoints_in, evaluation_file, read_evaluation
 from kepo.statistics.accuracy import macro_interval
 from kepo.statistics.intervals import Interval
@@ -208,17 +210,16 @@ def _about_runs(rows: Sequence[PaperRow]) -> Iterator[str]:
             row.arm.label for row in rows if len(row.arm.runs) == 1 and row.arm.runs[0].trained
         ],
         "Tested without a choice of checkpoint on validation data": [
-            run.name for run in runs if run.trained and _chosen(run) is None
+            run.name for run in runs if run.trained and not ((found := weights_tested(run)) and found.chosen_by)
         ],
         "Not finished": [run.name for run in runs if run.run.status != "finished"],
     }
-    yield from (f"{what}: {line(', '.join(names), 400)}." for what, names in named.items() if names)
-
-
-def _chosen(run: RunData) -> Mapping[str, object] | None:
-    """Which checkpoint was tested and why, as `kepo eval --best-by` noted it; None where none was chosen."""
-    found = run.evaluation.description.get("chosen") if run.evaluation else None
-    return found if isinstance(found, Mapping) else None
+    yield from (f"{what}: {line(', '.join(dict.fromkeys(names)), 400)}." for what, names in named.items() if names)
+    arms = {row.arm.name: row.arm for row in rows}
+    yield from notes([replace(arm, runs=tuple(run for run in runs if run.arm == name)) for name, arm in arms.items()])
+    contaminated = [run.name for run in runs if run.evaluation and in_words(run.evaluation.description)]
+    if contaminated:
+        yield f"Tested with questions that they were trained on: {line(', '.join(contaminated), 400)}."
 
 
 def _shown(caption: str, table: PaperTable, *, runs: bool = True) -> Table:
@@ -229,8 +230,10 @@ def _shown(caption: str, table: PaperTable, *, runs: bool = True) -> Table:
     for row in table.rows:
         label = f"{row.arm.label} ({line(row.model, 40)})" if row.model else row.arm.label
         cells = dict(zip(columns, map(interval_cell, row.cells.values()), strict=True))
-        rows.append((replace(row.arm, label=label), {"runs": Cell(str(len(row.arm.runs))), **cells} if runs else cells))
-    return tabulate(caption, "arm", rows, table.notes)
+        known = {"runs": Cell(str(len(row.arm.runs)))} if runs else {}
+        known["step"] = Cell(steps_text(row.arm.runs))
+        rows.append((replace(row.arm, label=label), known | cells))
+    return tabulate(caption, "arm", rows, table.notes, ("step",))
 
 
 def _table_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
@@ -241,6 +244,7 @@ def _table_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
     for table in tables:
         for row in table.rows:
             known = {"trained on": table.source, "arm": row.arm.name, "label": row.arm.label, "model": row.model}
+            known["steps tested"] = steps_text(row.arm.runs)
             numbers: dict[str, float] = {"runs": len(row.arm.runs)}
             for name, one in row.cells.items():
                 numbers |= {name: one.estimate, f"{name} low": one.low, f"{name} high": one.high}
@@ -255,13 +259,17 @@ def _run_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
     rows = []
     for table in tables:
         for run in (run for row in table.rows for run in row.arm.runs):
-            choice = _chosen(run) or {}
-            found = accuracy_by(run.table, "modality")
+            weights, found = weights_tested(run), accuracy_by(run.table, "modality")
             known: dict[str, object] = {"trained on": table.source, "arm": run.arm}
-            known |= {"replicate": run.replicate, "folder": run.name, "step": choice.get("step")}
-            known |= {"chosen by": choice.get("chosen_by"), "accuracy there": choice.get("accuracy")}
+            known |= {"replicate": run.replicate, "folder": run.name}
+            if weights is not None:
+                known |= {"step": weights.step, "last step": weights.last, "chosen by": weights.chosen_by or None}
+                known |= {"accuracy there": weights.accuracy, "accuracy at the end": weights.accuracy_at_end}
             rows.append({**known, **{name: found[name].estimate for name in table.modalities}})
-    return pd.DataFrame(rows).astype({"step": "Int64"})
+    columns = ["trained on", "arm", "replicate", "folder", "step", "last step", "chosen by", "accuracy there"]
+    frame = pd.DataFrame(rows)
+    frame = frame.reindex(columns=list(dict.fromkeys([*columns, "accuracy at the end", *frame.columns])))
+    return frame.astype({"step": "Int64", "last step": "Int64"})
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -1,13 +1,14 @@
-"""The sections that say what was done and what came out: setup, the main table, contrasts, and accuracy by group."""
+"""The sections that say what came out: the main table, contrasts, and accuracy by group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from kepo.evaluation.accuracy import OUT_OF_DOMAIN, accuracy_by, macro_accuracy, split_domains
-from kepo.reports.claims import ALL, FEW_CLUSTERS, FEW_REPLICATES, Claims, Comparison
+from kepo.reports import tested
+from kepo.reports.claims import ALL, Claims, Comparison, caution
 from kepo.reports.document import (
     NONE,
     Block,
@@ -35,57 +36,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BREAKDOWNS = ("modality", "task", "level")
+FEW_QUESTIONS = 30
 _RECOGNITION = "Modality Recognition"
 """The task that training on one modality makes trivial there, and that says little elsewhere."""
-
-
-def setup_section(study: Study, claims: Claims | None) -> Section:
-    """What was run and tested, and how settings were chosen."""
-    return Section("setup", "Setup", tuple(filter(None, (_setup_table(study, claims), _tuning_table(study)))))
-
-
-def _setup_table(study: Study, claims: Claims | None) -> Table:
-    trained = [run.run for run in study.runs if run.trained]
-    generation = [run.evaluation.description.get("generation", {}) for run in study.evaluated if run.evaluation]
-    questions = [f"{claims.questions[name]} {name}" for name in claims.domains] if claims else []
-    best = "weights with the best in-domain validation accuracy of the run, its start among them"
-    machines = [filter(None, (run.manifest.get("platform"), run.manifest.get("device"))) for run in trained]
-    facts = {
-        "replicates": _distinct(run.replicate for run in study.runs),
-        "trained on": _distinct(name for run in study.evaluated for name in run.in_domain),
-        "optimizer steps": _distinct(run.setting("training", "max_steps", "") for run in trained),
-        "rollouts a step and device": _distinct(
-            run.setting("training", "per_device_train_batch_size", "") for run in trained
-        ),
-        "test questions": ", ".join(questions),
-        "tested": best if any(run.series("validation/best_step") for run in study.runs) else "",
-        "temperature": _distinct(settings.get("temperature", "") for settings in generation),
-        "machine": _distinct(map(", ".join, machines)),
-    }
-    rows = [(name, {"value": line(text, 500)}) for name, text in facts.items() if text]
-    return tabulate("What was run and tested", "what", rows, (), ("value",))
-
-
-def _distinct(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(value) for value in values if value not in ("", None)}))
-
-
-def _tuning_table(study: Study) -> Table | None:
-    """What the study's own file says about the choice of a setting; None where it says nothing."""
-    tuning = study.described.tuning
-    if not tuning:
-        return None
-    labels = {arm.name: arm.label for arm in study.arms}
-    values = list(dict.fromkeys(value for scores in tuning.scores.values() for value in scores))
-    rows = [
-        (
-            line(labels.get(arm, arm)),
-            {**{line(v): percent(scores.get(v)) for v in values}, "chosen": line(tuning.chosen[arm])},
-        )
-        for arm, scores in tuning.scores.items()
-    ]
-    note = "In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study."
-    return tabulate(f"Choice of {line(tuning.field, 40)}", "arm", rows, (note,))
 
 
 def accuracy_table(study: Study, claims: Claims) -> Table:
@@ -93,8 +46,9 @@ def accuracy_table(study: Study, claims: Claims) -> Table:
     rows = []
     for arm in study.arms:
         cells = {name: interval_cell(claims.accuracy.get((arm.name, name))) for name in claims.domains}
-        rows.append((arm, {"runs": Cell(str(len(arm.evaluated))), **cells}))
-    return tabulate(study.title, "arm", rows, main=study.main)
+        steps = dict(zip(tested.columns(study), tested.cells(study, arm.evaluated), strict=True))
+        rows.append((arm, {"runs": Cell(str(len(arm.evaluated))), **steps, **cells}))
+    return tested.explained(study, tabulate(study.title, "arm", rows, main=study.main))
 
 
 def main_section(study: Study, claims: Claims) -> Section:
@@ -118,14 +72,16 @@ def _accuracy_figure(
     chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
     return Figure(
         name=f"accuracy-{domain.replace(' ', '-')}",
-        caption="Mean over replicates and 95 % interval; the dashed line is chance.",
+        caption=" ".join(
+            ["Mean over replicates and 95 % interval; the dashed line is chance.", *tested.notes(study.arms)]
+        ),
         alt=alt,
         draw=lambda: intervals_figure(title, rows, styles, chance, limits=limits, main=study.main),
     )
 
 
 def _main_table(study: Study, claims: Claims) -> Table:
-    columns = ["arm", "runs"]
+    columns = ["arm", "runs", *tested.columns(study)]
     main = study.arm(study.main).label if study.main else ""
     for domain in claims.domains:
         columns.append(f"{domain}, {claims.questions[domain]} questions")
@@ -133,16 +89,19 @@ def _main_table(study: Study, claims: Claims) -> Table:
             columns += [f"{line(main, 20)} minus this", "p"]
     rows = []
     for arm in study.arms:
-        cells = [Cell(str(len(arm.evaluated)))]
+        cells = [Cell(str(len(arm.evaluated))), *tested.cells(study, arm.evaluated)]
         for domain in claims.domains:
             cells.append(interval_cell(claims.accuracy.get((arm.name, domain))))
             if claims.comparisons:
                 cells += _difference_cells(claims.comparisons.get((arm.name, domain)), main, arm.name == study.main)
         mark = "main" if arm.name == study.main else "" if arm.trained else "reference"
         rows.append(Row(arm.label, tuple(cells), arm.name, mark))
-    rows += _reference_rows(claims)
+    rows += _reference_rows(claims, 1 + len(tested.columns(study)))
     caption = "Accuracy in percent with 95 % intervals"
-    return Table(caption, tuple(columns), tuple(rows), tuple(_main_notes(study, claims)))
+    words = tuple(column for column in columns if column == "step tested")
+    return tested.explained(
+        study, Table(caption, tuple(columns), tuple(rows), tuple(_main_notes(study, claims)), words)
+    )
 
 
 def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -> list[Cell]:
@@ -157,11 +116,11 @@ def _difference_cells(comparison: Comparison | None, main: str, is_main: bool) -
     ]
 
 
-def _reference_rows(claims: Claims) -> list[Row]:
+def _reference_rows(claims: Claims, empty: int) -> list[Row]:
     """What guessing scores, and what always answering the most frequent letter does."""
     rows = []
     for label, values in (("Chance", claims.chance), ("Always the most frequent letter", claims.letter)):
-        cells = [Cell("")]
+        cells = [Cell("")] * empty
         for domain in claims.domains:
             cells += [Cell(percent(values[domain])), *[Cell("")] * (2 if claims.comparisons else 0)]
         if any(values.values()):
@@ -181,21 +140,9 @@ def _main_notes(study: Study, claims: Claims) -> Iterator[str]:
         yield f"p is adjusted by Holm over the {len(claims.family)} comparisons of a column with: {names}."
     if any(comparison.adjusted_p is None for comparison in claims.comparisons.values()):
         yield f"The claim is about {names}; p of the other rows is not adjusted for the number of comparisons."
-    yield from _caution(claims)
+    yield from caution(study, claims)
     for arm, why in claims.skipped.items():
         yield f"{study.arm(arm).label} is not compared: {why}."
-
-
-def _caution(claims: Claims) -> Iterator[str]:
-    """What the number of runs does to the intervals."""
-    few = min((one.difference.replicates for one in claims.comparisons.values()), default=FEW_REPLICATES)
-    clusters = min((one.clusters for one in claims.comparisons.values()), default=1)
-    if few == 1:
-        yield "With one pair of runs the interval covers the choice of questions only: another seed may differ by more."
-    elif 1 < clusters < FEW_CLUSTERS:
-        yield f"With {clusters} base students the intervals are too narrow where these differ much."
-    elif few < FEW_REPLICATES:
-        yield f"With {few} pairs of runs the intervals are somewhat too narrow."
 
 
 def _comparisons_table(study: Study, title: str, comparisons: Sequence[Comparison], kind: str = "") -> Table:
@@ -220,7 +167,7 @@ def _comparisons_table(study: Study, title: str, comparisons: Sequence[Compariso
         "Differences are first minus second, in percentage points. p (sign flips) is the randomization test over pairs "
         "of runs; with fewer than six pairs it cannot fall below .05."
     )
-    return tabulate(title, "first", rows, (note,), ("second", "questions"), kind=kind)
+    return tested.explained(study, tabulate(title, "first", rows, (note,), ("second", "questions"), kind=kind))
 
 
 def contrasts_sections(study: Study, claims: Claims) -> list[Section]:
@@ -256,7 +203,7 @@ def _parts_table(study: Study, claims: Claims) -> Table:
         f"Means over modalities. Who trains on one modality learns to name it, so one column leaves out {_RECOGNITION}."
     )
     caption = "Accuracy on parts of the questions, in percent"
-    return without_empty(tabulate(caption, "arm", rows, (note,), main=study.main))
+    return tested.explained(study, without_empty(tabulate(caption, "arm", rows, (note,), main=study.main)))
 
 
 def _parts(run: RunData, in_domain: Sequence[str], domains: Sequence[str]) -> dict[str, float | None]:
@@ -329,7 +276,19 @@ def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
         (study.arm(str(arm)), {str(group): cell(v) for group, v in values.items()}) for arm, values in found.iterrows()
     ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return tabulate(caption, "arm", rows, kind="heat", main=study.main)
+    table = tabulate(caption, "arm", rows, (_numbers(study, column),), kind="heat", main=study.main)
+    return tested.explained(study, table)
+
+
+def _numbers(study: Study, column: str) -> str:
+    """How many questions each group has: an accuracy of few says little, and has no interval here."""
+    counts = {str(group): found.n for group, found in accuracy_by(study.evaluated[0].table, column).items() if group}
+    few = (
+        " Of few questions an accuracy says little."
+        if min(counts.values(), default=FEW_QUESTIONS) < FEW_QUESTIONS
+        else ""
+    )
+    return f"Questions: {', '.join(f'{line(group, 40)} {count}' for group, count in counts.items())}.{few}"
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:

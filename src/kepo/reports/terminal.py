@@ -98,7 +98,8 @@ def steps_table(steps: Sequence[Mapping[str, Any]], limit: int, console: Console
 
 def groups_table(groups: Sequence[RolloutGroup], console: Console) -> Table:
     """The groups of a step: question, rewards as cells, and what exploration did."""
-    explored = any(group.all_failed or group.explored for group in groups)
+    explored = any(group.explored for group in groups)
+    failed = explored or any(group.all_failed for group in groups)
     narrow = console.width < 120
     labels = [key for key in ("modality", "task") if any(group.records[0][key] for group in groups)]
     labels = labels[:1] if narrow and explored else labels
@@ -108,16 +109,15 @@ def groups_table(groups: Sequence[RolloutGroup], console: Console) -> Table:
     for key in labels:
         table.add_column(key, max_width=10 if narrow else 18, no_wrap=True, overflow="ellipsis")
     table.add_column("rewards", min_width=18)
-    for title in ("failed", "kept", "tries") if explored else ():
+    for title in ("failed", *(("kept", "tries") if explored else ())) if failed else ():
         table.add_column(title, justify="right", max_width=10)
     for group in groups:
         cells = [Text(_line(cell)) for cell in (group.number, group.id, *(group.records[0][key] for key in labels))]
-        tries = [
-            "all" if group.all_failed else "",
-            group.failure or str(group.injected) if group.explored else "",
-            str(group.attempts) if group.explored else "",
-        ]
-        table.add_row(*cells, _reward_cells(group, console), *(Text(_line(cell)) for cell in tries if explored))
+        tries = ["all" if group.all_failed else ""] if failed else []
+        if explored:
+            tries.append(group.failure or str(group.injected) if group.explored else "")
+            tries.append(str(group.attempts) if group.explored else "")
+        table.add_row(*cells, _reward_cells(group, console), *(Text(_line(cell)) for cell in tries))
     return table
 
 
@@ -136,7 +136,8 @@ def print_group(console: Console, group: RolloutGroup, records: Sequence[Mapping
     labels = [_line(first[key]) for key in ("modality", "task") if first[key]]
     console.rule(style="dim")
     console.print(Text(f"step {group.step}, group {group.number} of {group.of}: {_line(group.id)}", "bold"))
-    facts = [*labels, *(["all failed before exploration"] if group.all_failed else []), *_explored(group)]
+    failed = "all failed before exploration" if group.explored else "all failed"
+    facts = [*labels, *([failed] if group.all_failed else []), *_explored(group)]
     if facts:
         console.print(Text(", ".join(facts)))
     prompt = next((record for record in group.records if not record["injected"]), first)["prompt"]

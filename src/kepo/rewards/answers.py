@@ -11,25 +11,48 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from kepo.rewards.options import match_option
+from kepo.rewards.tags import after_reasoning, canonical, find_answer, with_opening
 from kepo.rewards.text import folded
 from kepo.types import Message
 
 Completion: TypeAlias = str | Sequence[Message]
 """What TRL hands to a reward function: text, or the messages that the policy wrote."""
 
-_OPEN = re.compile(r"<answer\s*>", re.IGNORECASE)
-_CLOSE = re.compile(r"</answer\s*>", re.IGNORECASE)
-_BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL)
 _LATEX_BOX = re.compile(r"\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}")
-_THINK_CLOSE = re.compile(r"</think\s*>", re.IGNORECASE)
 _QUOTES = "\"'`“”‘’"
 
 
-def completion_text(completion: Completion) -> str:
-    """The text of a completion: plain text as it is, messages joined by a line break, images left out."""
+def completion_text(completion: Completion, reasoning_opened: bool | None = None) -> str:
+    """The text of a completion as it is read here: tags in one spelling, reasoning in `<think>`.
+
+    Messages are joined by a line break, images left out; reasoning that TRL parsed out of a message is put back.
+
+    Args:
+        completion: What TRL hands to a reward function.
+        reasoning_opened: Whether the prompt ended with an opened `<think>`, which then stands in front of the text.
+    """
     if isinstance(completion, str):
-        return completion
-    return "\n".join(_content_text(message.get("content")) for message in completion)
+        return with_opening(canonical(completion), bool(reasoning_opened))
+    text = canonical("\n".join(_message_text(message) for message in completion))
+    parsed = any(_parsed_reasoning(message) for message in completion)
+    return with_opening(text, bool(reasoning_opened) and not parsed)
+
+
+def completion_texts(completions: Sequence[Completion], reasoning_opened: Sequence[bool] | None) -> list[str]:
+    """`completion_text` of each; None: it is not known whether the prompts opened the reasoning."""
+    opened = [None] * len(completions) if reasoning_opened is None else reasoning_opened
+    return [completion_text(completion, one) for completion, one in zip(completions, opened, strict=True)]
+
+
+def _message_text(message: Message) -> str:
+    reasoning, content = _parsed_reasoning(message), _content_text(message.get("content"))
+    return f"<think>{reasoning}</think>\n{content}" if reasoning else content
+
+
+def _parsed_reasoning(message: Message) -> str:
+    """What a response schema took for the reasoning of a message."""
+    found = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
+    return found if isinstance(found, str) else ""
 
 
 def _content_text(content: Any) -> str:
@@ -41,27 +64,14 @@ def _content_text(content: Any) -> str:
 
 
 def extract_answer(text: str) -> str | None:
-    """The inside of the last `<answer>...</answer>`, trimmed; None when there is none or it is empty.
+    """The inside of the last `<answer>...</answer>` outside of the reasoning, trimmed; None: there is none, or empty.
 
-    Without such a tag, the inside of GLM-V's `<|begin_of_box|>...<|end_of_box|>` after the reasoning is the answer.
-    The closing tag may be missing at the very end, where the token budget cut it off. An opening tag that is only
-    talked about (inside the reasoning, never closed) is no answer.
+    Without such a tag, the inside of GLM-V's `<|begin_of_box|>...<|end_of_box|>` is the answer. The closing tag may be
+    missing at the very end, where the token budget cut it off. Reasoning that does not end has no answer; see
+    `kepo.rewards.tags.find_answer`.
     """
-    parts = _OPEN.split(text)
-    last = len(parts) - 1
-    for index in range(last, 0, -1):
-        body, *closed = _CLOSE.split(parts[index], maxsplit=1)
-        if closed:
-            return body.strip() or None
-        if index == last and body.strip() and not _THINK_CLOSE.search(body):
-            return body.strip()
-    boxes = _BOX.findall(after_reasoning(text)) if last == 0 else []
-    return boxes[-1].strip() or None if boxes else None
-
-
-def after_reasoning(text: str) -> str:
-    """What follows the last `</think>`, trimmed; the whole text when there is no such tag."""
-    return _THINK_CLOSE.split(text)[-1].strip()
+    found = find_answer(text)
+    return found[0] if found else None
 
 
 def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> str | None:

@@ -7,7 +7,6 @@ that the function has nothing to say about a row (TRL leaves it out of the sum).
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -17,17 +16,19 @@ from kepo.errors import ConfigError, DataError
 from kepo.rewards.answers import (
     Completion,
     after_reasoning,
-    completion_text,
+    completion_texts,
     extract_answer,
     normalized,
     predicted_letter,
 )
+from kepo.rewards.imported import import_reward
 from kepo.rewards.mathematics import math_accuracy
 from kepo.rewards.verifiers import reasoning_gym_score
 from kepo.types import option_letters
 
 RewardFunction: TypeAlias = Callable[..., Sequence[float | None]]
 
+_PLAIN = "plain"
 _THINK_THEN_ANSWER = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _ANSWER_ALONE = re.compile(r"\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _ANSWER_TAGS = ("<answer>", "</answer>")
@@ -39,6 +40,7 @@ def choice_accuracy(
     answer: Sequence[str],
     options: Sequence[Sequence[str] | None],
     prompt_style: Sequence[str] | None = None,
+    reasoning_opened: Sequence[bool] | None = None,
     **columns: Any,
 ) -> list[float]:
     """1.0 where the option inside `<answer>` is the correct one, else 0.0; format does not count.
@@ -50,15 +52,16 @@ def choice_accuracy(
         answer: B letters of the correct options; free text for a row without options.
         options: B lists of option texts; a row without options is scored as by `exact_match`.
         prompt_style: B prompt styles (`kepo.data.to_dataset` writes them for "plain"); None where all ask for tags.
+        reasoning_opened: B flags, whether a prompt ended with an opened `<think>` (`KEPOTrainer` tells it).
         columns: Other columns, ignored.
 
     Raises:
         DataError: an answer is not the letter of one of its options.
     """
     rewards = []
-    styles = [None] * len(completions) if prompt_style is None else prompt_style
-    for row, (completion, truth, choices, style) in enumerate(zip(completions, answer, options, styles, strict=True)):
-        text = completion_text(completion)
+    texts = completion_texts(completions, reasoning_opened)
+    rows = zip(texts, answer, options, _styles(prompt_style, texts), strict=True)
+    for row, (text, truth, choices, style) in enumerate(rows):
         if not choices:
             rewards.append(_matches(text, truth))
             continue
@@ -69,16 +72,26 @@ def choice_accuracy(
                 f"{len(choices)} options ({', '.join(letters)}); build the data set with kepo.data.to_dataset, which "
                 "turns option texts into letters"
             )
-        rewards.append(float(predicted_letter(text, choices, strict=style != "plain") == truth))
+        rewards.append(float(predicted_letter(text, choices, strict=style != _PLAIN) == truth))
     return rewards
 
 
-def exact_match(completions: Sequence[Completion], answer: Sequence[str], **columns: Any) -> list[float]:
+def _styles(prompt_style: Sequence[str] | None, rows: Sequence[object]) -> Sequence[str | None]:
+    return [None] * len(rows) if prompt_style is None else prompt_style
+
+
+def exact_match(
+    completions: Sequence[Completion],
+    answer: Sequence[str],
+    reasoning_opened: Sequence[bool] | None = None,
+    **columns: Any,
+) -> list[float]:
     """1.0 where the answer reads the same as the true one, up to case, blanks, quotes and a final stop.
 
     The answer is the inside of `<answer>`; without such a tag, all that follows the reasoning.
     """
-    return [_matches(completion_text(given), truth) for given, truth in zip(completions, answer, strict=True)]
+    texts = completion_texts(completions, reasoning_opened)
+    return [_matches(text, truth) for text, truth in zip(texts, answer, strict=True)]
 
 
 def _matches(text: str, truth: str) -> float:
@@ -88,14 +101,46 @@ def _matches(text: str, truth: str) -> float:
     return float(bool(given) and normalized(given) == normalized(truth))
 
 
-def think_format(completions: Sequence[Completion], **columns: Any) -> list[float]:
-    """1.0 for one `<think>...</think>` followed by one `<answer>...</answer>`, neither empty, and nothing else."""
-    return [_is_formatted(_THINK_THEN_ANSWER, completion_text(given), _THINK_TAGS) for given in completions]
+def think_format(
+    completions: Sequence[Completion],
+    prompt_style: Sequence[str] | None = None,
+    reasoning_opened: Sequence[bool] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """1.0 for one `<think>...</think>` followed by one `<answer>...</answer>`, neither empty, and nothing else.
+
+    Where the prompt ended with an opened `<think>`, the completion need not repeat it. Where nobody tells
+    (`reasoning_opened` is None), a lone `</think>` is taken for the end of such reasoning. None for a row of the prompt
+    style "plain", which did not ask for tags.
+    """
+    texts = completion_texts(completions, reasoning_opened)
+    if reasoning_opened is None:
+        texts = [text if "<think>" in text or "</think>" not in text else f"<think>{text}" for text in texts]
+    return [
+        None if style == _PLAIN else _is_formatted(_THINK_THEN_ANSWER, text, _THINK_TAGS)
+        for text, style in zip(texts, _styles(prompt_style, texts), strict=True)
+    ]
 
 
-def answer_format(completions: Sequence[Completion], **columns: Any) -> list[float]:
-    """1.0 for one `<answer>...</answer>` that is not empty, and nothing else."""
-    return [_is_formatted(_ANSWER_ALONE, completion_text(given), ()) for given in completions]
+def answer_format(
+    completions: Sequence[Completion],
+    prompt_style: Sequence[str] | None = None,
+    reasoning_opened: Sequence[bool] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """1.0 for one `<answer>...</answer>` that is not empty, and nothing else; None for a row of the style "plain".
+
+    Where the prompt ended with an opened `<think>`, the reasoning has to be ended first, and may say anything.
+    """
+    opened = [False] * len(completions) if reasoning_opened is None else reasoning_opened
+    texts = [
+        after_reasoning(text) if start else text
+        for text, start in zip(completion_texts(completions, reasoning_opened), opened, strict=True)
+    ]
+    return [
+        None if style == _PLAIN else _is_formatted(_ANSWER_ALONE, text, ())
+        for text, style in zip(texts, _styles(prompt_style, texts), strict=True)
+    ]
 
 
 def _is_formatted(pattern: re.Pattern[str], text: str, once: tuple[str, ...]) -> float:
@@ -121,7 +166,7 @@ def get_rewards(names: Sequence[str]) -> list[RewardFunction]:
     Raises:
         ConfigError: a name is unknown, or cannot be imported.
     """
-    return [_imported(name) if ":" in name else _built_in(name) for name in names]
+    return [import_reward(name) if ":" in name else _built_in(name) for name in names]
 
 
 def _built_in(name: str) -> RewardFunction:
@@ -133,16 +178,3 @@ def _built_in(name: str) -> RewardFunction:
         f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'package.module:function' for a "
         "function of your own"
     )
-
-
-def _imported(name: str) -> RewardFunction:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise ConfigError(f"reward {name!r}: the module {module_name!r} cannot be imported: {error}") from error
-    function: Any = getattr(module, attribute, None)
-    if not callable(function):
-        what = "is not a function" if function is not None else "does not exist"
-        raise ConfigError(f"reward {name!r}: {attribute!r} {what} in the module {module_name!r}")
-    return function

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from kepo.errors import DataError, MissingExtraError
-from kepo.rewards.answers import Completion, after_reasoning, completion_text, extract_answer, normalized
+from kepo.rewards.answers import Completion, completion_texts, normalized
+from kepo.rewards.tags import after_reasoning, find_answer
 from kepo.rewards.text import is_denied
 
 logger = logging.getLogger(__name__)
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_OPEN_THINK = re.compile(r"<think\s*>", re.IGNORECASE)
-_CLOSED = re.compile(r"</answer\s*>(?!.*<answer\s*>)", re.IGNORECASE | re.DOTALL)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.)])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?%?(?![\d])")
+_LONGEST = 1000  # characters of an answer; a longer text is no expression, and parsing it takes long
 _CUE = re.compile(r"\b(?:is|are|equals)\b|(?<=[A-Za-z*]):(?=[\s*$])|####", re.IGNORECASE)
 _LIST = re.compile(r"[\s,;.?!$]*(?:(?:and|or|maybe|perhaps|not|no|wait)\b[\s,;]*)*", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -47,6 +47,7 @@ def math_accuracy(
     completions: Sequence[Completion],
     answer: Sequence[str],
     completion_finished: Sequence[bool] | None = None,
+    reasoning_opened: Sequence[bool] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     r"""1.0 where the final answer is mathematically equal to the true one (math-verify), else 0.0.
@@ -61,6 +62,7 @@ def math_accuracy(
             `#### 42`. One that cannot be read gives None; `check_math_answers` finds them.
         completion_finished: B flags, whether a completion ended by itself (`KEPOTrainer` tells it); one that was cut
             off has no last line and no answer without a closing tag. None: all did.
+        reasoning_opened: B flags, whether a prompt ended with an opened `<think>` (`KEPOTrainer` tells it).
         columns: Other columns, ignored.
 
     Raises:
@@ -69,12 +71,13 @@ def math_accuracy(
     package = _math_verify()
     ended = [True] * len(completions) if completion_finished is None else completion_finished
     rewards: list[float | None] = []
-    for completion, truth, end in zip(completions, answer, ended, strict=True):
+    texts = completion_texts(completions, reasoning_opened)
+    for text, truth, end in zip(texts, answer, ended, strict=True):
         gold = _read(package, _true_answer(truth))
         if gold is None:
             rewards.append(None)
             continue
-        final = _final_answer(completion_text(completion), end)
+        final = _final_answer(text, end)
         given = _read(package, final) if final else None
         rewards.append(float(given is not None and _equal(package, gold, given)))
     return rewards
@@ -121,19 +124,19 @@ def _true_answer(truth: Any) -> str:
 
 def _final_answer(text: str, finished: bool) -> str | None:
     """The expression that a completion gives as its answer; None: it gives none."""
-    answer = extract_answer(text)
+    answer = find_answer(text)
     if answer is not None:
-        if not finished and not _CLOSED.search(text):
-            return None
-        return _boxed(answer) or _stated(answer, whole=True)
+        inside, closed = answer
+        return _boxed(inside) or _stated(inside, whole=True) if finished or closed else None
     rest = after_reasoning(text)
-    if not rest or _OPEN_THINK.search(rest):
+    if not rest:
         return None
     boxed = _boxed(rest)
     if boxed or not finished:
         return boxed
+    end = rest[-_LONGEST:]
     displayed = [
-        match for match in _MATH.finditer(rest) if match.end() == len(rest) and "\n" in match.group()
+        match for match in _MATH.finditer(end) if match.end() == len(end) and "\n" in match.group()
     ]  # may be on several lines
     return _stated(displayed[0].group() if displayed else rest.splitlines()[-1], whole=False)
 
@@ -159,6 +162,8 @@ def _boxed(text: str) -> str | None:
 
 def _stated(text: str, whole: bool) -> str | None:
     """The expression that a sentence states; `whole`: all that it holds must be this one answer."""
+    if len(text) > _LONGEST:
+        return None
     *before, text = _CUE.split(_undecorated(text))
     whole = whole or bool(before)
     text = _undecorated(text)
@@ -199,6 +204,8 @@ def _environments_removed(text: str) -> str:
 
 def _read(package: Any, text: str) -> _Answer | None:
     """None: neither mathematics nor words."""
+    if len(text) > _LONGEST:
+        return None
     text = " ".join(_undecorated(text).split())
     for sign, latex in _SIGNS.items():
         text = text.replace(sign, latex)

@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from kepo.errors import DataError
-from kepo.rewards.text import folded, is_denied, phrase_pattern, single_letters
+from kepo.rewards.languages import is_unspaced, lone_capitals, plain_marks, translated
+from kepo.rewards.text import folded, is_denied, phrase_pattern, single_letters, without_accents
 from kepo.types import option_letters
 
 # Stands for an option's text that was found and taken out, so that letters inside it ("Hepatitis C") are not read.
 _TEXT = "\x00"
 
-_LETTER_ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
+_LETTER_ALONE = re.compile(r"(?:[Ll][ae]\s+)?[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 _BOX_TOKENS = re.compile(r"<\|(?:begin|end)_of_box\|>")
-_PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]+?)(?<=\S)\1(?!\*)")
-_MATH = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)")
+_PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]{1,300}?)(?<=\S)\1(?!\*)")
+_MATH = re.compile(r"\$([^$\n]+)\$|\\\((.{1,300}?)\\\)")
 
 # One way of writing for what is written in several ways; nothing here makes two different values equal.
 _WRITTEN = tuple(
@@ -38,7 +39,7 @@ _WRITTEN = tuple(
         (r"\\gt(?![a-z])|\b(?:more|greater|larger|higher) than(?=\s*[-−]?[.\d])", ">"),
         (r"\bat least(?=\s*[-−]?[.\d])", "≥"),
         (r"\bat most(?=\s*[-−]?[.\d])", "≤"),
-        (r"(?:→|⇒|(?<![<>\w])[-=]+>)", ":"),
+        (r"(?:→|⇒|(?<![-=<>\w])[-=]{1,8}+>)", ":"),
         (r"[−‐‑]", "-"),
         (r"\b(?:minus|negative)\s+(?=[.\d])", "-"),
         (r"^([-+])\s+(?=[.\d])", r"\1"),
@@ -47,7 +48,10 @@ _WRITTEN = tuple(
         (r"(?<=\d)\s*/\s*(?=\d)", "/"),
         (r"(?<![\w.])\.(?=\d)", "0."),
         (r"(?<=\d)\s*%|(?<=\d)\s+percent\b", "%"),
-        (r"(?<![\w^])(\d+(?:[.,]\d+)*)(?=(?:[mcknµμ]?m|[mcdµμ]?l|[mkµμ]?g|[kmg]?hz|m?s|min|h)(?![\w]))", r"\1 "),
+        (
+            r"(?<![\w^])(?<!\d[.,])(\d++(?:[.,]\d++)*+)(?=(?:[mcknµμ]?m|[mcdµμ]?l|[mkµμ]?g|[kmg]?hz|m?s|min|h)(?![\w]))",
+            r"\1 ",
+        ),
     )
 )
 _SUPERSCRIPTS = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
@@ -71,8 +75,9 @@ _NUMBER_BEFORE = re.compile(r"(?:[-+*×·:/.,–]|\d\s*[-+*×·:/–]|\b(?:about
 _NUMBER_AFTER = re.compile(r"(?:\s*[-–:/]\s*\d|['\"′″]|\s*:\s*\d)")
 _CALL_BEFORE = re.compile(r"\w[(\[{]\s*$")
 _DENIED_AFTER = re.compile(
-    r"\s*(?:is|are|was|were|can be|seems|looks)\s+"
-    r"(?:not|n't|unlikely|ruled out|excluded|absent|wrong|incorrect|false)\b",
+    r"[)\]]?\s*(?:(?:is|are|was|were|can be|seems|looks)\s+"
+    r"(?:not|n't|unlikely|ruled out|excluded|absent|wrong|incorrect\w*|false|nicht|falsch|pas|faux|fausse|errad[ao]"
+    r"|equivocad[ao]|incorret[ao])\b|not\s+(?:correct|corret|cert|richtig|bonne|exact|juste)\w*)",
     re.IGNORECASE,
 )
 
@@ -93,21 +98,53 @@ def match_option(answer_text: str, options: Sequence[str]) -> str | None:
     if not 2 <= len(options) <= 26:
         raise DataError(f"a multiple-choice question has 2 to 26 options, not {len(options)}: {list(options)!r}")
     letters = option_letters(options)
-    as_written = _letters_of_texts(letters, options, _written)
     text = _plain(answer_text)
     alone = _LETTER_ALONE.fullmatch(text)
     if alone and alone[1].upper() in letters:
         return alone[1].upper()
     by_text = _letters_of_texts(letters, options, _plain)
-    whole = as_written.get(_folded(_written(answer_text))) or by_text.get(_folded(text))
-    if whole:
-        return _only(whole)
+    for form in (_written, _plain, _unpadded):
+        whole = _letters_of_texts(letters, options, form).get(_folded(form(answer_text)))
+        if whole:
+            return _only(whole)
+    english = translated(text, tuple(by_text), len(letters))
+    if english is None:
+        return _only(_named(text, by_text, len(letters)))
+    named = _named(english, by_text, len(letters))
+    return None if _others(english, by_text, letters) - named else _only(named)
+
+
+def _named(text: str, by_text: dict[str, set[str]], count: int) -> set[str]:
+    """The letters of what `text` gives as its answer, by letter or by text; empty where the two do not agree."""
     masked, named_by_text, mentioned = _take_out_texts(text, by_text)
-    named_by_letter = _named_letters(masked, len(letters))
+    named_by_letter = _named_letters(masked, count)
     if not named_by_letter:
-        return _only(named_by_text) if mentioned == named_by_text else None
-    letter = _only(named_by_letter)
-    return letter if letter in mentioned or not mentioned else None
+        return named_by_text if mentioned == named_by_text else set()
+    return named_by_letter if named_by_letter <= mentioned or not mentioned else set()
+
+
+def _others(english: str, by_text: dict[str, set[str]], letters: Sequence[str]) -> set[str]:
+    """The letters that stand alone in a translated text and are not denied: a hedge in words that are not known."""
+    masked, _, _ = _take_out_texts(english, by_text)
+    alone = [match for match in lone_capitals(masked) if not is_denied(masked, match.start())]
+    return {match[0] for match in alone} & set(letters)
+
+
+def last_mentioned(text: str, options: Sequence[str]) -> set[str]:
+    """The letters of the option whose text is mentioned last in `text` and not denied; empty where there is none.
+
+    Options of one letter are not looked for, and a number with another sign, comparator or unit is another value.
+    """
+    letters = option_letters(options)
+    by_text = _letters_of_texts(letters, options, _plain)
+    text = _plain(text)
+    text = translated(text, tuple(by_text), len(letters)) or text
+    phrases = [option for option in by_text if not _is_letter(option)]
+    last: set[str] = set()
+    for match in phrase_pattern(phrases).finditer(text):
+        if not is_denied(text, match.start()) and not _is_other_number(text, match.start(), match.end()):
+            last = by_text[folded(match[0])]
+    return last
 
 
 def _only(letters: set[str]) -> str | None:
@@ -121,11 +158,17 @@ def _plain(text: str) -> str:
     return text.strip(" \n\"'“”‘’")
 
 
+def _unpadded(text: str) -> str:
+    """Without what tells no two options apart: accents, and zeros at the end of a decimal number."""
+    return re.sub(r"(\d)[.,]0+(?![\d.,])|([.]\d*?[1-9])0+(?![\d.,])", r"\1\2", without_accents(_plain(text)))
+
+
 def _written(text: str) -> str:
     """Numbers, comparators and wrappers of an answer written in one way; emphasis stays ("T2*" is not "T2")."""
     text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
-    text = unicodedata.normalize("NFKC", text).replace(_TEXT, "").replace("\u2044", "/")
+    text = plain_marks(text).replace(_TEXT, "").replace("\u2044", "/")
+    text = "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
     text = _BOX_TOKENS.sub("", _LATEX_TEXT.sub(r"\1", text))
     text = _WRITTEN[0][0].sub(_WRITTEN[0][1], text)
     text = _BOXED.sub(lambda m: f"({m[1].strip()})" if len(m[1].strip()) == 1 else m[1], text)
@@ -158,7 +201,7 @@ def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[s
     named: set[str] = set()
     mentioned: set[str] = set()
     for option in sorted(by_text, key=len, reverse=True):
-        if len(option) == 1 and option.isalpha():
+        if _is_letter(option):
             continue
         pattern = phrase_pattern([option])
         for match in pattern.finditer(text):
@@ -171,6 +214,10 @@ def _take_out_texts(text: str, by_text: dict[str, set[str]]) -> tuple[str, set[s
     return text, named, mentioned
 
 
+def _is_letter(option: str) -> bool:
+    return len(option) == 1 and option.isalpha() and not is_unspaced(option)
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Whether nothing beside text[start:end] makes it another value: no sign, comparator, unit or further word."""
     before = text[max(0, start - 40) : start]
@@ -179,6 +226,13 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     if text[start].isdigit() and _NUMBER_BEFORE.search(before) and not re.search(r"(?:^|[A-Za-z]\s*)[.,:]\s*$", before):
         return False
     return not (text[end - 1].isdigit() and _NUMBER_AFTER.match(text, end))
+
+
+def _is_other_number(text: str, start: int, end: int) -> bool:
+    """Whether a sign, a comparator, a superscript or a range beside the number text[start:end] makes it another one."""
+    before, after = text[max(0, start - 8) : start], text[end : end + 8]
+    starts = text[start].isdigit() and re.search(r"(?:[<>≤≥±~≈^]|[-+*×·/])$|\b(?:about|over|under)\s+$", before)
+    return bool(starts) or (text[end - 1].isdigit() and re.match(r"\^|\s*[-–/]\s*\d|[%′″]", after) is not None)
 
 
 @lru_cache(maxsize=32)
@@ -193,19 +247,19 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     last = chr(ord("A") + count - 1)
     rest = f"B-{last}b-{last.lower()}"
     ends = (
-        r"(?=[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
+        r"(?=[\"'”’]?[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
         r"|[^\S\n]+(?i:because|since|as|and|or|which|but|not|for|due|given|based|rather|instead)\b)"
     )
-    tight = rf"(?:[aA]{ends}|[{rest}](?:{ends}|(?=\s*{_TEXT})))"
+    tight = rf"(?:[aA]{ends}|[{rest}](?:{ends}|(?=\s*[(\[]?\s*{_TEXT})))"
     loose = rf"(?:a{ends}|[A{rest}](?![\w-]))"
     more = (
         rf"(?:[)\]]?\s*(?:[,;/&]|\b(?i:or|and)\b)\s*[(\[]?(?:[A{rest}]|a(?=\W*$))(?![\w-])"
         rf"|[)\]]\s*[A{rest}](?=[)\]]))*"
     )
-    opening = r"[\s\"'“(\[]*"
+    opening = r"[\s\"'“(\[]{0,8}"
     verdict = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|answer|likely)\b"
     sources = (
-        rf"^[^\w~≠¬!]*({tight}{more})",
+        rf"^[^\w~≠¬!\n]{{0,40}}+({tight}{more})",
         rf"(?:\b(?i:answer|is|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
         rf"\b(?i:option|choice|letter)s?\b\s*:?{opening}({loose}{more})",
         rf"(?<!\w)[(\[]\s*([Aa{rest}]{more})\s*[)\]]",
@@ -226,7 +280,8 @@ def _named_letters(text: str, count: int) -> set[str]:
     naming, beside = _letter_patterns(count)
     for pattern in naming:
         for match in pattern.finditer(text):
-            if not is_denied(text, match.start()) and not is_denied(text, match.start(1)):
+            denied = is_denied(text, match.start()) or is_denied(text, match.start(1))
+            if not denied and not _DENIED_AFTER.match(text, match.end()):
                 named |= single_letters(match[1])
     if named:
         for match in beside.finditer(text):

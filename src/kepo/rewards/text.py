@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
+_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0640\u064b-\u065f\u0670]")
 _SINGLE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 _NEGATED = re.compile(
     r"(?:\b(?:not|no|nor|never|without|unlike|except|excludes?|excluding|rather than|instead of|rules? out|ruled out)"
@@ -16,6 +18,14 @@ _NEGATED = re.compile(
 def folded(text: str) -> str:
     """`text` in one case, with single blanks."""
     return " ".join(text.casefold().split())
+
+
+def without_accents(text: str) -> str:
+    """`text` without the accents of Latin, Greek and Cyrillic letters and without Arabic and Hebrew vowel signs.
+
+    Marks that make another letter or syllable stay, such as those of Japanese and Indian scripts.
+    """
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
 
 
 def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kepo.errors import DataError
-from kepo.rewards.answers import Completion, completion_text, extract_answer
+from kepo.rewards.answers import Completion, completion_texts, extract_answer
 from kepo.rewards.mathematics import optional_package
 
 # What verifiers are seen to raise on answers that do not parse ("[1,2", "-1.5e400"). Such an answer is incorrect; it is
@@ -19,6 +19,7 @@ def reasoning_gym_score(
     completions: Sequence[Completion],
     answer: Sequence[str],
     metadata: Sequence[Mapping[str, Any] | str],
+    reasoning_opened: Sequence[bool] | None = None,
     **columns: Any,
 ) -> list[float]:
     """The score in 0..1 that a reasoning-gym task gives to the inside of `<answer>`; 0.0 without such a tag.
@@ -27,6 +28,7 @@ def reasoning_gym_score(
         completions: B completions.
         answer: B reference answers.
         metadata: B records as `kepo.data.load_reasoning_gym` writes them (or their JSON), with `source_dataset`.
+        reasoning_opened: B flags, whether a prompt ended with an opened `<think>` (`KEPOTrainer` tells it).
         columns: Other columns, ignored.
 
     Raises:
@@ -36,12 +38,13 @@ def reasoning_gym_score(
     package = optional_package("reasoning_gym", "reasoning-gym", "reasoning", "the reward 'reasoning_gym_score'")
     scorers: dict[str, Callable[[str, dict[str, Any]], float]] = {}
     rewards = []
-    for row, (completion, truth, record) in enumerate(zip(completions, answer, metadata, strict=True)):
+    texts = completion_texts(completions, reasoning_opened)
+    for row, (text, truth, record) in enumerate(zip(texts, answer, metadata, strict=True)):
         decoded = decode_metadata(json.loads(record) if isinstance(record, str) else record)
         task = decoded.get("source_dataset")
         if task not in scorers:
             scorers[task] = _scorer(package, task, row)
-        given = extract_answer(completion_text(completion))
+        given = extract_answer(text)
         rewards.append(_score(scorers[task], given, {"answer": truth, "metadata": decoded}))
     return rewards
 

@@ -13,7 +13,7 @@ from math import comb, nan
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kepo.statistics.intervals import Interval, finite, wilson
+from kepo.statistics.intervals import Interval, finite, wilson_of_mean
 from kepo.statistics.paired import paired_bootstrap
 
 
@@ -53,10 +53,15 @@ def pass_at_k(correct: ArrayLike, k: int) -> float:
 def mean_accuracy(scores: np.ndarray, clusters: Sequence[str] | None = None) -> Interval:
     """Mean accuracy with its 95 % interval over replicates and questions, resampled as in `paired_bootstrap`.
 
+    With one replicate of questions that are correct or incorrect, and wherever all scores are equal, it is Wilson's
+    interval over questions: a bootstrap of 0 of 9 would know no doubt.
+
     Args:
         scores: (R, Q), 0..1.
         clusters: See `paired_bootstrap`.
     """
+    if _knows_no_doubt(scores):
+        return replace(wilson_of_mean(float(scores.mean()), scores.shape[1]), n=len(scores))
     found = paired_bootstrap(scores, np.zeros_like(scores), clusters=clusters)
     return Interval(found.estimate, found.low, found.high, len(scores))
 
@@ -71,16 +76,24 @@ def macro_interval(scores: np.ndarray, groups: np.ndarray, names: Sequence[str])
 
     Returns:
         The mean over replicates with its 95 % interval: both replicates and questions are resampled; with one
-        replicate questions alone, and Wilson's interval for a single group.
+        replicate questions alone, and Wilson's interval for a single group. Where all scores are equal it is Wilson's
+        too, over as many questions as the weights leave (Kish, 1965).
     """
     if not names:
         return Interval(nan, nan, nan, 0)
     kept = np.isin(groups, list(names))
-    if len(scores) == 1 and len(names) == 1 and np.isin(scores[:, kept], (0, 1)).all():
-        # A bootstrap of questions that are all correct, or all incorrect, would know no doubt.
-        return replace(wilson(int(scores[0, kept].sum()), int(kept.sum())), n=1)
+    if len(names) == 1:
+        return mean_accuracy(scores[:, kept])
     sizes = Counter(groups[kept].tolist())
     # Weights that make the plain mean over questions the mean over groups.
     weights = np.array([kept.sum() / (len(sizes) * sizes[name]) for name in groups[kept].tolist()])
+    if np.ptp(scores[:, kept]) == 0:
+        effective = int(weights.sum() ** 2 / (weights**2).sum())
+        return replace(wilson_of_mean(float(scores[:, kept].mean()), effective), n=len(scores))
     found = mean_accuracy(scores[:, kept] * weights)
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def _knows_no_doubt(scores: np.ndarray) -> bool:
+    """Whether a bootstrap of these scores would be too sure."""
+    return bool(np.ptp(scores) == 0 or (len(scores) == 1 and np.isin(scores, (0, 1)).all()))

@@ -46,6 +46,33 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(successes / n, float(found.low), float(found.high), n)
 
 
+def wilson_of_mean(mean: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's interval around a mean of scores between 0 and 1, each of which may lie between too.
+
+    Of all scores with this mean those that are 0 or 1 vary most, so the interval is wide enough for any. It is what a
+    bootstrap cannot give where all scores are equal: 0 of 9 correct does not mean that the accuracy is 0.
+
+    Args:
+        mean: 0..1.
+        n: Number of independent scores. With 0 nothing is known: estimate NaN, interval 0 to 1.
+        confidence: Nominal coverage, between 0 and 1.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    check_confidence(confidence)
+    if n < 0 or not 0 <= mean <= 1:
+        raise ValueError(f"mean={mean} of n={n} scores: the mean must lie between 0 and 1.")
+    if n == 0:
+        return Interval(nan, 0.0, 1.0, 0)
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
+    centre = (mean + z2 / (2 * n)) / (1 + z2 / n)
+    half = sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # The ends at 0 and 1 are exact; rounding would leave 1e-17.
+    low, high = 0.0 if mean == 0 else max(centre - half, 0.0), 1.0 if mean == 1 else min(centre + half, 1.0)
+    return Interval(mean, low, high, n)
+
+
 def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
     """The mean of independent values with its bootstrap interval.
 

@@ -6,13 +6,13 @@ Legend: R replicates (pairs of runs that share seed and base student), Q questio
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from kepo.statistics.intervals import check_confidence, check_resamples, finite
+from kepo.statistics.intervals import check_confidence, check_resamples, finite, wilson
 
 _SIGN_PATTERNS = 100_000
 """All patterns of signs are counted where there are at most so many, else so many random ones."""
@@ -107,6 +107,29 @@ def paired_bootstrap(
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     estimate = float(differences.mean())
     return Difference(estimate, float(low), float(high), _bootstrap_p_value(draws), replicates, questions)
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, clusters: Sequence[str] | None = None) -> Difference:
+    """`paired_bootstrap` with an interval and a p-value also where all differences are equal.
+
+    There a bootstrap knows no doubt: of 9 questions that both models answer alike it says 0.0 (0.0 to 0.0). Instead, up
+    to the share u of other questions, the upper end of Wilson's interval of 0 of Q, the difference may be anything
+    between -1 and 1; and p is that of a sign test over questions.
+
+    Args:
+        first, second, clusters: As in `paired_bootstrap`.
+
+    Raises:
+        ValueError: As in `paired_bootstrap`.
+    """
+    found = paired_bootstrap(first, second, clusters=clusters)
+    differences = _differences(first, second)
+    if np.ptp(differences) > _ZERO:
+        return found
+    unseen = wilson(0, found.questions).high
+    low, high = ((1 - unseen) * found.estimate + end for end in (-unseen, unseen))
+    p_value = max(found.p_value, min(1.0, 2.0 ** (1 - found.questions)))
+    return replace(found, low=max(low, -1.0), high=min(high, 1.0), p_value=p_value)
 
 
 def sign_flip_test(differences: ArrayLike) -> float:

@@ -22,10 +22,18 @@ MaxOverProcesses: TypeAlias = Callable[[int], int]
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One row to score: the teacher sees the ORIGINAL prompt, images included, then the student's exact token ids."""
+    """One row to score: the prompt that the student is trained under, then the student's exact tokens.
 
-    prompt: Prompt  # the teacher renders it with its own processor
-    completion_ids: tuple[int, ...]  # length T >= 1
+    The trainer always gives `prompt_ids`: what the student's own forward pass reads, with its chat template, its
+    template variables and the schemas of its tools. A teacher that takes token ids reads these and no others, so that
+    a teacher with the student's weights has a divergence of 0. Images are in `prompt` (and `tool_images`), and become
+    pixels by the teacher's own image processor.
+    """
+
+    prompt: Prompt  # its images; and the whole prompt for a teacher that renders it itself
+    completion_ids: tuple[int, ...]  # length T >= 1; what tools answered is among them
+    prompt_ids: tuple[int, ...] | None = None  # length P, images expanded; None: the teacher renders `prompt`
+    tool_images: tuple[Any, ...] = ()  # images that tools returned, whose tokens are in `completion_ids`
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kepo.errors import TeacherError
+from kepo.models.adapters import base_model, is_adapter
+from kepo.models.decoding import decode, reasoning_opened
 from kepo.models.encoding import (
     check_chat_template,
     encode,
@@ -32,7 +34,9 @@ from kepo.models.encoding import (
 from kepo.models.head import backbone, check_head, output_head, whole_copy
 from kepo.models.loading import load_model
 from kepo.objective.divergence import OutputHead, chunked_token_logps
+from kepo.rewards.tags import with_opening
 from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
+from kepo.teachers.reading import Reader, shown_prompt
 from kepo.types import Conversation, Prompt
 
 if TYPE_CHECKING:
@@ -50,7 +54,8 @@ class LocalTeacher:
         dtype: Of the weights; "auto" for the dtype they were saved in.
         quantization_config: As `from_pretrained` takes it.
         model_kwargs: Further arguments of `from_pretrained`; `use_safetensors` is True unless set here.
-        chat_template_kwargs: Variables of the chat template. Set them as the student's, whose prompts they shape.
+        chat_template_kwargs: Variables of the chat template, for hints and for rows without `prompt_ids`; otherwise
+            the student's prompt is read as the student's own template wrote it.
         batch_size: Rows per forward pass, >= 1.
         temperature: Softmax temperature of `token_logps`, > 0.
         hint_max_new_tokens: Longest hint, in tokens.
@@ -103,6 +108,9 @@ class LocalTeacher:
         self._hint_max_new_tokens = hint_max_new_tokens
         self._hint_temperature = hint_temperature
         self._chat_template_kwargs = dict(chat_template_kwargs or {})
+        # Of a text model there is none.
+        image_token = getattr(loaded.config, "image_token_id", None)
+        self._reader = Reader(self.processor, self._chat_template_kwargs, image_token)
         self._max_over_processes: MaxOverProcesses | None = None  # set when sharded
         self._whole_head: OutputHead | None = None  # set when sharded
         self._head_checked = False
@@ -178,7 +186,8 @@ class LocalTeacher:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         """The hidden states behind the student's tokens, and their log-probabilities, one result per request.
 
-        Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be called
+        Of a row with `prompt_ids` exactly these are read, whatever this teacher's chat template would make of its
+        prompt. Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be called
         by all processes together, with an empty list where there is no row.
 
         Raises:
@@ -192,16 +201,18 @@ class LocalTeacher:
                     "a teacher of the student's tokenizer family."
                 )
         results: dict[int, Scores] = {}
-        prompts = [request.prompt for request in requests]
+        prompts = [shown_prompt(request) for request in requests]
         lengths = [len(request.completion_ids) for request in requests]
         for rows, shown in self._micro_batches(prompts, lengths):
-            completions = [requests[row].completion_ids for row in rows] or [(self._pad_id,)]
-            results.update(zip(rows, self._score(shown, completions), strict=bool(rows)))
+            read = [requests[row] for row in rows] or [ScoreRequest(shown[0], (self._pad_id,))]
+            results.update(zip(rows, self._score(read), strict=bool(rows)))
         return [results[row] for row in range(len(requests))]
 
     @torch.no_grad()
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
-        """One answer per conversation, without special tokens; sampled under torch's global seed.
+        """One answer per conversation, see `kepo.models.decoding.decode`; sampled under torch's global seed.
+
+        Where the chat template opened `<think>`, the answer begins with it, so that cut reasoning is none of the hint.
 
         A sharded teacher must be called by all processes together, with an empty list where there is no work.
 
@@ -212,7 +223,8 @@ class LocalTeacher:
         for rows, shown in self._micro_batches(list(conversations), [0] * len(conversations)):
             inputs = encode(self.processor, shown, None, self._device, self._chat_template_kwargs)
             new_ids = self._generate(inputs)[:, inputs["input_ids"].shape[1] :]
-            texts = tokenizer_of(self.processor).batch_decode(new_ids, skip_special_tokens=True)
+            opened = reasoning_opened(self.processor, shown, self._chat_template_kwargs)
+            texts = map(with_opening, decode(tokenizer_of(self.processor), new_ids.tolist()), opened)
             answers.update(zip(rows, texts, strict=bool(rows)))
         return [answers[row] for row in range(len(conversations))]
 
@@ -236,8 +248,9 @@ class LocalTeacher:
                 yield [], [filler_prompt(with_images)]
 
     @torch.no_grad()
-    def _score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> list[DenseScores]:
-        inputs = encode(self.processor, prompts, completions, self._device, self._chat_template_kwargs)
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[DenseScores]:
+        inputs = self._reader.inputs(requests, self._device)
+        completions = [request.completion_ids for request in requests]
         longest = max(len(ids) for ids in completions)
         states = self._hidden_states(inputs)[:, -longest - 1 : -1]  # (B, T, H): state t predicts token t
         head = self.head
@@ -302,9 +315,9 @@ def _root_parameters(model: Any) -> AbstractContextManager[Any]:
 
 def _load_model(name: str, options: Mapping[str, Any], trust_remote_code: bool) -> Any:
     try:
-        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        if Path(name).exists() and not (Path(name) / "config.json").is_file() and not is_adapter(name):
             raise FileNotFoundError("there is no config.json in it")
-        return load_model(name, trust_remote_code=trust_remote_code, **options)
+        return load_model(name, config_of=base_model(name), trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as error:
         raise TeacherError(
             f"The teacher could not be loaded from {name}: {error} Expected is a folder with config.json, weights in "

@@ -44,8 +44,20 @@ _RANGES = {
 }
 
 
+class OneGPU:
+    """Of training arguments: a process trains on one GPU, also where it sees several, as that of the teacher.
+
+    transformers would wrap the student in `nn.DataParallel` there, which TRL refuses. The first visible GPU is used.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs that this process trains on, 0 or 1."""
+        return min(super().n_gpu, 1)  # type: ignore[misc]
+
+
 @dataclass
-class KEPOConfig(GRPOConfig):
+class KEPOConfig(OneGPU, GRPOConfig):
     """Configuration of `KEPOTrainer`: all fields of TRL's `GRPOConfig`, and these.
 
     Defaults are the published method with its known defects fixed. Symbols are those of arXiv 2602.00400: tau the

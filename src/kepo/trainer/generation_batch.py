@@ -93,6 +93,7 @@ class GenerationBatch:
     first_row: int = 0  # index of the first of them in the global batch of W * B rows
     prompts: list[Prompt] = field(default_factory=list)  # (B) as the policy and the teacher see them
     completions: list[Any] = field(default_factory=list)  # (B) final completions, injected ones included
+    tool_images: list[Any] = field(default_factory=list)  # (B) lists of images that tools returned; empty without tools
     rewards: torch.Tensor | None = None  # (B, F) of the final completions, unweighted; NaN: does not apply
     total: torch.Tensor | None = None  # (B,) their weighted sum
     correctness_rewards: list[RowReward] = field(default_factory=list)  # (B) of the completions, for exploration

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from kepo.objective.gate import gate_weights, rows_to_score
+from kepo.prompts import hint_request, prompt_images, prompt_text
 from kepo.teachers.base import AsynchronousTeacher, ScoreRequest, Scores, Teacher
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import EarlyScores, GenerationBatch, Rollouts
 from kepo.trainer.processes import FailTogether
+from kepo.types import Prompt
 
 
 class TeachingStep:
@@ -57,7 +59,7 @@ class TeachingStep:
         if self._args.gate != "always":
             least = max(least, self._args.gate_threshold_at(progress))
         requests = {
-            row: ScoreRequest(batch.prompts[row], tuple(rollouts.completion_ids[row]))
+            row: _request(batch, row, rollouts.completion_ids[row], rollouts.prompt_ids[row])
             for row, reward in enumerate(batch.correctness[batch.local].tolist())
             if reward >= least
         }
@@ -74,11 +76,10 @@ class TeachingStep:
         rewards = self._gate_rewards(batch)
         threshold = self._args.gate_threshold_at(progress)
         shown = rows_to_score(gate, rewards, threshold, mask).tolist()
-        lengths = output["completion_mask"].sum(1).tolist()  # a tool mask may have holes, a completion has none
+        # What the student's forward pass reads. A tool mask may have holes, a completion has none.
+        prompts, completions = _tokens(output, "prompt"), _tokens(output, "completion")
         requests = {
-            row: ScoreRequest(batch.prompts[row], tuple(output["completion_ids"][row][: lengths[row]].tolist()))
-            for row in range(len(shown))
-            if shown[row]
+            row: _request(batch, row, completions[row], prompts[row]) for row in range(len(shown)) if shown[row]
         }
         with batch.clock("teacher"):
             found = self._together(lambda: self._ask(requests, batch.early))
@@ -101,8 +102,12 @@ class TeachingStep:
     def _ask(self, requests: Mapping[int, ScoreRequest], early: EarlyScores | None) -> dict[int, Scores | None]:
         """The scores of rows, those under way included."""
         begun = {} if early is None else early.requests
-        early_ids = {row: request.completion_ids for row, request in begun.items()}
-        rest = [row for row, request in requests.items() if early_ids.get(row) != request.completion_ids]
+        early_ids = {row: (request.prompt_ids, request.completion_ids) for row, request in begun.items()}
+        rest = [
+            row
+            for row, request in requests.items()
+            if early_ids.get(row) != (request.prompt_ids, request.completion_ids)
+        ]
         scores = self._teacher.score([requests[row] for row in rest])
         found = {} if early is None else dict(zip(begun, early.pending.result(), strict=True))
         found |= dict(zip(rest, scores, strict=True))
@@ -115,6 +120,36 @@ class TeachingStep:
         if self._gate_reward is not None:
             return batch.rewards[:, self._gate_reward]
         return batch.total.masked_fill(batch.rewards.isnan().all(1), float("nan"))
+
+
+def check_teacher_prompt(teacher: Teacher, prompt: Prompt, hints: bool) -> None:
+    """Let the teacher refuse, before training starts, the kind of prompt that this run will show to it.
+
+    Scores of prompts without images are asked for by token ids, which need no chat template.
+
+    Args:
+        teacher: Of the run.
+        prompt: The first of the data set.
+        hints: Whether the run asks for hints, which do need one.
+    """
+    if hints:
+        teacher.check_prompt(hint_request(prompt, ""))
+    else:
+        teacher.check_prompt(prompt if prompt_images(prompt) else prompt_text(prompt))
+
+
+def _request(
+    batch: GenerationBatch, row: int, completion_ids: Sequence[int], prompt_ids: Sequence[int]
+) -> ScoreRequest:
+    """What the teacher is asked about a row: the student's own tokens, and the images that belong to them."""
+    tool_images = tuple(batch.tool_images[row]) if batch.tool_images else ()
+    return ScoreRequest(batch.prompts[row], tuple(completion_ids), tuple(prompt_ids), tool_images)
+
+
+def _tokens(output: Mapping[str, Any], part: str) -> list[list[int]]:
+    """B lists of the token ids of "prompt" or "completion" in TRL's batch, without padding."""
+    pairs = zip(output[f"{part}_ids"], output[f"{part}_mask"], strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in pairs]
 
 
 def _token_logps(scores: Sequence[Scores | None], mask: torch.Tensor) -> torch.Tensor:

@@ -11,24 +11,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trl import GRPOConfig
 
 from kepo.errors import ConfigError, KepoError
 from kepo.models.shared_images import share_image_features
 from kepo.objective.loss import distillation_loss, step_normalizer
 from kepo.objective.weights import injected_old_logps
-from kepo.prompts import hint_request
 from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
-from kepo.trainer.adapter import DistillationTarget, TRLAdapter, reward_names
+from kepo.trainer.adapter import DistillationTarget, TRLAdapter, distinct_names, reward_names
 from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
+from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.model_card import create_model_card
+from kepo.trainer.probe import (
+    QUICK,
+    WHOLE,
+    GradientWatch,
+    Probe,
+    Scope,
+    check_input,
+    check_trained,
+    look,
+    owns_rollouts,
+    say,
+)
 from kepo.trainer.processes import FailTogether, TogetherWriter
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
-from kepo.trainer.run_folder import write_rollouts
-from kepo.trainer.teaching import TeachingStep
+from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
+from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
+from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Prompt
 
 
@@ -38,11 +53,20 @@ class KEPOTrainer(TRLAdapter):
     Args:
         model: As in `GRPOTrainer`: a path, a hub name or a model.
         reward_funcs: As in `GRPOTrainer`. One of them says what is correct (`KEPOConfig.correctness_reward`).
-        args: A `KEPOConfig`.
+        args: A `KEPOConfig`; or a `GRPOConfig`, whose fields are kept, with everything of KEPO's at its defaults.
         train_dataset: Columns `prompt`, and what the rewards read. Exploration with hints reads `answer` (or
-            `solution`), `options` if there are any, and `id`.
+            `solution`), `options` if there are any, and `id`. May be left out as in `GRPOTrainer`.
+        eval_dataset: As in `GRPOTrainer`, like the following ones.
+        processing_class: Of the student.
+        reward_processing_classes: Of reward models.
+        callbacks: Called while training.
+        optimizers: Optimizer and learning rate schedule.
+        quantization_config: How the student is loaded.
+        peft_config: The adapter that is trained.
+        tools: Functions that the student may call.
+        rollout_func: Makes the rollouts.
+        environment_factory: Makes the environments that the student acts in.
         teacher: Needed for the distillation loss, and for hints that `hint_bank` does not have; see `kepo.teachers`.
-        **grpo: Everything else that `GRPOTrainer` takes (`eval_dataset`, `processing_class`, `peft_config`, ...).
 
     Raises:
         ConfigError: Settings that cannot work together, or that name a reward that is not there.
@@ -50,23 +74,49 @@ class KEPOTrainer(TRLAdapter):
         TeacherError: A teacher whose vocabulary is not the student's.
     """
 
+    _batch: GenerationBatch | None = None
+
     def __init__(
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: KEPOConfig | None = None,
+        args: GRPOConfig | None = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: Any = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        tools: Any = None,
+        rollout_func: Any = None,
+        environment_factory: Any = None,
         *,
         teacher: Teacher | None = None,
-        **grpo: Any,
     ) -> None:
-        args = KEPOConfig("kepo-run") if args is None else args
-        functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
-        names = reward_names(functions)
-        self._correctness, gate_reward = checks.reward_indices(args, names, functions)
+        args = as_kepo_config(args)
+        grpo = {
+            "eval_dataset": eval_dataset,
+            "processing_class": processing_class,
+            "reward_processing_classes": reward_processing_classes,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+            "quantization_config": quantization_config,
+            "peft_config": peft_config,
+            "tools": tools,
+            "rollout_func": rollout_func,
+            "environment_factory": environment_factory,
+        }
+        functions = [] if reward_funcs is None else reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        names = distinct_names(reward_names(functions))
+        if environment_factory is None:  # else there may be more rewards, which are known when TRL has made one
+            checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
+        check_input(args, functions, names, train_dataset, grpo)
         checks.check_answers(functions, train_dataset)
+        checks.check_evaluation(functions, names, eval_dataset, grpo)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
@@ -74,19 +124,40 @@ class KEPOTrainer(TRLAdapter):
             writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
-        checks.check_chat_template(self.processing_class, train_dataset)
+        names = distinct_names(self.reward_func_names)
+        self._correctness, gate_reward = checks.reward_indices(args, names, self.reward_funcs)
         if args.share_image_features:
             share_image_features(self.model)
 
         self.teacher = teacher
-        self._batch: GenerationBatch | None = None
+        self.run_record = RunRecord(self, script_parts(self, functions, teacher))
+        self.add_callback(self.run_record)
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
-            prompt = next(iter(train_dataset))["prompt"]
-            teacher.check_prompt(hint_request(prompt, "") if args.uses_hints else prompt)
+        self._owns_rollouts = owns_rollouts(grpo)
+        first = checks.first_prompt(train_dataset, grpo)
+        self._prompt_unchecked = first is None
+        if first is not None:
+            self._check_prompt(first)
+        self.add_callback(GradientWatch(vars(args)))
+        self.first_look = self.probe(QUICK)
+        say(self.first_look)
+
+    def probe(self, scope: Scope = WHOLE, style: str | None = None) -> Probe:
+        """What makes a run useless, looked for on the real model, processor, data and rewards. Collective.
+
+        Args:
+            scope: How much is looked at.
+            style: The prompt style that the prompts were made with; None: unknown.
+
+        Raises:
+            ConfigError: Settings or a model with which nothing could be learned.
+            DataError: A row that cannot be trained on.
+        """
+        return self._together(lambda: look(self, self._correctness, scope, style, self._owns_rollouts))
 
     def _prepare_teacher(self, teacher: Teacher, args: KEPOConfig, gate_reward: int | None) -> None:
         """Check the teacher against the student, place it, and prepare the student's forward for it."""
@@ -103,6 +174,13 @@ class KEPOTrainer(TRLAdapter):
             self._teaching = TeachingStep(teacher, self, self._together, gate_reward, correctness_opens=opens)
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
 
+    def _check_prompt(self, prompt: Prompt) -> None:
+        """The student and the teacher can read prompts of this form."""
+        if self.rollout_func is None:  # which writes prompts in its own way
+            checks.check_chat_template(self.processing_class, prompt)
+        if self.teacher is not None:
+            check_teacher_prompt(self.teacher, prompt, self.args.uses_hints)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
 
@@ -112,21 +190,45 @@ class KEPOTrainer(TRLAdapter):
 
         Raises:
             ConfigError: There is no checkpoint to resume from.
+            DataError: Not one optimizer step was made.
             KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
+        self._together(lambda: self._keep_trained_on(resumed=bool(checkpoint)))
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            with self.run_record.writing():
+                result = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+                check_trained(self.state.global_step)
+                return result
         except KepoError as error:
             if error is self.failure:
                 step = self.state.global_step
                 save_before_stopping(self.args.output_dir, step, self._random_states, self.save_checkpoint, error)
             raise
+
+    def _keep_trained_on(self, *, resumed: bool) -> None:
+        if self.is_world_process_zero():
+            keep_trained_on(Path(self.args.output_dir), self.train_dataset, resumed=resumed)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write `README.md` of the run folder; called with every checkpoint and by `push_to_hub`.
+
+        Args:
+            model_name: Of the model; default: the hub's, else the folder's.
+            dataset_name: Not used: the run knows its data.
+            tags: More tags.
+        """
+        create_model_card(self, self.run_record, model_name, tags)
 
     @property
     def failure(self) -> KepoError | None:
@@ -156,10 +258,13 @@ class KEPOTrainer(TRLAdapter):
         batch = self._batch
         if batch is None:
             return super().generate_rollouts(prompts)
+        if self._prompt_unchecked:
+            self._together(lambda: self._check_prompt(prompts[0]))
+            self._prompt_unchecked = False
         with batch.clock("rollouts"):
             rollouts = super().generate_rollouts(prompts)
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
-        batch.completions = rollouts.completions
+        batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
             put = put_references(batch, rollouts, self.args, self.state.global_step, self.reference_sample)
             for name, value in self.processes.sums(put).items():
@@ -184,7 +289,18 @@ class KEPOTrainer(TRLAdapter):
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
+            if self._exploration is None:
+                self._note_all_failed(batch, rewards)
         return rewards
+
+    def _note_all_failed(self, batch: GenerationBatch, rewards: torch.Tensor) -> None:
+        """What exploration notes where there is some: the groups without a correct rollout. A reward model has none."""
+        functions = self.reward_funcs
+        if functions and not isinstance(functions[self._correctness], torch.nn.Module):
+            values = rewards[:, self._correctness].view(-1, self.num_generations)
+            failed = (values < self.args.correctness_threshold).all(1)  # NaN, "does not apply", is no failure
+            self.log_metric("exploration/all_failed_groups", failed.float().mean().item())
+            batch.all_failed = failed.repeat_interleave(self.num_generations)[batch.local].tolist()
 
     def _finish_batch(self, batch: GenerationBatch, output: dict[str, Any]) -> dict[str, Any]:
         if self._teaching is not None and self._distillation_weight > 0:

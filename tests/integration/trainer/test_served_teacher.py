@@ -15,8 +15,6 @@ import torch
 
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
-from kepo.recipes.launch import _run
-from kepo.runs import write_manifest
 from kepo.teachers.base import ScoreRequest, Scores
 from kepo.teachers.remote import RemoteTeacher
 from kepo.types import Sample
@@ -189,10 +187,9 @@ def test_a_run_that_stopped_for_its_teacher_can_be_gone_on_with(
         def score(self, requests: Sequence[ScoreRequest]) -> Any:
             raise error
 
-    write_manifest(tmp_path, {"status": "running"})
     trainer = make_trainer(teacher=Failing(teacher_folder), output_dir=str(tmp_path), gate="always", exploration="none")
     with pytest.raises(type(error)):
-        _run(trainer, tmp_path, None)
+        trainer.train()
     assert json.loads((tmp_path / "run.json").read_text())["status"] == status
 
 

@@ -145,7 +145,7 @@ def test_an_older_name_on_the_command_line_is_refused() -> None:
 
 @pytest.mark.parametrize("overrides", [["--seed", "3", "arms/grpo"], ["--method", "sft", "--gate_threshold", "1"]])
 def test_words_that_no_field_takes_are_named(overrides: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"smollm2/kepo: .* is no `--field value`"):
+    with pytest.raises(ConfigError, match=r"the command line: .* is no `--field value`"):
         load_recipe("smollm2/kepo", overrides)
 
 

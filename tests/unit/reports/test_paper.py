@@ -123,8 +123,10 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         *("table.md", "table.tex", "table.csv", "runs.csv", "checkpoints-MRI.png", "checkpoints-MRI.svg")
     }
     markdown = (out / "table.md").read_text()
-    assert "| arm | runs | MRI | CT | X-Ray | US | Derm | Fundus | OCT | Micro | mean 8 | mean OOD 7 |" in markdown
-    assert "| KEPO, τ\\_1 = 1 | 2 | 75.0" in markdown
+    assert (
+        "| arm | runs | step | MRI | CT | X-Ray | US | Derm | Fundus | OCT | Micro | mean 8 | mean OOD 7 |" in markdown
+    )
+    assert "| KEPO, τ\\_1 = 1 | 2 | 20 (the end) | 75.0" in markdown
     [kepo] = [row for row in csv.DictReader((out / "table.csv").read_text().splitlines()) if row["arm"] == "kepo"]
     assert (kepo["trained on"], kepo["MRI"], kepo["CT"], kepo["runs"]) == ("MRI", "0.750000", "0.250000", "2")
     assert float(kepo["mean"]) == pytest.approx(1 / 8, abs=1e-6)
@@ -135,7 +137,7 @@ def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
         ("kepo", "20", "0.500000"),
     ]
     tex = (out / "table.tex").read_text()
-    assert r"KEPO, $\tau$\_1 = 1 & 75.0 {\scriptsize [" in tex
+    assert r"KEPO, $\tau$\_1 = 1 & 20 (the end) & 75.0 {\scriptsize [" in tex
     assert r"50 \% \& more" in tex
     assert tex.count(r"\\") == 3  # heading and two rows
     assert Image.open(out / "checkpoints-MRI.png").size[0] > 1000

@@ -76,7 +76,7 @@ def test_completion_text(completion: object, text: str) -> None:
         ("A or C? Hmm.\nThe answer is B.", None, "B"),
         ("The answer is B.\nI am quite sure.", None, "B"),
         ("<think>(A) looks wrong, (C) too</think>\nB", None, "B"),
-        ("<think>(A) looks wrong", None, "A"),
+        ("<think>(A) looks wrong", None, None),
         ("So \\boxed{B}.\nI am sure.", None, "B"),
         ("\\boxed{A or B}\nC", None, None),
         ("no idea", None, None),

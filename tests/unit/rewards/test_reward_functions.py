@@ -185,10 +185,10 @@ def test_get_rewards_keeps_the_order_and_imports_what_is_dotted() -> None:
             r"reward 'think_fromat' is unknown \(did you mean 'think_format'\?\); use one of choice_accuracy,",
         ),
         ("zzz", r"reward 'zzz' is unknown; use one of .* or 'package.module:function'"),
-        ("no_such_module_here:f", "the module 'no_such_module_here' cannot be imported"),
-        (":f", "the module '' cannot be imported"),
-        ("kepo.rewards:no_such", "'no_such' does not exist in the module 'kepo.rewards'"),
-        ("kepo.rewards.functions:_THINK_TAGS", "'_THINK_TAGS' is not a function"),
+        ("no_such_module_here:f", "there is no module 'no_such_module_here'"),
+        (":f", "write it as 'package.module:function' or 'file.py:function'"),
+        ("kepo.rewards:no_such", "'no_such' does not exist in kepo.rewards; "),
+        ("kepo.rewards.functions:_THINK_TAGS", "'_THINK_TAGS' in kepo.rewards.functions is not a function"),
     ],
 )
 def test_get_rewards_says_what_is_wrong(name: str, says: str) -> None:

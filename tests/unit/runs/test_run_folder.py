@@ -13,7 +13,7 @@ from kepo.recipes.arguments import RunArguments
 from kepo.runs.folder import claim, older_run_set_aside
 from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.trainer.config import KEPOConfig
-from kepo.trainer.run_folder import MetricsFile
+from kepo.trainer.run_folder import RunRecord
 
 
 def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_manifest_tells_what_is_needed_to_run_it_again(tmp_path: Path) -> No
 
 
 def test_metrics_are_appended_and_cut_on_resume(tmp_path: Path) -> None:
-    callback = MetricsFile(tmp_path)
+    callback = RunRecord(SimpleNamespace(args=SimpleNamespace(output_dir=tmp_path)))
     state = SimpleNamespace(is_world_process_zero=True, global_step=0)
     for step in (1, 2, 3):
         state.global_step = step

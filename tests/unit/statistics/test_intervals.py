@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kepo.statistics.intervals import Interval, bootstrap_mean, wilson
+from kepo.statistics.intervals import Interval, bootstrap_mean, wilson, wilson_of_mean
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,21 @@ def test_bootstrap_refuses_a_table_and_no_draws() -> None:
         bootstrap_mean([[0.5, 0.6]])
     with pytest.raises(ValueError, match="resamples=0"):
         bootstrap_mean([0.5, 0.6], resamples=0)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 9), (9, 9), (3, 10), (1, 1), (120, 300)])
+def test_wilson_of_a_mean_of_flags_is_wilson(successes: int, n: int) -> None:
+    found, expected = wilson_of_mean(successes / n, n), wilson(successes, n)
+    assert (found.estimate, found.low, found.high, found.n) == pytest.approx((successes / n, *_ends(expected), n))
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def test_wilson_of_a_mean_takes_scores_between_and_refuses_others() -> None:
+    found = wilson_of_mean(0.25, 9)
+    assert 0 < found.low < 0.25 < found.high < 1
+    assert isnan(wilson_of_mean(0.0, 0).estimate)
+    with pytest.raises(ValueError, match=r"mean=1\.5"):
+        wilson_of_mean(1.5, 3)

@@ -66,3 +66,28 @@ def test_the_interval_of_a_mean_is_that_of_a_difference_from_nothing() -> None:
     scores = np.random.default_rng(0).integers(0, 2, (4, 20)).astype(float)
     found, expected = mean_accuracy(scores, ["a", "a", "b", "b"]), paired_bootstrap(scores, 0 * scores, clusters="aabb")
     assert (found.estimate, found.low, found.high, found.n) == (expected.estimate, expected.low, expected.high, 4)
+
+
+@pytest.mark.parametrize("replicates", [1, 4])
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_none_and_all_of_nine_have_the_doubt_of_nine_questions(replicates: int, score: float) -> None:
+    # Wilson's interval of 0 of 9 is 0 to .299.
+    for found in (
+        mean_accuracy(np.full((replicates, 9), score), ["a"] * replicates),
+        macro_interval(np.full((replicates, 9), score), np.array(["CT"] * 9), ["CT"]),
+        macro_interval(np.full((replicates, 9), score), np.array(["CT", "MRI", "OCT"] * 3), ["CT", "MRI", "OCT"]),
+    ):
+        ends = (found.low, found.high) if score == 0 else (1 - found.high, 1 - found.low)
+        assert ends == pytest.approx((0, 0.299), abs=0.001)
+        assert (found.estimate, found.n) == (score, replicates)
+
+
+def test_all_correct_in_groups_of_different_size_reach_to_one() -> None:
+    found = macro_interval(np.ones((2, 12)), np.array(["CT"] * 9 + ["MRI"] * 3), ["CT", "MRI"])
+    assert (found.estimate, found.high) == (1, 1)
+    assert 0.5 < found.low < 0.75  # fewer than the 12 questions count
+
+
+def test_the_same_share_of_samples_for_all_questions_is_no_certainty() -> None:
+    found = mean_accuracy(np.full((1, 9), 0.5))
+    assert found.high - found.low > 0.4

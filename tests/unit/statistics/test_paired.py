@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from kepo.statistics import paired
-from kepo.statistics.paired import Difference, McNemar, holm, mcnemar, paired_bootstrap, sign_flip_test
+from kepo.statistics.paired import (
+    Difference,
+    McNemar,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_difference,
+    sign_flip_test,
+)
 
 
 def test_mcnemar_counts_who_alone_is_right() -> None:
@@ -268,3 +276,26 @@ def test_holm_stays_within_one_and_leaves_a_single_test_alone() -> None:
 def test_holm_refuses_what_is_no_p_value(value: float) -> None:
     with pytest.raises(ValueError, match="p-value of 'sft'"):
         holm({"kepo": 0.5, "sft": value})
+
+
+def test_equal_answers_to_nine_questions_leave_doubt() -> None:
+    scores = np.random.default_rng(0).integers(0, 2, (3, 9))
+    found = paired_difference(scores, scores)
+    assert (found.low, found.high) == pytest.approx((-0.299, 0.299), abs=0.001)
+    assert (found.estimate, found.p_value) == (0, 1)
+
+
+def test_three_questions_won_are_no_proof() -> None:
+    found = paired_difference(np.ones((1, 3)), np.zeros((1, 3)))
+    assert (found.estimate, found.high, found.p_value) == (1, 1, 0.25)  # a sign test: 2 x 1/2^3
+    assert found.low < 0
+    back = paired_difference(np.zeros((1, 3)), np.ones((1, 3)))
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_where_differences_vary_it_is_the_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.random((3, 40)), rng.random((3, 40))
+    assert paired_difference(first, second, ["a", "a", "b"]) == paired_bootstrap(
+        first, second, clusters=["a", "a", "b"]
+    )

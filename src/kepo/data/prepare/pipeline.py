@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kepo.data.contents import text_key
 from kepo.data.images import several_frames
 from kepo.data.prepare.card import of_split, render, shared_images, shortfalls, unusable_counts
 from kepo.data.prepare.folder import CARD, finished, save_splits, workplace
@@ -202,7 +203,7 @@ def _usable_items(items: Sequence[Item], hashed: Mapping[str, HashedImage]) -> t
             unusable.append(item.unusable("image", failed.problem or "", name))
             continue
         # A question without images is told by the name of its image, or by its text.
-        without = f"name {image}" if image else json.dumps([question.text, question.options])
+        without = f"name {image}" if image else text_key(question.text, question.options)
         usable.append(replace(item, contents=tuple(one.content or "" for one in found) or (without,)))
     return usable, unusable
 

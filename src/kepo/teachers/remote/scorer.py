@@ -18,6 +18,7 @@ from kepo.servers.chat import data_uri
 from kepo.servers.endpoint import Fault, RefusedError
 from kepo.servers.pool import Pool
 from kepo.teachers.base import ScoreRequest, SparseScores
+from kepo.teachers.reading import Difference
 from kepo.teachers.remote import wire
 from kepo.teachers.remote.wire import Rendered
 from kepo.types import Prompt
@@ -32,26 +33,41 @@ _REMEMBERED_IMAGES = 64
 
 
 class Scorer:
-    """Asks a pool for scores of rows; lives in its event loop. `template`: variables of the chat template."""
+    """Asks a pool for scores of rows; lives in its event loop.
+
+    Args:
+        pool: The servers.
+        top_k: K >= 1.
+        template: Variables of the chat template, for prompts that the server renders.
+
+    Attributes:
+        tokenizer: Writes token ids of messages as text; None: they stay numbers.
+    """
 
     def __init__(self, pool: Pool, top_k: int, template: Mapping[str, Any]) -> None:
         self._pool = pool
         self._top_k = top_k
         self._template = template
+        self.tokenizer: Any = None
+        self._difference = Difference()
         self._takes_images: bool | None = None  # None: not tried yet
         self._image_token: int | None = None
         self._trying = asyncio.Lock()
         self._renderings: OrderedDict[str, asyncio.Task[Rendered]] = OrderedDict()
         self._uris: OrderedDict[str, str] = OrderedDict()
 
-    async def score(self, key: str, request: ScoreRequest) -> SparseScores:
-        """The scores of one row; `key` names its prompt, see `prompt_key`.
+    async def score(self, request: ScoreRequest) -> SparseScores:
+        """The scores of one row.
 
         Raises:
             TeacherError: the servers cannot score such a prompt; besides, what `Pool.ask` raises.
         """
-        rendered = await self._rendering(key, request.prompt)
-        await self._find_out(request.prompt, rendered)
+        if request.tool_images:
+            raise TeacherError(
+                "A tool returned an image, and a served teacher cannot be shown it inside a completion. Use a local "
+                "teacher, or tools that return text."
+            )
+        rendered = await self._read(request)
         images, completion = prompt_images(request.prompt), request.completion_ids
         ids = [*rendered.sent(self._image_token), *completion]
         if self._takes_images:
@@ -66,20 +82,34 @@ class Scorer:
             lambda content: wire.read_completions(content, rendered.shown, completion, self._top_k),
         )
 
+    async def _read(self, request: ScoreRequest) -> Rendered:
+        """The prompt that the teacher reads: the student's own, with images as long as the server takes them."""
+        given = request.prompt_ids
+        if given is not None and not prompt_images(request.prompt):
+            rendered = Rendered(given)
+            await self._find_out(request.prompt, rendered)
+            return rendered
+        own = await self._rendering(request.prompt)
+        await self._find_out(request.prompt, own)
+        found = own if given is None else own.of_student(given)
+        if found is None:
+            self._difference.say(given or (), own.shown, self.tokenizer)
+        return found or own
+
     async def try_out(self, prompt: Prompt) -> None:
         """Score one token after `prompt`; an error says what the server lacks, and how to start it."""
-        key = wire.prompt_key(prompt)
         try:
-            rendered = await self._rendering(key, prompt)
-            await self.score(key, ScoreRequest(prompt, rendered.shown[-1:]))
+            rendered = await self._rendering(prompt)
+            await self.score(ScoreRequest(prompt, rendered.shown[-1:]))
         except RefusedError as error:
             raise TeacherError(
                 f"{error} The teacher's scores need a vLLM server, started with `--max-logprobs {self._top_k}` (or set "
                 "teacher_top_k to what it allows)."
             ) from None
 
-    async def _rendering(self, key: str, prompt: Prompt) -> Rendered:
-        """The rendered prompt; the rows of a group, and later epochs, share one."""
+    async def _rendering(self, prompt: Prompt) -> Rendered:
+        """The prompt as the server renders it; the rows of a group, and later epochs, share one."""
+        key = wire.prompt_key(prompt)
         task = self._renderings.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = asyncio.create_task(self._render(prompt))

@@ -12,12 +12,12 @@ scores when it needs them. Equal rows are asked once.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,15 +30,12 @@ from kepo.servers.pool import Pool, UnavailableError
 from kepo.teachers.base import MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.remote.checks import Passage, detokenize_body, passages, read_models, read_text, sample
 from kepo.teachers.remote.scorer import Scorer
-from kepo.teachers.remote.wire import prompt_key
+from kepo.teachers.remote.wire import row_key
 from kepo.types import Conversation, Prompt
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_Row: TypeAlias = "tuple[str, tuple[int, ...]]"
-"""(prompt, completion): what makes two rows the same question to the teacher."""
-
 STOP, WAIT, SKIP = "stop", "wait", "skip"
 # Statuses of a request that is invalid in itself, such as one that is too long, while the next one may be valid.
 _OF_ONE_REQUEST = frozenset({400, 413, 422})
@@ -72,7 +69,8 @@ class RemoteTeacher:
             without the teacher for these rows and hints; they are counted).
         hint_max_new_tokens: Longest hint, in tokens.
         hint_temperature: Sampling temperature of hints, >= 0; 0 is greedy.
-        chat_template_kwargs: Variables of the chat template. Set them as the student's, whose prompts they shape.
+        chat_template_kwargs: Variables of the chat template, for hints and for prompts that the server renders; scored
+            rows hold the student's own prompt ids.
 
     Attributes:
         name: The model's name.
@@ -139,6 +137,7 @@ class RemoteTeacher:
         """
         student = tokenizer_of(tokenizer)
         known = passages(student, vocab_size)
+        self._scorer.tokenizer = student
         self._scores = True
         try:
             self._background.run(self._check_all, known)
@@ -228,14 +227,12 @@ class RemoteTeacher:
         raise TeacherUnavailableError(f"The teacher gave no {what}. {problem}") from None
 
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Scores | None]:
-        rows: OrderedDict[_Row, ScoreRequest] = OrderedDict()
-        keys = [(prompt_key(request.prompt), request.completion_ids) for request in requests]
+        rows: dict[tuple[Any, ...], ScoreRequest] = {}
+        keys = [row_key(request) for request in requests]
         for key, request in zip(keys, requests, strict=True):
             rows.setdefault(key, request)
         self._counts["rows_sent"] += len(rows)
-        answers = await all_of(
-            self._or_lost(self._scorer.score(key, request), "scores") for (key, _), request in rows.items()
-        )
+        answers = await all_of(self._or_lost(self._scorer.score(request), "scores") for request in rows.values())
         found = dict(zip(rows, answers, strict=True))
         self._counts["rows_lost"] += sum(found[key] is None for key in keys)
         return [found[key] for key in keys]

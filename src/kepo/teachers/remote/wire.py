@@ -1,8 +1,9 @@
 """The wire of scoring: prompts as token ids, requests for the K likeliest tokens of a completion, and their answers.
 
-The server's own chat template and processor render a prompt, so the teacher reads it as it would answer it. An image
-takes many tokens there ("shown"); a request with token ids holds one token in their place ("sent"), which the server
-replaces. Which token that is depends on the model and is found out by trying.
+The teacher reads the student's own prompt ids. Where there are images, the server's chat template and processor render
+the prompt once, which tells the tokens that an image takes there. These are many ("shown"); a request with token ids
+holds one token in their place ("sent"), which the server replaces. Which token that is depends on the model and is found
+out by trying.
 
 vLLM returns "prompt log-probabilities": at each position of what was sent, the K likeliest tokens and the token that
 stands there. Token ids go in and token ids come back, no text: nothing can be tokenized in another way on the way, and
@@ -27,7 +28,8 @@ import torch
 from kepo.files import content_hash, image_hash
 from kepo.servers.chat import wire_messages
 from kepo.servers.endpoint import Fault, FaultKind, decoded
-from kepo.teachers.base import SparseScores
+from kepo.teachers.base import ScoreRequest, SparseScores
+from kepo.teachers.reading import with_images_of
 from kepo.types import Conversation, Prompt
 
 # What JSON has instead of -inf.
@@ -62,6 +64,29 @@ class Rendered:
         """Tokens that an image may be sent as: those it consists of, the most frequent first."""
         counts = Counter(token for span in self.spans for token in self.shown[span.offset : span.offset + span.length])
         return [token for token, _ in counts.most_common()]
+
+    def of_student(self, given: Sequence[int]) -> Rendered | None:
+        """The student's prompt with this one's images: `given` (P) are its ids; None where the images do not fit in."""
+        for token in self.image_token_candidates():
+            ids = with_images_of(given, self.shown, token)
+            spans = None if ids is None else self._spans_in(ids)
+            if ids is not None and spans is not None:
+                return Rendered(tuple(ids), spans)
+        return None
+
+    def _spans_in(self, ids: Sequence[int]) -> tuple[Span, ...] | None:
+        """Where the images of this prompt lie in other ids; None where one is missing, or there are more."""
+        found: list[Span] = []
+        place = 0
+        for span in self.spans:
+            image = list(self.shown[span.offset : span.offset + span.length])
+            starts = range(place, len(ids) - span.length + 1)
+            start = next((one for one in starts if list(ids[one : one + span.length]) == image), None)
+            if start is None:
+                return None
+            found.append(Span(start, span.length))
+            place = start + span.length
+        return tuple(found)
 
 
 class _Tokens(msgspec.Struct):
@@ -126,6 +151,12 @@ def read_render(content: bytes) -> Rendered:
 def image_key(image: Any) -> str:
     """Names an image by its mode and pixels."""
     return f"{image.mode} {image_hash(image)}"
+
+
+def row_key(request: ScoreRequest) -> tuple[Any, ...]:
+    """What makes two rows the same question to the teacher."""
+    images = tuple(image_key(image) for image in request.tool_images)
+    return prompt_key(request.prompt), request.prompt_ids, request.completion_ids, images
 
 
 def prompt_key(prompt: Prompt) -> str:
