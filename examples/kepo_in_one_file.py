@@ -125,10 +125,7 @@ def explore(groups: list[Group], hints_for: Callable, sample: Callable, s: Setti
 
 
 def inject(group: Group) -> Group:
-    """Put kept samples in slots of failed rollouts, never two in one slot, under the group's prompt without the hint.
-
-    Rollouts of a group are exchangeable, so taking the first failed slots is a draw without replacement.
-    """
+    """Put kept samples in the first failed slots (rollouts are exchangeable), under the prompt without the hint."""
     rollouts = list(group.rollouts)
     failed = [slot for slot, rollout in enumerate(rollouts) if rollout.accuracy < 1]
     for slot, found in zip(failed, group.kept, strict=False):
