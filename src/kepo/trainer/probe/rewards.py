@@ -84,10 +84,9 @@ class Asked:
 
     def encoded(self, text: str, *, cut: bool = False) -> list[int]:
         """The token ids of a completion, with its end token."""
-        if cut:
-            return self.trainer.tokenize_completion(text)
         ids: list[int] = self.trainer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.trainer.eos_token_ids[0]]
+        ids = [*ids, self.trainer.eos_token_ids[0]]
+        return ids[: self.trainer.args.max_completion_length] if cut else ids
 
 
 @dataclass(frozen=True)
