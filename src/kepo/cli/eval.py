@@ -191,8 +191,10 @@ def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str]
     from kepo.reports.evaluation import accuracy_table, compare, comparison_table, in_one_line, measures_table
     from kepo.reports.markup import as_rich
     from kepo.runs import read_evaluation
+    from kepo.trainer.model_card import refresh_model_card
 
     evaluation = read_evaluation(task.file)
+    refresh_model_card(task.home)
     if brief:
         console.print(f"{task.model}: {in_one_line(evaluation)}", markup=False)
     else:
