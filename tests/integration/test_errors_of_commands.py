@@ -1,4 +1,4 @@
-"""Typing errors, missing files, wrong types, no permission, empty files: one readable error, exit code 2, no traceback."""
+"""Typing errors, missing files, wrong types, no permission, empty files: one readable error and exit code 2."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = '{"id": "q%d", "question": "What is in %d?", "options": ["MRI", "CT"], "answer": "A"}\n'
     (root / "questions.jsonl").write_text("".join(row % (i, i) for i in range(8)))
     (root / "recipe.yaml").write_text(
-        "base: arms/kepo\nmodel_name_or_path: student\nteacher_model_name_or_path: student\ndata_path: questions.jsonl\n"
+        "base: arms/kepo\nmodel_name_or_path: student\nteacher_model_name_or_path: student\n"
+        "data_path: questions.jsonl\n"
         "num_generations: 4\nper_device_train_batch_size: 8\nreport_to: none\noutput_dir: run\n"
     )
     (root / "data.json").write_text("question,answer\nWhat?,yes\n")
@@ -101,12 +102,21 @@ def test_a_file_that_may_not_be_written_is_named(
     assert "error: /protected/rows: Permission denied" in capsys.readouterr().err
 
 
-def test_the_whole_recipe_is_printed(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_recipe_is_printed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setattr("sys.argv", ["kepo", "recipes", "recipe.yaml", "--resolved"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    for line in ("num_generations: 4", "gate: trajectory", "weight_decay:", "teacher_batch_size: 8", "lora_r:", "num_eval: 0"):
+    for line in (
+        "num_generations: 4",
+        "gate: trajectory",
+        "weight_decay:",
+        "teacher_batch_size: 8",
+        "lora_r:",
+        "num_eval: 0",
+    ):
         assert line in shown
