@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 from collections.abc import Callable, Generator
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.trainer.from_grpo import as_kepo_config
 from tools import trl_standins
+
+_LONGEST = 180  # seconds of a test
 
 OFF: dict[str, Any] = {"exploration": "none", "distillation_weight": 0.0}
 # The gate is open and, where a function says what is correct, every group is explored, so that both take part.
@@ -40,9 +43,8 @@ class WithTeacher(KEPOTrainer):
     def __init__(self, model: Any, reward_funcs: Any = None, args: Any = None, *rest: Any, **named: Any) -> None:
         args = args or GRPOConfig("run")
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-        hints = inspect.isfunction(rewards[0]) and not any(
-            named.get(name) for name in ("tools", "rollout_func", "environment_factory")
-        )
+        refused = any(named.get(name) for name in ("rollout_func", "environment_factory"))
+        hints = inspect.isfunction(rewards[0]) and not refused
         teacher = LocalTeacher(
             model if isinstance(model, str) else model.config._name_or_path,
             hint_max_new_tokens=4,
@@ -84,6 +86,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
     """Puts the arm's trainer into the test module."""
     for module in {item.module for item in items}:
         module.GRPOTrainer = ARMS[config.getoption("--trl-arm")]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, None]:
+    """A test that hangs fails, so that the others run."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"The test took more than {_LONGEST} seconds.")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(_LONGEST)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.hookimpl(hookwrapper=True)

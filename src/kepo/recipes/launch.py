@@ -20,7 +20,7 @@ from kepo.data.arguments import DataArguments, load_questions, load_splits
 from kepo.data.contents import contents_of
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice
 from kepo.evaluation.contamination import questions_of_run
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
@@ -32,6 +32,7 @@ from kepo.recipes.requirements import (
     check_model,
     check_packages,
     check_processes,
+    check_reachable,
     readable_errors,
 )
 from kepo.rewards import get_rewards
@@ -137,7 +138,7 @@ def check(recipe: Recipe) -> Probe:
     args.report_to, args.push_to_hub = [], False
     if isinstance(args, KEPOConfig):
         args.use_vllm = False  # whose engine takes the GPU; nothing is sampled from the student here
-    with TemporaryDirectory() as nowhere:
+    with TemporaryDirectory() as nowhere, readable_errors("The run cannot start"):
         args.output_dir = nowhere
         trainer = _build(recipe, train_set, eval_set, rewards)
         probe = _probe(trainer, recipe)
@@ -317,6 +318,10 @@ def load_teacher(
         "chat_template_kwargs": chat_template_kwargs,
     }
     if not settings.teacher_url:
+        check_choice("teacher_dtype", settings.teacher_dtype, ("auto", "float32", "bfloat16", "float16"))
+        check_device("teacher_device", settings.teacher_device)
+        check_packages({"teacher_load_in_4bit": settings.teacher_load_in_4bit})
+        check_reachable("teacher_model_name_or_path", name)
         four_bit = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
         return LocalTeacher(
             name,

@@ -14,12 +14,14 @@ from kepo.errors import ConfigError, DataError
 from kepo.rewards import check_math_answers, math_accuracy
 from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
+from kepo.trainer.probe.data import check_rewarded, is_sized, owns_rollouts
+from kepo.types import Prompt
 
 
 def reward_indices(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> tuple[int, int | None]:
     """Index of the correctness reward, and of the gate's; None: the gate looks at the weighted sum.
 
-    `names` are those of the reward functions `functions`.
+    `names` are those of the reward functions `functions`; each is there once.
     """
     known = f"the reward functions are {', '.join(names) or 'none'}. Use one of "
     if args.correctness_reward not in (None, *names):
@@ -48,7 +50,10 @@ def reward_indices(args: KEPOConfig, names: Sequence[str], functions: Sequence[A
 def check_teacher(args: KEPOConfig, teacher: Teacher | None) -> None:
     """There is a teacher, or nothing needs one."""
     if args.uses_teacher_scores and teacher is None:
-        raise ConfigError("distillation_weight is above 0 but there is no teacher. Pass teacher=, or set it to 0.")
+        raise ConfigError(
+            "distillation_weight is above 0 but there is no teacher. Pass teacher=, or set it to 0; KEPOConfig(..., "
+            "distillation_weight=0, exploration='none') is TRL's GRPO."
+        )
     if args.uses_hints and teacher is None and args.hint_bank is None:
         raise ConfigError(
             "exploration is 'hint' but there is no teacher to write hints. Pass teacher=, or a hint_bank that has "
@@ -58,7 +63,7 @@ def check_teacher(args: KEPOConfig, teacher: Teacher | None) -> None:
 
 def check_dataset(args: KEPOConfig, dataset: Any) -> None:
     """The data set has rows, and reference completions where some are needed."""
-    if dataset is not None and hasattr(dataset, "__len__") and len(dataset) == 0:
+    if is_sized(dataset) and len(dataset) == 0:
         raise DataError("train_dataset has no rows. Check the path and the filters (modality, task, num_train).")
     if args.lmbda < 1.0 and "reference" not in (getattr(dataset, "column_names", None) or ()):
         raise DataError(
@@ -70,9 +75,28 @@ def check_dataset(args: KEPOConfig, dataset: Any) -> None:
 
 def check_answers(functions: Sequence[Any], dataset: Any) -> None:
     """The true answers are such as the reward functions can read; a data set that is streamed is not looked at."""
-    columns = getattr(dataset, "column_names", None) or ()
-    if math_accuracy in functions and hasattr(dataset, "__len__") and "answer" in columns:
+    if math_accuracy in functions and is_sized(dataset) and "answer" in dataset.column_names:
         check_math_answers(list(dataset["answer"]))
+
+
+def check_evaluation(functions: Sequence[Any], names: Sequence[str], given: Any, grpo: Mapping[str, Any]) -> None:
+    """The data sets of evaluation have rows that the reward functions can reward; streamed ones are not looked at.
+
+    Args:
+        functions: Reward functions.
+        names: Their names.
+        given: `eval_dataset`: a data set, several by name, or None.
+        grpo: What else `GRPOTrainer` is given.
+    """
+    named = {f"eval_dataset {name!r}": one for name, one in given.items()} if isinstance(given, Mapping) else None
+    for called, dataset in (named or {"eval_dataset": given}).items():
+        if not is_sized(dataset):
+            continue
+        if len(dataset) == 0:
+            raise DataError(f"{called} has no rows. Check how it was split and filtered, or leave it out.")
+        if not owns_rollouts(grpo):
+            check_rewarded(functions, names, dataset, called)
+            check_answers(functions, dataset)
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:
@@ -91,10 +115,20 @@ def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:
         )
 
 
-def check_chat_template(processing_class: Any, dataset: Any) -> None:
+def first_prompt(dataset: Any, grpo: Mapping[str, Any]) -> Prompt | None:
+    """The prompt of the first row as the policy reads it; None where only the first batch of rollouts has it.
+
+    A row of a stream may come only once, and an environment changes prompts or makes them.
+    """
+    if not is_sized(dataset) or owns_rollouts(grpo) or "prompt" not in dataset.column_names:
+        return None
+    prompt: Prompt = dataset[0]["prompt"]
+    return prompt
+
+
+def check_chat_template(processing_class: Any, prompt: Prompt) -> None:
     """Conversations have a chat template to be written with."""
-    conversational = dataset is not None and not isinstance(next(iter(dataset))["prompt"], str)
-    if conversational and getattr(processing_class, "chat_template", None) is None:
+    if not isinstance(prompt, str) and getattr(processing_class, "chat_template", None) is None:
         raise ConfigError(
             f"The processor of {getattr(processing_class, 'name_or_path', 'the model')!r} has no chat template, but "
             "the data set's prompts are conversations. Use an instruction-tuned model, set processor.chat_template, "

@@ -23,6 +23,7 @@ from kepo.teachers.base import HintWriter
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, completion_of
+from kepo.trainer.rows import row_options
 from kepo.types import Group, Prompt, Rescue, Sample
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ class ExplorationStep:
                     key=str(data.get("id", row)) if held else "",
                     prompt=batch.prompts[row] if held else "",
                     answer=None if answer is None else str(answer),
-                    options=tuple(data.get("options") or ()),
+                    options=row_options(data),
                     correct=tuple(flags),
                     rewards=tuple(values),
                     row=data,

@@ -21,9 +21,10 @@ from kepo.runs import rollouts
 from kepo.runs.manifest import describe, finish_manifest, write_manifest
 from kepo.runs.metrics import append_metrics, drop_metrics_after
 from kepo.teachers.base import Teacher
-from kepo.trainer.adapter import TRLAdapter
+from kepo.trainer.adapter import TRLAdapter, distinct_names
 from kepo.trainer.generation_batch import GenerationBatch
-from kepo.types import Rescue
+from kepo.trainer.rows import column_text, column_texts
+from kepo.types import Message, Rescue
 
 
 class RunRecord(TrainerCallback):
@@ -128,7 +129,7 @@ def write_rollouts(trainer: TRLAdapter, batch: GenerationBatch, output: Mapping[
         batch: With its rewards.
         output: The batch as TRL returns it, with our keys.
     """
-    step, names = trainer.state.global_step + 1, trainer.reward_func_names
+    step, names = trainer.state.global_step + 1, distinct_names(trainer.reward_func_names)
     where = {"step": step, "process": trainer.processes.index}
     records = trainer.processes.gather_objects([where | record for record in _records(batch, names, output)])
     if trainer.accelerator.is_main_process:
@@ -147,12 +148,12 @@ def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[st
         hint, answer = None if kept is None else kept.hint, data.get("answer")
         records.append(
             {
-                **{name: data.get(name) for name in ("modality", "task", "question")},
+                **{name: column_text(data.get(name)) for name in ("modality", "task", "question")},
                 "row": row,
                 "id": str(data.get("id", "")),
                 "prompt": prompt_text(batch.prompts[row]),
                 "completion": _text(batch.completions[row]),
-                "options": list(data.get("options") or ()),
+                "options": list(column_texts(data.get("options"))),
                 "answer": None if answer is None else str(answer),
                 "tokens": int(lengths[row]),
                 **{f"{rollouts.REWARD}{name}": float(batch.rewards[row, i]) for i, name in enumerate(reward_names)},
@@ -168,7 +169,7 @@ def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[st
                 "hints_tried": [tried.raw for tried in rescue.hints],
                 "leaked_hints": rescue.leaked_hints,
                 "exploration_failure": rescue.failure,
-                "images": list(data.get("image_paths") or ()),
+                "images": list(column_texts(data.get("image_paths"))),
                 "metadata": _json(data.get("metadata")),
             }
         )
@@ -176,7 +177,14 @@ def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[st
 
 
 def _text(completion: Any) -> str:
-    return completion if isinstance(completion, str) else "\n".join(message_text(message) for message in completion)
+    return completion if isinstance(completion, str) else "\n".join(filter(None, map(_written, completion)))
+
+
+def _written(message: Message) -> str:
+    """All that a message says, with what a response schema took out of its content."""
+    reasoning = [message.get(name) for name in ("reasoning_content", "thinking")]
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join(filter(None, [*reasoning, message_text(message), *calls]))
 
 
 def _json(metadata: Any) -> str:

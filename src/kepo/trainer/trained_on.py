@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from kepo.data.contents import contents_of
 from kepo.runs.trained_on import write_trained_on
+from kepo.trainer.rows import column_text, row_options
 from kepo.types import Question
 
 
@@ -36,9 +37,9 @@ def _questions(dataset: Dataset) -> Iterator[Question]:
     if "image_paths" in names and all(len(paths) > 0 for paths in dataset["image_paths"]):
         dataset = dataset.remove_columns([name for name in ("images", "image") if name in names])
     for place, row in enumerate(dataset):
-        text = row.get("question") or _prompt_text(row.get("prompt"))
+        text = column_text(row.get("question")) or _prompt_text(row.get("prompt"))
         if text:
-            options = tuple(map(str, row.get("options") or ()))
+            options = row_options(row)
             yield Question(id=str(place), text=text, answer="", options=options, images=_images(row))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trl import GRPOConfig
 
 from kepo.errors import ConfigError, KepoError
 from kepo.models.shared_images import share_image_features
@@ -19,10 +20,11 @@ from kepo.objective.weights import injected_old_logps
 from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
-from kepo.trainer.adapter import DistillationTarget, TRLAdapter, reward_names
+from kepo.trainer.adapter import DistillationTarget, TRLAdapter, distinct_names, reward_names
 from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
+from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
 from kepo.trainer.model_card import create_model_card
 from kepo.trainer.probe import (
@@ -51,11 +53,20 @@ class KEPOTrainer(TRLAdapter):
     Args:
         model: As in `GRPOTrainer`: a path, a hub name or a model.
         reward_funcs: As in `GRPOTrainer`. One of them says what is correct (`KEPOConfig.correctness_reward`).
-        args: A `KEPOConfig`.
+        args: A `KEPOConfig`; or a `GRPOConfig`, whose fields are kept, with everything of KEPO's at its defaults.
         train_dataset: Columns `prompt`, and what the rewards read. Exploration with hints reads `answer` (or
-            `solution`), `options` if there are any, and `id`.
+            `solution`), `options` if there are any, and `id`. May be left out as in `GRPOTrainer`.
+        eval_dataset: As in `GRPOTrainer`, like the following ones.
+        processing_class: Of the student.
+        reward_processing_classes: Of reward models.
+        callbacks: Called while training.
+        optimizers: Optimizer and learning rate schedule.
+        quantization_config: How the student is loaded.
+        peft_config: The adapter that is trained.
+        tools: Functions that the student may call.
+        rollout_func: Makes the rollouts.
+        environment_factory: Makes the environments that the student acts in.
         teacher: Needed for the distillation loss, and for hints that `hint_bank` does not have; see `kepo.teachers`.
-        **grpo: Everything else that `GRPOTrainer` takes (`eval_dataset`, `processing_class`, `peft_config`, ...).
 
     Raises:
         ConfigError: Settings that cannot work together, or that name a reward that is not there.
@@ -63,24 +74,49 @@ class KEPOTrainer(TRLAdapter):
         TeacherError: A teacher whose vocabulary is not the student's.
     """
 
+    _batch: GenerationBatch | None = None
+
     def __init__(
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: KEPOConfig | None = None,
+        args: GRPOConfig | None = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: Any = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        tools: Any = None,
+        rollout_func: Any = None,
+        environment_factory: Any = None,
         *,
         teacher: Teacher | None = None,
-        **grpo: Any,
     ) -> None:
-        args = KEPOConfig("kepo-run") if args is None else args
-        functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
-        names = reward_names(functions)
-        self._correctness, gate_reward = checks.reward_indices(args, names, functions)
+        args = as_kepo_config(args)
+        grpo = {
+            "eval_dataset": eval_dataset,
+            "processing_class": processing_class,
+            "reward_processing_classes": reward_processing_classes,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+            "quantization_config": quantization_config,
+            "peft_config": peft_config,
+            "tools": tools,
+            "rollout_func": rollout_func,
+            "environment_factory": environment_factory,
+        }
+        functions = [] if reward_funcs is None else reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        names = distinct_names(reward_names(functions))
+        if environment_factory is None:  # else there may be more rewards, which are known when TRL has made one
+            checks.reward_indices(args, names, functions)
         checks.check_teacher(args, teacher)
         checks.check_dataset(args, train_dataset)
         check_input(args, functions, names, train_dataset, grpo)
         checks.check_answers(functions, train_dataset)
+        checks.check_evaluation(functions, names, eval_dataset, grpo)
         checks.check_generation(args, grpo)
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
@@ -88,22 +124,24 @@ class KEPOTrainer(TRLAdapter):
             writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
-        checks.check_chat_template(self.processing_class, train_dataset)
+        names = distinct_names(self.reward_func_names)
+        self._correctness, gate_reward = checks.reward_indices(args, names, self.reward_funcs)
         if args.share_image_features:
             share_image_features(self.model)
 
         self.teacher = teacher
         self.run_record = RunRecord(self, script_parts(self, functions, teacher))
         self.add_callback(self.run_record)
-        self._batch: GenerationBatch | None = None
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
-            prompt = next(iter(train_dataset))["prompt"]
-            check_teacher_prompt(teacher, prompt, args.uses_hints)
         self._owns_rollouts = owns_rollouts(grpo)
+        first = checks.first_prompt(train_dataset, grpo)
+        self._prompt_unchecked = first is None
+        if first is not None:
+            self._check_prompt(first)
         self.add_callback(GradientWatch(vars(args)))
         self.first_look = self.probe(QUICK)
         say(self.first_look)
@@ -135,6 +173,13 @@ class KEPOTrainer(TRLAdapter):
             opens = gate_reward == self._correctness
             self._teaching = TeachingStep(teacher, self, self._together, gate_reward, correctness_opens=opens)
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        """The student and the teacher can read prompts of this form."""
+        if self.rollout_func is None:  # which writes prompts in its own way
+            checks.check_chat_template(self.processing_class, prompt)
+        if self.teacher is not None:
+            check_teacher_prompt(self.teacher, prompt, self.args.uses_hints)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in `transformers.Trainer`; resuming also finds the weights of models that are saved under other names.
@@ -213,6 +258,9 @@ class KEPOTrainer(TRLAdapter):
         batch = self._batch
         if batch is None:
             return super().generate_rollouts(prompts)
+        if self._prompt_unchecked:
+            self._together(lambda: self._check_prompt(prompts[0]))
+            self._prompt_unchecked = False
         with batch.clock("rollouts"):
             rollouts = super().generate_rollouts(prompts)
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too

@@ -27,8 +27,15 @@ def run_in(folder: Path, **config: dict[str, Any]) -> Path:
         "data": {"data_path": str(folder.parent / "data" / "train.jsonl"), "prompt_style": "think", "modality": "CT"},
         "teacher": {"teacher_model_name_or_path": "Qwen/Qwen3-VL-8B-Instruct", "teacher_url": ["http://10.1.2.3/v1"]},
         "training": {
-            **{"learning_rate": 1e-6, "max_steps": -1, "num_train_epochs": 1.0, "num_generations": 8, "seed": 3},
-            **{"distillation_weight": 1.0, "distillation_weight_end": None, "gate": "outcome", "exploration": "hint"},
+            "learning_rate": 1e-6,
+            "max_steps": -1,
+            "num_train_epochs": 1.0,
+            "num_generations": 8,
+            "seed": 3,
+            "distillation_weight": 1.0,
+            "distillation_weight_end": None,
+            "gate": "outcome",
+            "exploration": "hint",
             "output_dir": str(folder),
         },
     }

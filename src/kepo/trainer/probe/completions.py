@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kepo.trainer.rows import row_options
 from kepo.types import option_letters
 
 _REASONING = "Reasoning."  # stands for any; formats want some
@@ -37,7 +38,7 @@ def true_answer(row: Mapping[str, Any]) -> str | None:
 
 def incorrect_answer(row: Mapping[str, Any]) -> str | None:
     """An answer of the same kind that is not the true one; None where every answer is true."""
-    answer, options = true_answer(row), row.get("options") or ()
+    answer, options = true_answer(row), row_options(row)
     if answer is None:
         return None
     letters = option_letters(options)

@@ -47,8 +47,17 @@ def check_input(args: KEPOConfig, functions: Sequence[Any], names: Sequence[str]
     check_batch(args, len(dataset))
     if owns_rollouts(grpo):  # whose rollouts may bring columns of their own
         return
-    check_columns(functions, names, dataset.column_names)
-    check_answers(functions, dataset)
+    check_rewarded(functions, names, dataset, "train_dataset")
+
+
+def check_rewarded(functions: Sequence[Any], names: Sequence[str], dataset: Any, called: str) -> None:
+    """Refuse a data set that these reward functions cannot reward; `called` is what errors call it.
+
+    Raises:
+        DataError: A column that a reward function reads is missing, or an answer in it cannot be read.
+    """
+    check_columns(functions, names, dataset.column_names, called)
+    check_answers(functions, dataset, called)
 
 
 def is_sized(dataset: Any) -> bool:
@@ -84,7 +93,9 @@ def check_batch(args: KEPOConfig, rows: int) -> None:
     )
 
 
-def check_columns(functions: Sequence[Any], names: Sequence[str], columns: Sequence[str]) -> None:
+def check_columns(
+    functions: Sequence[Any], names: Sequence[str], columns: Sequence[str], called: str = "train_dataset"
+) -> None:
     """Refuse a data set that lacks a column which a reward function reads.
 
     Raises:
@@ -101,7 +112,7 @@ def check_columns(functions: Sequence[Any], names: Sequence[str], columns: Seque
             advice = "Name the columns so (dataset.rename_column), or make the data set with kepo.data.to_dataset."
         raise DataError(
             f"The reward function {name!r} reads the column{'s' * (len(missing) > 1)} "
-            f"{' and '.join(map(repr, missing))}, but train_dataset has only {', '.join(columns)}. {advice}"
+            f"{' and '.join(map(repr, missing))}, but {called} has only {', '.join(columns)}. {advice}"
         )
 
 
@@ -117,7 +128,7 @@ def read_columns(function: Any) -> list[str]:
     return [p.name for p in needed if p.name not in _GIVEN]
 
 
-def check_answers(functions: Sequence[Any], dataset: Any) -> None:
+def check_answers(functions: Sequence[Any], dataset: Any, called: str = "train_dataset") -> None:
     """Refuse true answers that the reward functions of this package cannot read, in any row.
 
     Raises:
@@ -131,15 +142,17 @@ def check_answers(functions: Sequence[Any], dataset: Any) -> None:
     answers = list(dataset["answer"])
     for number, answer in enumerate(answers):
         if answer is None or (isinstance(answer, str) and not answer.strip()):
-            _refuse(dataset, number, answer, f"{readers[0].__name__} has nothing to compare with. Remove the row.")
+            _refuse(
+                dataset, called, number, answer, f"{readers[0].__name__} has nothing to compare with. Remove the row."
+            )
         if texts_only and not isinstance(answer, str):
             advice = "dataset.map(lambda row: {'answer': str(row['answer'])})"
-            _refuse(dataset, number, answer, f"{texts_only[0]} compares texts. Make the column text: {advice}.")
+            _refuse(dataset, called, number, answer, f"{texts_only[0]} compares texts. Make the column text: {advice}.")
     if choice_accuracy in readers:
-        _check_letters(answers, list(dataset["options"]), dataset)
+        _check_letters(answers, list(dataset["options"]), dataset, called)
 
 
-def _check_letters(answers: Sequence[str], options: Sequence[Any], dataset: Any) -> None:
+def _check_letters(answers: Sequence[str], options: Sequence[Any], dataset: Any, called: str) -> None:
     for number, (answer, choices) in enumerate(zip(answers, options, strict=True)):
         letters = option_letters(choices or ())
         if choices and answer not in letters:
@@ -147,9 +160,9 @@ def _check_letters(answers: Sequence[str], options: Sequence[Any], dataset: Any)
                 f"it is not the letter of one of the {len(choices)} options ({', '.join(letters)}). Give the letter, "
                 "or make the data set with kepo.data.to_dataset, which finds it."
             )
-            _refuse(dataset, number, answer, problem)
+            _refuse(dataset, called, number, answer, problem)
 
 
-def _refuse(dataset: Any, number: int, value: Any, problem: str) -> None:
+def _refuse(dataset: Any, called: str, number: int, value: Any, problem: str) -> None:
     identity = dataset[number]["id"] if "id" in dataset.column_names else None
-    raise DataError(f"{row_name('train_dataset', number, identity)}, column 'answer' is {value!r}: {problem}")
+    raise DataError(f"{row_name(called, number, identity)}, column 'answer' is {value!r}: {problem}")

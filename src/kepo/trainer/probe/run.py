@@ -26,6 +26,7 @@ from kepo.trainer.probe.prompts import (
 )
 from kepo.trainer.probe.records import HintCheck, Probe, Rows, Scope, evenly
 from kepo.trainer.probe.rewards import Asked, Rewarded, check_rewards
+from kepo.trainer.rows import row_options
 from kepo.types import Group, Prompt
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def look_at_hint(trainer: TRLAdapter, teacher: Teacher) -> HintCheck | None:
         key=str(row.get("id", 0)),
         prompt=full_prompt(row),
         answer=None if answer is None else str(answer),
-        options=tuple(row.get("options") or ()),
+        options=row_options(row),
         correct=(),
         rewards=(),
     )
