@@ -200,12 +200,23 @@ def _hub_dataset(config: Mapping[str, Any], known: Mapping[str, Any] | None) -> 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     training, model = config.get("training") or {}, config.get("model") or {}
+    off = _off(training)
     for name in _SETTINGS:
-        if training.get(name) is not None and not (name == "max_steps" and training[name] <= 0):
+        if training.get(name) is not None and not name.startswith(off):
             yield name, str(training[name])
     for name in _ADAPTER if model.get("use_peft") else ():
         if model.get(name) is not None:
             yield name, str(model[name])
+
+
+def _off(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the settings begin that did nothing in this run."""
+    off = ["max_steps" if (training.get("max_steps") or 0) <= 0 else "num_train_epochs"]
+    if not training.get("distillation_weight") and not training.get("distillation_weight_end"):
+        off += ["divergence_", "gate"]
+    if training.get("exploration", "none") == "none":
+        off += ["exploration_", "num_injected", "hint_", "injection_"]
+    return tuple(off)
 
 
 def _base(config: Mapping[str, Any], folder: Path, known: Mapping[str, Any] | None) -> tuple[str | None, str]:
