@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from kepo.errors import ConfigError
+
 app = typer.Typer(help="PhantomVQA, the built-in benchmark: questions, base models.", no_args_is_help=True)
 
 models_app = typer.Typer(help="Write a starting model into a folder, without a model hub.", no_args_is_help=True)
@@ -93,6 +95,8 @@ def sheet(
     """Draw a contact sheet: every modality, several scenes."""
     from kepo.phantom.contact_sheet import contact_sheet
 
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"{file}: a contact sheet is a PNG file; name it so that it ends in .png")
     # With a palette of its own the file is less than half as large, and no colour is far off.
     contact_sheet(size).quantize(128, kmeans=2).save(file, optimize=True)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,10 +90,15 @@ def evaluate(
 
     from kepo.evaluation import tasks
     from kepo.evaluation.job import Request
+    from kepo.recipes.requirements import check_device, check_reachable
     from kepo.runs import read_evaluation
     from kepo.servers.endpoint import read_api_key
 
     _check_together(checkpoints, best_by, out, server, devices, device)
+    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    check_device("--device", device)
+    for loaded in [*([] if server else models), *([] if teacher is None else [teacher])]:
+        check_reachable("The model", loaded)
     given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
     given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
     given |= {"seed": seed, "reward": reward}
@@ -186,8 +191,10 @@ def _show(console: Console, task: Task, *, brief: bool, against: tuple[Any, str]
     from kepo.reports.evaluation import accuracy_table, compare, comparison_table, in_one_line, measures_table
     from kepo.reports.markup import as_rich
     from kepo.runs import read_evaluation
+    from kepo.trainer.model_card import refresh_model_card
 
     evaluation = read_evaluation(task.file)
+    refresh_model_card(task.home)
     if brief:
         console.print(f"{task.model}: {in_one_line(evaluation)}", markup=False)
     else:

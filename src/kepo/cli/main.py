@@ -83,10 +83,6 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
         raise typer.Exit
 
 
-# Read by the libraries underneath: no bars that redraw themselves, which a file or a pipe would keep line by line.
-NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-
-
 def _fail(message: str) -> NoReturn:
     typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
     # Other processes of a distributed run may wait in a collective; leaving at once lets the launcher end them.
@@ -103,6 +99,8 @@ def main() -> None:
     # Fields that these libraries rename among themselves are nothing a user of this program can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|accelerate)\.")
     if not sys.stderr.isatty():
+        from kepo.workers import NO_BARS
+
         os.environ.update(NO_BARS)
     try:
         app()

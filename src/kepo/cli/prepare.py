@@ -226,8 +226,8 @@ _COLUMN = (
     "repeated."
 )
 _ANSWER = (
-    "How answers are written: letter, text, index (from 0), letter_or_text, or auto: letter or text, and what could be "
-    "both is listed."
+    "How answers are written: letter, text, index (from 0), index_from_1, index_found (from 0 or 1), letter_or_text, "
+    "or auto: letter or text, and what could be both is listed."
 )
 
 
@@ -246,9 +246,10 @@ def table(
     encoding: Annotated[str, _option("Of a CSV or TSV file.")] = "utf-8",
 ) -> "Source":
     """Any table, by the name of its layout or by saying which column holds what."""
+    from kepo.data.readers.presets import Preset, load_preset
     from kepo.data.readers.questions import table_source
     from kepo.data.readers.rows import TableFile
-    from kepo.data.readers.table import Preset, TableMap, load_preset
+    from kepo.data.readers.table import TableMap
 
     tables = [TableFile(one, delimiter, encoding) for one in file]
     said = TableMap(_pairs(column, "--column"), _pairs(set_, "--set"), answer, option_separator)  # type: ignore[arg-type]

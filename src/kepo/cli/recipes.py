@@ -55,7 +55,7 @@ def fields(
     found = [row for row in rows if search is None or search.lower() in f"{row[0]} {row[2]}".lower()]
     if not found:
         close = get_close_matches(str(search), [row[0] for row in rows], n=1)
-        advice = f"did you mean {close[0]!r}?" if close else "without a word, `kepo fields` lists all"
+        advice = f"did you mean {close[0]!r}?" if close else "without a word, `kepo fields` lists all."
         raise ConfigError(f"No field mentions {search!r}; {advice} TRL's own fields are in TRL's documentation.")
     table = Table("field", "default", "meaning")
     for row in found:

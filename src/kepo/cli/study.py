@@ -55,6 +55,7 @@ def study(
         typer.echo(shell_script(plans) if print_for == "shell" else slurm_script(plans, Path.cwd()), nl=False)
         return
     check_data(spec)
+    _check_here(places)
     failures = _run(spec, arms, workers, places, quiet)
     reported = _report(spec) if report else True
     if failures or not reported:
@@ -74,6 +75,14 @@ def _places(devices: str | None) -> list[str]:
         if names:
             places.append(",".join(numbers))
     return places
+
+
+def _check_here(places: Sequence[str]) -> None:
+    """The GPUs of `--devices` are there."""
+    from kepo.recipes.requirements import check_device
+
+    for number in (number for place in places for number in place.split(",") if number):
+        check_device("--devices", f"cuda:{number}")
 
 
 def _check_workers(spec: StudySpec, workers: int | None, places: Sequence[str]) -> None:

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerCallback
 
+from kepo.workers import duration
+
 # Logged value -> its name in the display, and how it is written.
 _COLUMNS = {
     "reward": ("reward", "{:.3f}"),
@@ -48,16 +50,6 @@ def held_out_values(logs: Mapping[str, Any]) -> dict[str, str]:
     """The rewards on held-out questions in a log of an evaluation; empty for another log."""
     found = {name: _HELD_OUT.fullmatch(name) for name in logs}
     return {match[1] or match[2]: f"{logs[name]:.3f}" for name, match in found.items() if match}
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "3 min 20 s", "2 h 05 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class TrainingDisplay(TrainerCallback):

@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from kepo.data.images import check_images
 from kepo.data.omnimedvqa import QUESTION_FOLDER
+from kepo.data.readers.presets import load_preset
 from kepo.data.readers.published import load_omnimedvqa
-from kepo.data.readers.questions import load_dataset_folder, load_table
+from kepo.data.readers.questions import load_dataset_folder, load_hub_dataset, load_table
 from kepo.data.readers.rows import KINDS
-from kepo.data.readers.table import load_preset
+from kepo.data.readers.saved import is_hub_name
+from kepo.data.readers.table import TableMap
 from kepo.data.reasoning import load_reasoning_gym
 from kepo.data.split import shuffle_options, split_disjoint
 from kepo.errors import ConfigError, DataError
@@ -21,7 +23,7 @@ from kepo.prompts import PROMPT_STYLES, PromptStyle
 from kepo.types import Question
 
 DataFormat: TypeAlias = Literal[
-    "auto", "csv", "tsv", "jsonl", "json", "parquet", "dataset", "omnimedvqa", "reasoning_gym"
+    "auto", "csv", "tsv", "jsonl", "json", "parquet", "dataset", "hub", "omnimedvqa", "reasoning_gym"
 ]
 
 SftThink: TypeAlias = Literal["reasoning", "option"]
@@ -38,14 +40,22 @@ class DataArguments:
     data_path: str | None = field(
         default=None,
         metadata={
-            "help": "A .csv, .tsv, .jsonl, .json or .parquet file, a folder from save_to_disk, or that of OmniMedVQA."
+            "help": "A .csv, .tsv, .jsonl, .json or .parquet file, a folder from save_to_disk, that of OmniMedVQA, or "
+            "OWNER/NAME on the Hugging Face hub."
         },
     )
     data_preset: str | None = field(default=None, metadata={"help": "Layout of the rows, such as r1-v (docs/data.md)."})
     image_root: str | None = field(
         default=None, metadata={"help": "Folder of the image paths; default: that of data_path."}
     )
-    data_split: str | None = field(default=None, metadata={"help": "Split of a folder that holds several."})
+    data_columns: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Where fields stand, as JSON: {question: COLUMN, answer: COLUMN, ...}."}
+    )
+    data_answer: str = field(
+        default="auto", metadata={"help": "How answers are written: letter, text, index, index_from_1, letter_or_text."}
+    )
+    data_split: str | None = field(default=None, metadata={"help": "Split of a data set that has several."})
+    data_config: str | None = field(default=None, metadata={"help": "Configuration of a data set of the hub."})
     reasoning_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "reasoning-gym tasks; num_train + num_eval questions are shared out over them."},
@@ -86,16 +96,24 @@ class DataArguments:
             raise ConfigError(f"image_size is {self.image_size}; give at least 1 pixel, or leave it out")
         if self.data_preset is not None:
             load_preset(self.data_preset)
-        self.reasoning_config = _json_record(self.reasoning_config)
+        self.reasoning_config = _json_record(self.reasoning_config, "reasoning_config")
+        self.data_columns = _json_record(self.data_columns, "data_columns")
+        self.said_columns()
+
+    def said_columns(self) -> TableMap | None:
+        """What `data_columns` and `data_answer` say; None where they say nothing."""
+        columns = self.data_columns if isinstance(self.data_columns, dict) else {}
+        said = TableMap(columns, answer=self.data_answer)  # type: ignore[arg-type]
+        return None if said == TableMap() else said
 
 
-def _json_record(value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+def _json_record(value: dict[str, Any] | str | None, name: str) -> dict[str, Any] | None:
     try:
         record = json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError as error:
-        raise ConfigError(f"reasoning_config {value!r} is not JSON: {error}") from error
+        raise ConfigError(f"{name} {value!r} is not JSON: {error}") from error
     if record is not None and not isinstance(record, dict):
-        raise ConfigError(f'reasoning_config {record!r} is not a record; write it as {{"setting": value}}')
+        raise ConfigError(f'{name} {record!r} is not a record; write it as {{"setting": value}}')
     return record
 
 
@@ -124,17 +142,23 @@ def _load(args: DataArguments) -> list[Question]:
     if data_format == "reasoning_gym":
         return _load_reasoning(args)
     path, root = _data_path(args), None if args.image_root is None else Path(args.image_root)
-    if args.data_split is not None and data_format != "dataset":
-        problem = f"data of the format {data_format!r} has no splits; remove it"
-        raise ConfigError(f"data_split {args.data_split!r}: {problem}")
+    for name, formats in (("data_split", ("dataset", "hub")), ("data_config", ("hub",))):
+        if getattr(args, name) is not None and data_format not in formats:
+            problem = (
+                f"data of the format {data_format!r} has no {'splits' if name == 'data_split' else 'configurations'}"
+            )
+            raise ConfigError(f"{name} {getattr(args, name)!r}: {problem}; remove it")
     if data_format == "omnimedvqa":
-        for name in ("image_root", "data_preset"):
+        for name in ("image_root", "data_preset", "data_columns"):
             if getattr(args, name) is not None:
                 raise ConfigError(f"{name}: the folder of OmniMedVQA has images and answers; remove the setting")
         return load_omnimedvqa(path)
+    layout: dict[str, Any] = {"preset": args.data_preset, "columns": args.said_columns()}
+    if data_format == "hub":
+        return load_hub_dataset(str(args.data_path), args.data_split, args.data_config, root, **layout)
     if data_format == "dataset":
-        return load_dataset_folder(path, args.data_split, root, preset=args.data_preset)
-    return load_table(path, root, kind=data_format, preset=args.data_preset)
+        return load_dataset_folder(path, args.data_split, root, **layout)
+    return load_table(path, root, kind=data_format, **layout)
 
 
 def _data_path(args: DataArguments) -> Path:
@@ -148,6 +172,8 @@ def _detected(args: DataArguments) -> str:
         return "reasoning_gym"
     path = _data_path(args)
     if not path.exists():
+        if is_hub_name(str(args.data_path)):
+            return "hub"
         raise DataError(f"{path}: there is no such file or folder; check data_path")
     suffix = path.suffix.lower().removeprefix(".")
     if path.is_file() and suffix in KINDS:

@@ -87,7 +87,7 @@ def question_from_row(
         images=read_images(row, images, place.refuse, keep_images_in),
         modality=_optional_text(row, "modality", place),
         task=_optional_text(row, "task", place),
-        metadata=_metadata(row.get("metadata"), place),
+        metadata=metadata_of(row.get("metadata"), place),
     )
 
 
@@ -134,12 +134,13 @@ def _lettered_options(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[
 
 def refuse_index(answer: str, options: tuple[str, ...], place: Place) -> None:
     """A RowError for a number that is the text of one option and may be the index of another, from 0 or from 1."""
-    by_text = _same_text(answer, option_letters(options), options)
+    by_text = same_text(answer, option_letters(options), options)
     index = int(answer) if answer.isascii() and answer.isdigit() else -1
     places = {letter: at for at, letter in enumerate(option_letters(options))}
     if by_text and 0 <= index <= len(options) and places[by_text[0]] != index:
         read = f"the number {answer} is the text of option {by_text[0]}, and may be the index of another one"
-        advice = f"write ({by_text[0]}) for that option, or say how answers are written (answer: text, answer: index)"
+        said = "or say how answers are written (data_answer, or --answer of kepo prepare: text, index)"
+        advice = f"write ({by_text[0]}) for that option, {said}"
         place.refuse("answer", f"{read}; {advice}", "is the text of one option and may be the index of another")
 
 
@@ -158,7 +159,7 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, letters:
     upper = stripped.upper().rstrip(".")
     if letters and any(stripped.upper() in (f"({name})", f"{name})") for name in names):
         return stripped.strip("()").upper()
-    by_text = _same_text(stripped, names, options)
+    by_text = same_text(stripped, names, options)
     if letters and upper in names:
         if by_text and by_text != [upper]:
             letter = f"the letter of option {upper} ({options[names.index(upper)]!r})"
@@ -176,7 +177,7 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, letters:
     return by_text[0]
 
 
-def _same_text(answer: str, names: tuple[str, ...], options: tuple[str, ...]) -> list[str]:
+def same_text(answer: str, names: tuple[str, ...], options: tuple[str, ...]) -> list[str]:
     """Letters of the options that read like `answer`: exactly if there are any, else up to case and final stop."""
     pairs = list(zip(names, options, strict=True))
     exact = [name for name, option in pairs if option.strip() == answer.strip()]
@@ -205,7 +206,7 @@ def _optional_text(row: Mapping[str, Any], field: str, place: Place) -> str | No
     return None if is_empty(value) else text_of(value, field, place)
 
 
-def _metadata(value: Any, place: Place) -> dict[str, Any]:
+def metadata_of(value: Any, place: Place) -> dict[str, Any]:
     """A record, given as such or as JSON text, that survives JSON."""
     if is_empty(value):
         return {}

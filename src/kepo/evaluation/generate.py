@@ -20,6 +20,7 @@ from transformers import AutoProcessor, TopPLogitsWarper
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.files import weights_fingerprint
+from kepo.models.decoding import decode, reasoning_opened
 from kepo.models.encoding import encode, load_processor, sees_images, tokenizer_of
 from kepo.models.loading import load_model
 from kepo.prompts import message_text
@@ -129,18 +130,20 @@ class TransformersBackend:
                 suppress_tokens=self._suppressed(),
                 logits_processor=[SeededSampling(sampling, streams)] if sampling.temperature > 0 else [],
             )
-        return [self._completion(row) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+        opened = reasoning_opened(self._processor, prompts, self._chat_template_kwargs)
+        made = ids[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._completion(row, start) for row, start in zip(made, opened, strict=True)]
 
     def _suppressed(self) -> list[int] | None:
         """A sampled image token would ask for an image that is not there; training forbids it too."""
         image_token = getattr(self._model.config, "image_token_id", None) if self._sees_images else None
         return None if image_token is None else [image_token]
 
-    def _completion(self, ids: Sequence[int]) -> Completion:
+    def _completion(self, ids: Sequence[int], opened: bool) -> Completion:
         ends = [place for place, token in enumerate(ids) if token in self._end_ids]
         length = ends[0] + 1 if ends else len(ids)
-        text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
-        return Completion(text, length, bool(ends))
+        [text] = decode(self._tokenizer, [ids[:length]])
+        return Completion(text, length, bool(ends), opened)
 
 
 @contextmanager

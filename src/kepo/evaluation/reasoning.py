@@ -14,15 +14,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kepo.rewards import predicted_letter
-from kepo.rewards.text import folded, is_denied, phrase_pattern
+from kepo.rewards.options import last_mentioned
+from kepo.rewards.tags import reasoning_span
+from kepo.rewards.text import folded
 from kepo.types import option_letters
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_THINK = re.compile(r"<think\s*>", re.IGNORECASE)
-_END = re.compile(r"</think\s*>", re.IGNORECASE)
-_ANSWER = re.compile(r"<answer\s*>", re.IGNORECASE)
 
 # A full stop or comma inside a number separates nothing.
 _SEPARATOR = re.compile(r"[;\n]|(?<!\d)[.,]|[.,](?!\d)")
@@ -48,56 +46,24 @@ class ReasoningSummary:
     finished: float | None  # completions that ended by themselves, before the token limit
 
 
-def reasoning_span(completion: str) -> tuple[int, int]:
-    """Start and end of the reasoning within `completion`; start == end where there is none.
-
-    The opening tag may be missing (some chat templates put it into the prompt), and so may the closing tag, where the
-    token limit cut the reasoning off: then it ends at `<answer>` or at the end.
-    """
-    closing = _END.search(completion)
-    opening = _THINK.search(completion, 0, closing.start() if closing else len(completion))
-    if closing:
-        return (opening.end() if opening else 0), closing.start()
-    if opening is None:
-        return 0, 0
-    answer = _ANSWER.search(completion, opening.end())
-    return opening.end(), answer.start() if answer else len(completion)
-
-
 def reasoning_text(completion: str) -> str:
-    """The reasoning of a completion (see `reasoning_span`), trimmed; empty where there is none."""
+    """The reasoning of a completion (see `kepo.rewards.tags.reasoning_span`), trimmed; empty where there is none."""
     start, end = reasoning_span(completion)
     return completion[start:end].strip()
 
 
-def is_consistent(completion: str, options: Sequence[str]) -> bool | None:
+def is_consistent(completion: str, options: Sequence[str], *, strict: bool = True) -> bool | None:
     """Whether the option answered is the last one that the reasoning names by its text.
 
-    A mention right after "not", "rather than" and the like names nothing. Options of one letter are not looked for.
-    None when there are no options, no option is named, or there is no readable answer inside `<answer>`.
+    A mention right after "not", "rather than" and the like names nothing. Options of one letter are not looked for, and
+    a number with another sign or comparator is another value. None when there are no options, no option is named, or
+    there is no readable answer; `strict` as for `kepo.rewards.predicted_letter`.
     """
     if len(options) < 2:
         return None
-    letter = predicted_letter(completion, options)
-    named = _last_named(reasoning_text(completion), tuple(options))
-    return None if letter is None or named is None else letter in named
-
-
-def _last_named(reasoning: str, options: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The letters of the option text that is named last; several where two options read the same."""
-    pattern, letters = _option_pattern(options)
-    named = [match[0] for match in pattern.finditer(reasoning) if not is_denied(reasoning, match.start())]
-    return letters[folded(named[-1])] if named else None
-
-
-@lru_cache(maxsize=4096)
-def _option_pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
-    letters: dict[str, tuple[str, ...]] = {}
-    for letter, option in zip(option_letters(options), options, strict=True):
-        text = folded(option)
-        if text and not (len(text) == 1 and text.isalpha()):
-            letters[text] = (*letters.get(text, ()), letter)
-    return phrase_pattern(letters), letters
+    letter = predicted_letter(completion, options, strict)
+    named = last_mentioned(reasoning_text(completion), options)
+    return None if letter is None or not named else letter in named
 
 
 def statements(reasoning: str, facts: Mapping[str, Any]) -> tuple[int, int]:

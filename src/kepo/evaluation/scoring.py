@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
 from kepo.evaluation.asking import OrderedQuestion
-from kepo.evaluation.reasoning import is_consistent, reasoning_span, reasoning_text, statements
+from kepo.evaluation.reasoning import is_consistent, reasoning_text, statements
 from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.rewards import answer_format, extract_answer, get_rewards, predicted_letter, think_format
-from kepo.rewards.answers import after_reasoning
+from kepo.rewards.answers import completion_text
+from kepo.rewards.tags import after_reasoning, reasoning_span
 from kepo.types import Conversation, Question
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _FORMATS = {"think": think_format, "answer": answer_format}
 
 def score_completion(ordered: OrderedQuestion, completion: Completion, settings: EvaluationSettings) -> dict[str, Any]:
     """The columns of a record that follow from a question and one completion of it; see `docs/evaluation.md`."""
-    question, text = ordered.question, completion.text
+    question, text = ordered.question, completion_text(completion.text, completion.reasoning_opened)
     predicted = _predicted(question, text, settings)
     facts, level = question.metadata.get("facts"), question.metadata.get("level")
     stated, true = statements(reasoning_text(text), facts if isinstance(facts, dict) else {})
@@ -33,15 +34,15 @@ def score_completion(ordered: OrderedQuestion, completion: Completion, settings:
         "task": question.task,
         "level": level if isinstance(level, int) else None,
         "permutation": ordered.permutation,
-        "completion": text,
+        "completion": completion.text,
         "answer": question.answer,
         "options": list(question.options),
         "predicted": predicted,
         "correct": _is_correct(question, completion, predicted, settings),
         "tokens": completion.tokens,
         "finished": completion.finished,
-        "formatted": _is_formatted(text, predicted, settings),
-        "consistent": is_consistent(text, question.options),
+        "formatted": _is_formatted(completion, predicted, settings),
+        "consistent": is_consistent(text, question.options, strict=settings.prompt_style != "plain"),
         "statements": stated,
         "true_statements": true,
         "images": [str(image) for image in question.images if isinstance(image, str | Path)],
@@ -68,6 +69,7 @@ def _is_correct(
     columns = {
         "prompts": [question.text],
         "completion_finished": [completion.finished],
+        **_opened(completion),
         "id": [question.id],
         "question": [question.text],
         "options": [list(question.options)],
@@ -83,9 +85,15 @@ def _is_correct(
     return value is not None and value >= 1.0
 
 
-def _is_formatted(text: str, predicted: str | None, settings: EvaluationSettings) -> bool:
+def _opened(completion: Completion) -> dict[str, Any]:
+    return {} if completion.reasoning_opened is None else {"reasoning_opened": [completion.reasoning_opened]}
+
+
+def _is_formatted(completion: Completion, predicted: str | None, settings: EvaluationSettings) -> bool:
     check = _FORMATS.get(settings.prompt_style)
-    return predicted is not None if check is None else check([text])[0] == 1.0
+    if check is None:
+        return predicted is not None
+    return check([completion.text], **_opened(completion))[0] == 1.0
 
 
 def reasoning_logps(teacher: LocalTeacher, pairs: Sequence[tuple[Conversation, str]]) -> list[float | None]:

@@ -63,9 +63,11 @@ class EvaluationSettings:
 class Completion:
     """One completion."""
 
-    text: str  # decoded, without special tokens
+    text: str  # decoded, without special tokens but the tags that are read
     tokens: int  # its length, the end token included
     finished: bool  # ended by itself, before the limit
+    # Whether the prompt ended with an opened `<think>`; None where that is not known, as of a server's template.
+    reasoning_opened: bool | None = None
 
 
 class Backend(Protocol):

@@ -10,6 +10,7 @@ from kepo.errors import KepoError
 from kepo.exploration.leaks import audit, strip_leaks
 from kepo.exploration.settings import ExplorationSettings
 from kepo.prompts import hint_request, hint_request_again
+from kepo.rewards.tags import canonical, split_reasoning
 from kepo.teachers.base import HintWriter
 from kepo.types import Conversation, Group, Hint
 
@@ -19,27 +20,30 @@ HintSource: TypeAlias = Callable[[Sequence[Group], int], list[tuple[Hint, ...]]]
 Called by every process equally often, with an empty list where it has no group.
 """
 
-_FLAGS = re.IGNORECASE | re.DOTALL
-_THINK = re.compile(r"<think\s*>.*?</think\s*>", _FLAGS)
-# Reasoning that was cut off, or whose opening tag is part of the chat template: it may say the answer.
-_THINK_OPEN = re.compile(r"<think\s*>.*?(?=<hint\b|\Z)", _FLAGS)
-_THINK_CLOSE = re.compile(r"\A.*</think\s*>", _FLAGS)
-_HINT = re.compile(r"<hint\b[^<>]*>(.*?)(?:</hint\s*>|\Z)", _FLAGS)
-_TAG = re.compile(r"</?(?:hint|think)\b[^<>]*>", _FLAGS)
+_HINT_OPEN = re.compile(r"<hint\b[^<>]*>", re.IGNORECASE)
+_HINT_CLOSE = re.compile(r"</hint\s*>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:hint|think|answer)\b[^<>]*>", re.IGNORECASE)
 
 
 def parse_hint(raw: str) -> str:
     """The hint in a teacher's answer; "" when there is none.
 
     The inside of the first `<hint>...</hint>` that is not empty, over any number of lines. Without a closing tag the
-    rest is taken, without an opening tag the whole text. Reasoning (`<think>...</think>`) is never part of it.
-    Everything else stays as it is.
+    rest is taken, without an opening tag the whole text. Reasoning is never part of it, whatever tags the model writes
+    it in, and where it does not end, only a hint that begins in it is taken: it may say the answer. Everything else
+    stays as it is.
     """
-    text = _THINK_CLOSE.sub("", _THINK_OPEN.sub("", _THINK.sub("", raw)))
-    blocks = [_TAG.sub("", block).strip() for block in _HINT.findall(text)]
+    text = _without_reasoning(canonical(raw))
+    blocks = [_TAG.sub("", _HINT_CLOSE.split(part, maxsplit=1)[0]).strip() for part in _HINT_OPEN.split(text)[1:]]
     if blocks:
         return next((block for block in blocks if block), "")
     return _TAG.sub("", text).strip()
+
+
+def _without_reasoning(text: str) -> str:
+    parts = split_reasoning(text)
+    hint = _HINT_OPEN.search(parts.unfinished)
+    return "".join(parts.outside) + (parts.unfinished[hint.start() :] if hint else "")
 
 
 def read_hint(raw: str, group: Group, level: int, leak_policy: str = "allow") -> Hint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +17,11 @@ from transformers import BitsAndBytesConfig, PrinterCallback, ProgressCallback, 
 from trl import SFTConfig, SFTTrainer, get_quantization_config
 
 from kepo.data.arguments import DataArguments, load_questions, load_splits
+from kepo.data.contents import contents_of
 from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, check_choice
+from kepo.evaluation.contamination import questions_of_run
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.files import write_text
 from kepo.models.adapters import is_adapter
@@ -30,16 +32,19 @@ from kepo.recipes.requirements import (
     check_model,
     check_packages,
     check_processes,
+    check_reachable,
     readable_errors,
 )
 from kepo.rewards import get_rewards
 from kepo.rewards.imported import reward_called
 from kepo.runs.folder import claim, older_run_set_aside
+from kepo.runs.trained_on import write_trained_on
 from kepo.servers.endpoint import read_api_key
 from kepo.teachers.base import Teacher
 from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
+from kepo.trainer.model_card import create_model_card, refresh_model_card
 from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
@@ -60,6 +65,14 @@ class Result:
     folder: Path  # with the trained model and its processor
     history: list[dict[str, Any]]  # every log of the run
     device: str  # where it computed, in words
+
+
+class SupervisedTrainer(SFTTrainer):
+    """TRL's `SFTTrainer` with the model card of this package."""
+
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """As `KEPOTrainer.create_model_card`."""
+        create_model_card(self, RunRecord(self), model_name, tags)
 
 
 def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
@@ -85,6 +98,9 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
     record.describe({"recipe": {"source": recipe.source}, **recipe.parts}, stated=dict(recipe.stated))
     if trainer.is_world_process_zero():
         write_text(recipe.as_yaml(), folder / RECIPE)
+        if not isinstance(trainer, KEPOTrainer):  # whose rows are its questions
+            asked = contents_of(questions_of_run(asdict(recipe.data)))
+            write_trained_on(folder, asked, resumed=checkpoint is not None)
     trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if checkpoint is not None and not isinstance(trainer, KEPOTrainer):  # which does so itself
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
@@ -98,6 +114,8 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
         trainer.train(resume_from_checkpoint=checkpoint)
         check_trained(trainer.state.global_step)
         trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        refresh_model_card(folder)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return Result(folder, list(trainer.state.log_history), record.device)
@@ -118,7 +136,7 @@ def check(recipe: Recipe) -> Probe:
     args.report_to, args.push_to_hub = [], False
     if isinstance(args, KEPOConfig):
         args.use_vllm = False  # whose engine takes the GPU; nothing is sampled from the student here
-    with TemporaryDirectory() as nowhere:
+    with TemporaryDirectory() as nowhere, readable_errors("The run cannot start"):
         args.output_dir = nowhere
         trainer = _build(recipe, train_set, eval_set, rewards)
         probe = _probe(trainer, recipe)
@@ -241,7 +259,7 @@ def _build(recipe: Recipe, train_set: Dataset, eval_set: Dataset | None, rewards
     if is_adapter(str(model.model_name_or_path)):
         shared |= _adapted(recipe)
     if isinstance(args, SFTConfig):
-        return SFTTrainer(**shared)
+        return SupervisedTrainer(**shared)
     return KEPOTrainer(reward_funcs=rewards, teacher=_teacher(recipe.teacher, args), **shared)
 
 
@@ -298,6 +316,10 @@ def load_teacher(
         "chat_template_kwargs": chat_template_kwargs,
     }
     if not settings.teacher_url:
+        check_choice("teacher_dtype", settings.teacher_dtype, ("auto", "float32", "bfloat16", "float16"))
+        check_device("teacher_device", settings.teacher_device)
+        check_packages({"teacher_load_in_4bit": settings.teacher_load_in_4bit})
+        check_reachable("teacher_model_name_or_path", name)
         four_bit = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
         return LocalTeacher(
             name,

@@ -259,11 +259,17 @@ def readable_errors(what: str) -> Iterator[None]:
 
     `what` is done inside, such as "The trainer cannot be built".
     """
+    from huggingface_hub.errors import HTTPError
     from safetensors import SafetensorError
 
     try:
         yield
     except KepoError:
         raise
+    except HTTPError as error:
+        raise ConfigError(
+            f"{what}: the Hugging Face hub does not answer as it should: {error}. Check the network, the name and "
+            "`hf auth login`; push_to_hub needs the hub from the start."
+        ) from error
     except (OSError, ImportError, ValueError, SafetensorError) as error:
         raise ConfigError(f"{what}: {str(error).strip()}") from error

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kepo.evaluation.reasoning import reasoning_span
 from kepo.reports.document import line, visible
 from kepo.reports.images import Thumbnails
 from kepo.reports.rollouts import Shown
 from kepo.reports.study import Study
+from kepo.rewards.tags import reasoning_span
 
 _LONGEST = 4000
 """Characters of a text that are shown."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import DataError
 from kepo.evaluation.accuracy import accuracy_by, domains, majority_letter_accuracy, paired_scores, split_domains
+from kepo.evaluation.contamination import in_words
 from kepo.evaluation.reasoning import summarize_reasoning
 from kepo.reports.document import NONE, Table, p_value, percent, points, span, tabulate
-from kepo.reports.reasoning import measured
+from kepo.reports.reasoning import UNREADABLE, measured, unreadable
 from kepo.runs import Evaluation
 from kepo.statistics.accuracy import chance_level, pass_at_k
 from kepo.statistics.intervals import Interval
@@ -39,12 +40,13 @@ def accuracy_table(evaluation: Evaluation, title: str) -> Table:
         (label, {"accuracy, %": value, "95 % interval": interval, "number": number})
         for label, value, interval, number in found
     ]
-    return tabulate(title, "questions", rows)
+    words = in_words(evaluation.description)
+    return tabulate(title, "questions", rows, () if words is None else (words,))
 
 
 def measures_table(evaluation: Evaluation) -> Table:
     """The reasoning measures that the records have."""
-    values = measured([summarize_reasoning(evaluation.table)])
+    values = {UNREADABLE: percent(unreadable(evaluation.table))} | measured([summarize_reasoning(evaluation.table)])
     return tabulate("Reasoning", "measure", [(name, {"value": text}) for name, text in values.items() if text != NONE])
 
 

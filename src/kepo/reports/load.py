@@ -9,20 +9,23 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, DataError
 from kepo.evaluation.contamination import in_words
 from kepo.reports.document import line
 from kepo.reports.study import Arm, RunData, Study
 from kepo.reports.tested import marked
-from kepo.runs import Run, find_runs, read_evaluation, read_metrics
+from kepo.runs import Run, all_failed_shares, find_runs, read_evaluation, read_metrics
 from kepo.runs.study import StudyArm, read_study_file, runs_of
 
 MAIN_ARM = "kepo"
 FIRST_BASELINE = "grpo"
+ALL_FAILED = "exploration/all_failed_groups"
 
 
 def load_study(
@@ -77,7 +80,17 @@ def same_questions(study: Study) -> tuple[Study, list[RunData]]:
 def _load_run(run: Run, name: str) -> RunData:
     found = read_evaluation(run.folder, name, texts=False) if name in run.evaluations else None
     evaluation = found if found is not None and len(found.table) else None
-    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(read_metrics(run.folder)), evaluation)
+    return RunData(run, run.folder.name, run.arm, run.replicate, tuple(_metrics(run)), evaluation)
+
+
+def _metrics(run: Run) -> list[dict[str, Any]]:
+    """What was logged; the share of all-failed groups also where only the rollouts say it."""
+    metrics = read_metrics(run.folder)
+    if any(ALL_FAILED in record for record in metrics):
+        return metrics
+    with suppress(DataError):  # of a damaged log, which `read_rollout_data` reports
+        metrics += [{"step": step, ALL_FAILED: share} for step, share in all_failed_shares(run).items()]
+    return metrics
 
 
 def _unique(runs: Sequence[RunData]) -> list[RunData]:

@@ -33,7 +33,7 @@ from kepo.reports.figures import arm_styles, drawn_arms, panels_figure, write_fi
 from kepo.reports.load import load_study, same_questions
 from kepo.reports.markup import as_latex, as_markdown
 from kepo.reports.study import Arm, RunData, Study
-from kepo.reports.tested import notes, steps_text, tested
+from kepo.reports.tested import notes, steps_text, weights_tested
 from kepo.runs import checkpoints_in, evaluation_file, read_evaluation
 from kepo.statistics.accuracy import macro_interval
 from kepo.statistics.intervals import Interval
@@ -210,12 +210,13 @@ def _about_runs(rows: Sequence[PaperRow]) -> Iterator[str]:
             row.arm.label for row in rows if len(row.arm.runs) == 1 and row.arm.runs[0].trained
         ],
         "Tested without a choice of checkpoint on validation data": [
-            run.name for run in runs if run.trained and not ((found := tested(run)) and found.chosen_by)
+            run.name for run in runs if run.trained and not ((found := weights_tested(run)) and found.chosen_by)
         ],
         "Not finished": [run.name for run in runs if run.run.status != "finished"],
     }
-    yield from (f"{what}: {line(', '.join(names), 400)}." for what, names in named.items() if names)
-    yield from notes([row.arm for row in rows])
+    yield from (f"{what}: {line(', '.join(dict.fromkeys(names)), 400)}." for what, names in named.items() if names)
+    arms = {row.arm.name: row.arm for row in rows}
+    yield from notes([replace(arm, runs=tuple(run for run in runs if run.arm == name)) for name, arm in arms.items()])
     contaminated = [run.name for run in runs if run.evaluation and in_words(run.evaluation.description)]
     if contaminated:
         yield f"Tested with questions that they were trained on: {line(', '.join(contaminated), 400)}."
@@ -258,7 +259,7 @@ def _run_frame(tables: Sequence[PaperTable]) -> pd.DataFrame:
     rows = []
     for table in tables:
         for run in (run for row in table.rows for run in row.arm.runs):
-            weights, found = tested(run), accuracy_by(run.table, "modality")
+            weights, found = weights_tested(run), accuracy_by(run.table, "modality")
             known: dict[str, object] = {"trained on": table.source, "arm": run.arm}
             known |= {"replicate": run.replicate, "folder": run.name}
             if weights is not None:

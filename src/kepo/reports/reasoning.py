@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kepo.evaluation.reasoning import ReasoningSummary, summarize_reasoning
 from kepo.reports.document import Section, Table, mean, number, percent, tabulate, without_empty
@@ -10,6 +11,10 @@ from kepo.reports.rollouts import INJECTED, KINDS, Truth
 from kepo.reports.study import Study
 from kepo.reports.tested import explained
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNREADABLE = "no single answer could be read, %"
 # Field of a summary -> heading, and how its mean is written.
 _MEASURES = {
     "format_rate": ("in the form asked for, %", percent),
@@ -31,6 +36,19 @@ def measured(summaries: Sequence[ReasoningSummary]) -> dict[str, str]:
     }
 
 
+def unreadable(table: pa.Table) -> float | None:
+    """Share of answers (0..1) to questions with options from which no single option could be read.
+
+    Hedged, cut off, or without an answer in the form asked for: all of them count as incorrect. None without options.
+    """
+    import pyarrow.compute as pc
+
+    asked = table.filter(
+        pc.and_(pc.equal(table["permutation"], 0), pc.greater(pc.list_value_length(table["options"]), 0))
+    )
+    return asked["predicted"].null_count / len(asked) if len(asked) else None
+
+
 def reasoning_section(study: Study, truth: Mapping[tuple[str, str], Truth]) -> Section | None:
     """Reasoning of the evaluated models, and factual accuracy of what was injected in training."""
     tables = tuple(table for table in (_evaluation_table(study), _truth_table(study, truth)) if table.rows)
@@ -39,12 +57,17 @@ def reasoning_section(study: Study, truth: Mapping[tuple[str, str], Truth]) -> S
 
 def _evaluation_table(study: Study) -> Table:
     rows = [
-        (arm, measured([summarize_reasoning(run.table) for run in arm.evaluated]))
+        (
+            arm,
+            {UNREADABLE: percent(mean([unreadable(run.table) for run in arm.evaluated]))}
+            | measured([summarize_reasoning(run.table) for run in arm.evaluated]),
+        )
         for arm in study.arms
         if arm.evaluated
     ]
     note = (
-        "Means over replicates. An answer is consistent when it is the option that the reasoning names last; over "
+        "Means over replicates. Answers that hedge, are cut off or are not in the form asked for name no single option "
+        "and count as incorrect. An answer is consistent when it is the option that the reasoning names last; over "
         "completions whose reasoning names one. Statements are those about facts that the question's data knows. A "
         "correct answer after a false statement is luck, or a second mistake that made up for the first."
     )

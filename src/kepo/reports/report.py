@@ -15,6 +15,7 @@ from kepo.reports.load import load_study, same_questions
 from kepo.reports.provenance import provenance_section
 from kepo.reports.results import accuracy_table
 from kepo.reports.rollouts import RolloutData, read_rollout_data
+from kepo.reports.setup import setup_section
 from kepo.reports.study import RunData, Study
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _sections(
     study: Study, claims: Claims | None, rollouts: RolloutData, aside: Sequence[RunData]
 ) -> Iterator[Section | None]:
     """Every section in order, None where there is nothing to say."""
-    yield results.setup_section(study, claims)
+    yield setup_section(study, claims)
     if claims:
         yield results.main_section(study, claims)
         yield from results.contrasts_sections(study, claims)

@@ -1,8 +1,8 @@
-"""The sections that say what was done and what came out: setup, the main table, contrasts, and accuracy by group."""
+"""The sections that say what came out: the main table, contrasts, and accuracy by group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -30,69 +30,15 @@ from kepo.reports.document import (
 )
 from kepo.reports.figures import ArmStyle, arm_styles, heat_figure, intervals_figure
 from kepo.reports.study import RunData, Study
-from kepo.reports.tested import Tested
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 BREAKDOWNS = ("modality", "task", "level")
+FEW_QUESTIONS = 30
 _RECOGNITION = "Modality Recognition"
 """The task that training on one modality makes trivial there, and that says little elsewhere."""
-
-
-def setup_section(study: Study, claims: Claims | None) -> Section:
-    """What was run and tested, and how settings were chosen."""
-    return Section("setup", "Setup", tuple(filter(None, (_setup_table(study, claims), _tuning_table(study)))))
-
-
-def _setup_table(study: Study, claims: Claims | None) -> Table:
-    trained = [run.run for run in study.runs if run.trained]
-    generation = [run.evaluation.description.get("generation", {}) for run in study.evaluated if run.evaluation]
-    questions = [f"{claims.questions[name]} {name}" for name in claims.domains] if claims else []
-    machines = [filter(None, (run.manifest.get("platform"), run.manifest.get("device"))) for run in trained]
-    facts = {
-        "replicates": _distinct(run.replicate for run in study.runs),
-        "trained on": _distinct(name for run in study.evaluated for name in run.in_domain),
-        "optimizer steps": _distinct(run.setting("training", "max_steps", "") for run in trained),
-        "rollouts a step and device": _distinct(
-            run.setting("training", "per_device_train_batch_size", "") for run in trained
-        ),
-        "test questions": ", ".join(questions),
-        "tested": _distinct(_rule(found) for run in study.evaluated if (found := tested.tested(run))),
-        "temperature": _distinct(settings.get("temperature", "") for settings in generation),
-        "machine": _distinct(map(", ".join, machines)),
-    }
-    rows = [(name, {"value": line(text, 500)}) for name, text in facts.items() if text]
-    return tabulate("What was run and tested", "what", rows, (), ("value",))
-
-
-def _rule(found: Tested) -> str:
-    if not found.chosen_by:
-        return "the weights at the end of training"
-    return f"the weights with the best in-domain accuracy on {line(found.chosen_by, 40)} questions"
-
-
-def _distinct(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(value) for value in values if value not in ("", None)}))
-
-
-def _tuning_table(study: Study) -> Table | None:
-    """What the study's own file says about the choice of a setting; None where it says nothing."""
-    tuning = study.described.tuning
-    if not tuning:
-        return None
-    labels = {arm.name: arm.label for arm in study.arms}
-    values = list(dict.fromkeys(value for scores in tuning.scores.values() for value in scores))
-    rows = [
-        (
-            line(labels.get(arm, arm)),
-            {**{line(v): percent(scores.get(v)) for v in values}, "chosen": line(tuning.chosen[arm])},
-        )
-        for arm, scores in tuning.scores.items()
-    ]
-    note = "In-domain validation accuracy of trial runs, in percent; their seeds are not among those of the study."
-    return tabulate(f"Choice of {line(tuning.field, 40)}", "arm", rows, (note,))
 
 
 def accuracy_table(study: Study, claims: Claims) -> Table:
@@ -126,15 +72,12 @@ def _accuracy_figure(
     chance = {"chance": claims.chance[domain]} if claims.chance[domain] else {}
     return Figure(
         name=f"accuracy-{domain.replace(' ', '-')}",
-        caption=" ".join(["Mean over replicates and 95 % interval; the dashed line is chance.", *_of_step_0(study)]),
+        caption=" ".join(
+            ["Mean over replicates and 95 % interval; the dashed line is chance.", *tested.notes(study.arms)]
+        ),
         alt=alt,
         draw=lambda: intervals_figure(title, rows, styles, chance, limits=limits, main=study.main),
     )
-
-
-def _of_step_0(study: Study) -> list[str]:
-    warning = tested.before_training(study.arms)
-    return [f"{tested.MARK} {warning}"] if warning else []
 
 
 def _main_table(study: Study, claims: Claims) -> Table:
@@ -333,7 +276,19 @@ def _heat_table(study: Study, column: str, found: pd.DataFrame) -> Table:
         (study.arm(str(arm)), {str(group): cell(v) for group, v in values.items()}) for arm, values in found.iterrows()
     ]
     caption = f"Accuracy by {column}, in percent, mean over replicates"
-    return tested.explained(study, tabulate(caption, "arm", rows, kind="heat", main=study.main))
+    table = tabulate(caption, "arm", rows, (_numbers(study, column),), kind="heat", main=study.main)
+    return tested.explained(study, table)
+
+
+def _numbers(study: Study, column: str) -> str:
+    """How many questions each group has: an accuracy of few says little, and has no interval here."""
+    counts = {str(group): found.n for group, found in accuracy_by(study.evaluated[0].table, column).items() if group}
+    few = (
+        " Of few questions an accuracy says little."
+        if min(counts.values(), default=FEW_QUESTIONS) < FEW_QUESTIONS
+        else ""
+    )
+    return f"Questions: {', '.join(f'{line(group, 40)} {count}' for group, count in counts.items())}.{few}"
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:

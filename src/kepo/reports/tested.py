@@ -17,7 +17,7 @@ MARK = "†"
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Weights:
     """The weights that were tested, of a run that trained."""
 
     step: int  # the optimizer step that they are of; 0: before training
@@ -27,7 +27,7 @@ class Tested:
     accuracy_at_end: float | None = None  # the same at the last step that was validated
 
 
-def tested(run: RunData) -> Tested | None:
+def weights_tested(run: RunData) -> Weights | None:
     """Which weights of a run were tested; None for a model that was not trained, or where the log does not say."""
     if not run.trained:
         return None
@@ -38,19 +38,19 @@ def tested(run: RunData) -> Tested | None:
         candidates = {one["step"]: one["accuracy"] for one in chosen.get("candidates", ())}
         at_end = candidates[max(candidates)] if candidates else None
         end = max(last or 0, chosen["step"], *candidates)
-        return Tested(chosen["step"], end, str(chosen.get("chosen_by", "")), chosen.get("accuracy"), at_end)
+        return Weights(chosen["step"], end, str(chosen.get("chosen_by", "")), chosen.get("accuracy"), at_end)
     if not isinstance(last, int):
         return None
     best, validation = list(run.series("validation/best_step").values()), run.series("validation/in_domain")
     at_end = validation[max(validation)] if validation else None
     if not best:
-        return Tested(last, last, "", at_end, at_end)
-    return Tested(int(best[-1]), last, "validation", validation.get(int(best[-1])), at_end)
+        return Weights(last, last, "", at_end, at_end)
+    return Weights(int(best[-1]), last, "validation", validation.get(int(best[-1])), at_end)
 
 
 def untrained(arm: Arm) -> int:
     """How many of an arm's evaluated runs were tested at step 0, although they trained."""
-    return sum(found.step == 0 < found.last for run in arm.evaluated if (found := tested(run)))
+    return sum(found.step == 0 < found.last for run in arm.evaluated if (found := weights_tested(run)))
 
 
 def marked(arm: Arm) -> Arm:
@@ -60,7 +60,7 @@ def marked(arm: Arm) -> Arm:
 
 def steps_text(runs: Sequence[RunData]) -> str:
     """The steps whose weights were tested, in few words: "0 (4 runs), 20, 40 of 40"."""
-    found = [tested(run) for run in runs]
+    found = [weights_tested(run) for run in runs]
     known = [one for one in found if one is not None]
     if not known:
         return "not trained" if runs and not any(run.trained for run in runs) else NONE
@@ -83,7 +83,7 @@ def columns(study: Study) -> tuple[str, ...]:
 
 def cells(study: Study, runs: Sequence[RunData]) -> list[Cell]:
     """Which steps were tested, and in-domain validation accuracy (in percent) at these and at the end of training."""
-    found = [one for run in runs if (one := tested(run))]
+    found = [one for run in runs if (one := weights_tested(run))]
     mark = "note" if any(one.step == 0 < one.last for one in found) else ""
     shown = [Cell(steps_text(runs), mark=mark)]
     if _validated(study):
@@ -93,7 +93,7 @@ def cells(study: Study, runs: Sequence[RunData]) -> list[Cell]:
 
 
 def _validated(study: Study) -> bool:
-    return any(one.accuracy_at_end is not None for run in study.evaluated if (one := tested(run)))
+    return any(one.accuracy_at_end is not None for run in study.evaluated if (one := weights_tested(run)))
 
 
 def explained(study: Study, table: Table) -> Table:
@@ -106,22 +106,34 @@ def notes(arms: Sequence[Arm]) -> list[str]:
     by_steps: dict[str, list[str]] = {}
     for arm in arms:
         if arm.evaluated:
-            by_steps.setdefault(steps_text(arm.evaluated), []).append(arm.label)
+            by_steps.setdefault(steps_text(arm.evaluated) + _beside(arm), []).append(arm.label)
     known = [f"{', '.join(labels)}: {steps}" for steps, labels in by_steps.items() if steps != NONE]
     found = [f"Step whose weights were tested: {'; '.join(known)}."] if known else []
-    return found + ([f"{MARK} {warning}"] if (warning := before_training(arms)) else [])
+    return found + ([f"{MARK} Tested before training: {named}."] if (named := _named(arms)) else [])
+
+
+def _beside(arm: Arm) -> str:
+    """Validation accuracy of what was tested, beside that of the end of training; empty where these are the same."""
+    found = [one for run in arm.evaluated if (one := weights_tested(run))]
+    there, at_end = (mean(values) for values in ([o.accuracy for o in found], [o.accuracy_at_end for o in found]))
+    if there is None or at_end is None or all(one.step == one.last for one in found):
+        return ""
+    return f" (in-domain validation {percent(there)} %, at the end of training {percent(at_end)} %)"
 
 
 def before_training(arms: Sequence[Arm]) -> str | None:
-    """Which arms were tested as the model before training, in one sentence; None where none was."""
-    named = [
+    """Which arms were tested as the model before training, and why, in a sentence; None where none was."""
+    named = _named(arms)
+    return named and (
+        f"{MARK} Tested at step 0, the model before training, because no later step was better on validation: {named}. "
+        "Their end of training was not tested; the main table has its accuracy on validation questions."
+    )
+
+
+def _named(arms: Sequence[Arm]) -> str | None:
+    found = [
         f"{arm.label.removesuffix(MARK).strip()} in {count} of {len(arm.evaluated)} runs"
         for arm in arms
         if (count := untrained(arm))
     ]
-    if not named:
-        return None
-    return (
-        "Tested at step 0, the model before training, because no later step was better on validation: "
-        f"{', '.join(named)}. The end of training was not tested there; the main table has its validation accuracy."
-    )
+    return ", ".join(found) or None

@@ -20,15 +20,15 @@ from kepo.reports.document import (
     without_empty,
 )
 from kepo.reports.figures import arm_styles, curves_figure, drawn_arms
+from kepo.reports.load import ALL_FAILED
 from kepo.reports.study import Arm, RunData, Study
 from kepo.statistics.stability import mean_of_fifth, measure, seed_spread
 
-_ALL_FAILED = "exploration/all_failed_groups"
 _GATE = "gate/open_share"
 # Key of a metric -> heading, and how its mean is written.
 _EXPLORATION: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    ALL_FAILED: ("all-failed groups, %", percent),
     "exploration/correct_before": ("correct before exploration, %", percent),
-    _ALL_FAILED: ("all-failed groups, %", percent),
     "exploration/rescued_groups": ("rescued of explored groups, %", percent),
     "exploration/attempts_per_rescue": ("attempts per rescue", number),
     "exploration/tokens_per_rescue": ("tokens per rescue", number),
@@ -54,7 +54,7 @@ def curves_section(study: Study, claims: Claims | None) -> Section | None:
         _panel(study, "validation", "Validation accuracy, in domain, %", validation_key(study.runs), True, inside),
         _panel(study, "validation-out", "Validation accuracy, out of domain, %", OUT_OF_DOMAIN_KEY, True, outside),
         _panel(study, "reward", "Mean reward", "reward"),
-        _panel(study, "all-failed", "All-failed groups, %", _ALL_FAILED, True),
+        _panel(study, "all-failed", "All-failed groups, %", ALL_FAILED, True),
         _panel(study, "kl", "KL divergence from the reference, nats", "kl"),
         _panel(study, "entropy", "Entropy of the policy, nats", "entropy"),
         _panel(study, "loss", "Loss", "loss"),
@@ -106,10 +106,11 @@ def exploration_section(study: Study) -> Section | None:
     """What exploration found and did, per arm."""
     rows = [
         (arm, {heading: shown(_over_runs(arm, key)) for key, (heading, shown) in _EXPLORATION.items()})
-        for arm in _logging(study, _ALL_FAILED)
+        for arm in _logging(study, ALL_FAILED)
     ]
     note = "Means over all logged steps and replicates. A group is all-failed when none of its rollouts is correct."
-    table = tabulate("What exploration met and did", "arm", rows, (note,), main=study.main)
+    caption = "All-failed groups, and what exploration did"
+    table = tabulate(caption, "arm", rows, (note, "Arms without exploration have the first only."), main=study.main)
     panels = (
         _panel(study, "rescued", "Rescued of explored groups, %", "exploration/rescued_groups", True),
         _panel(study, "injected", "Injected rollouts, %", "exploration/injected_share", True),

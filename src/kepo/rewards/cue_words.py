@@ -12,6 +12,8 @@ and yeh are one. In languages with blanks it stands for whole words; `_` is any 
 - deny: a negation right in front of what it denies, articles included;
 - negation: a word that turns a following copula or verb into a denial;
 - because: what a reason begins with;
+- or: what joins two options, where no blanks set it apart;
+- but: what follows a denial ("not A but B");
 - yes_no: everyday words that are also answers.
 
 An answer in a form that is not here names no option: what is not read is never credited.
@@ -26,7 +28,7 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "Chinese": {
             "answer": (
-                r"(?:(?:正确|正確|最终|最終|最佳|标准|標準|本题|本題|参考|所以|因此|故)的?)*(?:答案|正解|解答|选项|選項)"
+                r"(?:(?:正确|正確|最终|最終|最佳|标准|標準|本题|本題|参考|所以|因此|故)的?)*(?:答案|正解|解答|选项|選項|選択肢)"
                 r"(?:应该|應該|应当|应|應|就|即|便|可能|也许)?(?:是|为|為|选|選)?(?:选项|選項)?",
             ),
             "option": (r"选项|選項|项|項",),
@@ -41,12 +43,14 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "correct": (
                 r"(?:选项|選項|项|項)?(?:才是|就是|是|为|為|最|更)?(?:正确|正確|对|對|合适|符合)(?:的)?(?:答案|选项|選項|解|题意)?",
             ),
-            "end": (),
+            "end": (r"[吗呢吧了啊的]|选项|項|项",),
             "deny": (
                 r"并不是|並不是|并非|並非|而不是|而非|不是|不选|不選|非|无|無|没有|沒有|未见|未見|排除|不考虑|不支持|不符合|不像",
             ),
             "negation": (r"[不没沒未别別勿無无]|非(?!常)",),
             "because": (r"因为|因為|由于|由於|理由",),
+            "or": (r"还是|還是|或者|或|以及|及|和|与|與|就是",),
+            "but": (r"而是",),
             "yes_no": ("是", "否", "对", "對", "错", "錯", "有", "无", "無", "正确", "错误"),
         },
         "Japanese": {
@@ -66,6 +70,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "deny": (),
             "negation": (),
             "because": (r"なぜなら|なので|ので|ため|だから|ですから",),
+            "or": (r"または|もしくは|あるいは|か|と|や|及び",),
+            "but": (),
             "yes_no": ("はい", "いいえ", "あり", "なし", "有", "無"),
         },
         "Korean": {
@@ -83,11 +89,13 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"번?(?:을|를)?\s*(?:선택합니다|고릅니다|선택|고르세요|선택하세요|고르십시오)",
             ),
             "end": (
-                r"번?(?:입니다|이다|이에요|예요|임|다|(?:이)?라고 (?:생각합니다|봅니다)|으?로 생각됩니다|으?로 보입니다)",
+                r"번?(?:입니다|이다|이에요|예요|임|다|이?라고 (?:생각합니다|봅니다)|으?로 (?:생각됩니다|보입니다))",
             ),
             "deny": (),
             "negation": (),
             "because": (r"왜냐하면|때문",),
+            "or": (r"또는|혹은|아니면|이나|나|와|과",),
+            "but": (),
             "yes_no": ("예", "네", "아니요", "아니오", "있음", "없음"),
         },
         "Spanish": {
@@ -108,6 +116,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             ),
             "negation": (r"no|nunca|jam[aá]s|tampoco|ni",),
             "because": (r"porque|ya_que|pues|dado_que|debido",),
+            "or": (),
+            "but": (r"sino(?:_que)?",),
             "yes_no": ("sí", "no", "verdadero", "falso"),
         },
         "German": {
@@ -129,6 +139,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             ),
             "negation": (r"nie|niemals|nicht|weder",),
             "because": (r"weil|denn|da",),
+            "or": (),
+            "but": (r"sondern",),
             "yes_no": ("ja", "nein", "wahr", "falsch", "richtig"),
         },
         "French": {
@@ -149,6 +161,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             ),
             "negation": (r"ne|jamais",),
             "because": (r"parce_que|car|puisque",),
+            "or": (),
+            "but": (r"mais",),
             "yes_no": ("oui", "non", "vrai", "faux"),
         },
         "Portuguese": {
@@ -169,6 +183,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             ),
             "negation": (r"n[aã]o|nunca|jamais|nem|tampouco",),
             "because": (r"porque|pois|j[aá]_que|uma_vez_que",),
+            "or": (),
+            "but": (r"mas|sen[aã]o",),
             "yes_no": ("sim", "não", "verdadeiro", "falso"),
         },
         "Arabic": {
@@ -184,6 +200,8 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "deny": (r"[وف]?(?:ليست|ليس|لا|غير|بدون|دون|ما_عدا|باستثناء|بدلا_من|لا_يوجد|لا_توجد)(?:_هناك)?",),
             "negation": (r"ليست|ليس|لا|لم|لن|غير",),
             "because": (r"لان|لانها|لانه|بسبب",),
+            "or": (),
+            "but": (r"بل",),
             "yes_no": ("نعم", "لا", "صحيح", "خطا", "صح"),
         },
     }
@@ -194,6 +212,9 @@ SPACED = ("Spanish", "German", "French", "Portuguese", "Arabic")
 
 LETTERS: Mapping[str, str] = MappingProxyType(dict(zip("ابجدهوزحطي", "ABCDEFGHIJ", strict=True)))
 """Arabic letters that stand for those of options, in the order in which lists are lettered."""
+
+OPTION_NOUNS = "选项|選項|選択肢|보기|선택지|옵션"
+"""Words for an option that stand right in front of its letter, where words are not set apart by blanks."""
 
 OPTION_MARK = "\x01"
 """Stands behind the letter of an option that was called one."""
@@ -208,6 +229,8 @@ ENGLISH = MappingProxyType(
         "correct": " is correct ",
         "end": " ",
         "because": " because ",
+        "or": " or ",
+        "but": " but ",
     }
 )
 """What a role becomes in English."""
@@ -222,10 +245,30 @@ ORDINALS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"\b", ("primeira", "segunda", "terceira", "quarta", "quinta"), r"\s+(?:op[cç][aã]o|alternativa|resposta)"),
     (r"الخيار\s+", ("الاول", "الثاني", "الثالث", "الرابع", "الخامس"), ""),
 )
-"""For each language what stands in front of an ordinal, the first five of them, and what follows ("the second option")."""
+"""For each language what stands in front of an ordinal, the first five of them, and what follows ("second option")."""
 
 UNREAD_SCRIPTS = frozenset(
-    "CYRILLIC HEBREW DEVANAGARI BENGALI GURMUKHI GUJARATI TAMIL TELUGU KANNADA MALAYALAM SINHALA THAI LAO MYANMAR KHMER "
-    "TIBETAN GEORGIAN ARMENIAN ETHIOPIC GREEK".split()
+    [
+        "CYRILLIC",
+        "HEBREW",
+        "DEVANAGARI",
+        "BENGALI",
+        "GURMUKHI",
+        "GUJARATI",
+        "TAMIL",
+        "TELUGU",
+        "KANNADA",
+        "MALAYALAM",
+        "SINHALA",
+        "THAI",
+        "LAO",
+        "MYANMAR",
+        "KHMER",
+        "TIBETAN",
+        "GEORGIAN",
+        "ARMENIAN",
+        "ETHIOPIC",
+        "GREEK",
+    ]
 )
 """Scripts, by the first word of their characters' Unicode names, whose languages have no cue words here."""

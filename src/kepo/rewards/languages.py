@@ -1,8 +1,8 @@
 """Answers and hints in other languages: their cue words become English, so that one matcher reads all of them.
 
-`translated` puts English words in the place of those of `kepo.rewards.cue_words` ("答案是B" -> "answer is B") and blanks
-around the texts of options, where a language writes none. Everything else stays as it is, so that a sentence with words
-that are not in the table still names nothing.
+`translated` puts English words in the place of those of `kepo.rewards.cue_words` ("答案是B" -> "answer is B") and
+blanks around the texts of options, where a language writes none. Everything else stays as it is, so that a sentence
+with words that are not in the table still names nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, SPACED, UNREAD_SCRIPTS
+from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, OPTION_NOUNS, SPACED, UNREAD_SCRIPTS
 
 _KANA = r"\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -25,11 +25,12 @@ UNSPACED = _KANA + _HAN + _OTHER_UNSPACED
 # A place where no word of a script with blanks goes on; Hangul particles are written right behind a word.
 _WORD = rf"[^\W{UNSPACED}{_HANGUL}]"
 _MASKS = "\ue000-\uf8ff"
-_UNIT = rf"(?<=[A-Z{_MASKS})\]])"
+_UNIT = rf"(?<=[A-Z{_MASKS})\]\"'*])"
 _ENDS = r"(?=\s*(?:$|[\n,.;:!?)\]]))"
 _CLAUSE = r"[^\s,.;:!?]"
 _ARTICLE = re.compile(r"(?<!\w)(?:la|el|le|lo|l['’]|a|o|die|der|das)\s*(?=[(\[]?[A-Z](?!\w))")
 _CAPITAL = re.compile(r"(?<![\w-])[A-Z](?![\w-])")
+_NAMED_OPTION = re.compile(rf"(?:{OPTION_NOUNS})\s*([A-Z])(?![A-Za-z0-9])")
 _ARTICLE_LETTERS = "AEOY"
 
 _MARKS = str.maketrans(
@@ -102,8 +103,8 @@ def word_end(text: str) -> str:
 
 def arabic_word(word: str) -> str:
     """A pattern for an Arabic `word` with or without its article and the particles that are written in front of it."""
-    stem = word.removeprefix("ال") if len(word) > 4 else word
-    return rf"(?:[وف]?[بلك]?(?:ال)?|[وف]?لل)?{re.escape(stem)}"
+    stem = word.removeprefix("ال") if len(word) > 3 else word
+    return rf"(?:[وف]?[بلك]?(?:ال)?|[وف]?لل)?(?:{re.escape(word)}|{re.escape(stem)})"
 
 
 def is_arabic(text: str) -> bool:
@@ -131,9 +132,9 @@ def languages_of(text: str) -> tuple[str, ...]:
     return (*found, *(name for name in SPACED if name != "Arabic" and _evidence(name).search(text)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _evidence(language: str) -> re.Pattern[str]:
-    roles = ("answer", "choose", "is", "correct")
+    roles = ("answer", "choose", "is", "correct", "but")
     return re.compile(_words(language, *roles), re.IGNORECASE)
 
 
@@ -147,11 +148,13 @@ def _words(language: str, *roles: str) -> str:
 @lru_cache(maxsize=64)
 def _cues(languages: tuple[str, ...]) -> re.Pattern[str]:
     """Finds every cue word, in groups by role."""
-    roles: dict[str, list[str]] = {role: [] for role in ("because", "correct", "end", "option", *ENGLISH)}
+    roles: dict[str, list[str]] = {role: [] for role in ("because", "but", "or", "correct", "end", "option", *ENGLISH)}
     for name in languages:
         spaced = name in SPACED
         blank, between = (r"\s+", r"(?:\s+[^\W\d]+){0,2}?\s+") if spaced else (r"\s*", rf"{_CLAUSE}{{0,4}}?")
         roles["because"].append(_words(name, "because"))
+        roles["but"].append(_words(name, "but"))
+        roles["or"].append(rf"{_UNIT}\s*{_words(name, 'or')}\s*(?=[(\[]?[A-Z{_MASKS}])")
         roles["correct"].append(rf"{_UNIT}{blank}{_words(name, 'correct')}{'' if spaced else _ENDS}")
         roles["end"].append(rf"{_UNIT}\s*{_words(name, 'end')}{_ENDS}")
         roles["option"].append(rf"(?<=[A-Z)\]]){_words(name, 'option')}")
@@ -177,6 +180,8 @@ def translated(text: str, texts: Sequence[str] = (), letters: int = 26, *, audit
         units.append(match[0])
         return chr(0xE000 + (len(units) - 1) % 0x1900)
 
+    if audit:
+        text = _NAMED_OPTION.sub(r" option \1 ", text)
     text = _texts_pattern(tuple(texts)).sub(masked, text)
     languages = languages_of(text)
     if not languages:

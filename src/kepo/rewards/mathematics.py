@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.)])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?%?(?![\d])")
+_LONGEST = 1000  # characters of an answer; a longer text is no expression, and parsing it takes long
 _CUE = re.compile(r"\b(?:is|are|equals)\b|(?<=[A-Za-z*]):(?=[\s*$])|####", re.IGNORECASE)
 _LIST = re.compile(r"[\s,;.?!$]*(?:(?:and|or|maybe|perhaps|not|no|wait)\b[\s,;]*)*", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -133,8 +134,9 @@ def _final_answer(text: str, finished: bool) -> str | None:
     boxed = _boxed(rest)
     if boxed or not finished:
         return boxed
+    end = rest[-_LONGEST:]
     displayed = [
-        match for match in _MATH.finditer(rest) if match.end() == len(rest) and "\n" in match.group()
+        match for match in _MATH.finditer(end) if match.end() == len(end) and "\n" in match.group()
     ]  # may be on several lines
     return _stated(displayed[0].group() if displayed else rest.splitlines()[-1], whole=False)
 
@@ -160,6 +162,8 @@ def _boxed(text: str) -> str | None:
 
 def _stated(text: str, whole: bool) -> str | None:
     """The expression that a sentence states; `whole`: all that it holds must be this one answer."""
+    if len(text) > _LONGEST:
+        return None
     *before, text = _CUE.split(_undecorated(text))
     whole = whole or bool(before)
     text = _undecorated(text)
@@ -200,6 +204,8 @@ def _environments_removed(text: str) -> str:
 
 def _read(package: Any, text: str) -> _Answer | None:
     """None: neither mathematics nor words."""
+    if len(text) > _LONGEST:
+        return None
     text = " ".join(_undecorated(text).split())
     for sign, latex in _SIGNS.items():
         text = text.replace(sign, latex)

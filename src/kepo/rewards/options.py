@@ -20,7 +20,7 @@ from kepo.types import option_letters
 # Stands for an option's text that was found and taken out, so that letters inside it ("Hepatitis C") are not read.
 _TEXT = "\x00"
 
-_LETTER_ALONE = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
+_LETTER_ALONE = re.compile(r"(?:[Ll][ae]\s+)?[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:,;!)]*")
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
@@ -39,7 +39,7 @@ _WRITTEN = tuple(
         (r"\\gt(?![a-z])|\b(?:more|greater|larger|higher) than(?=\s*[-−]?[.\d])", ">"),
         (r"\bat least(?=\s*[-−]?[.\d])", "≥"),
         (r"\bat most(?=\s*[-−]?[.\d])", "≤"),
-        (r"(?:→|⇒|(?<![<>\w])[-=]+>)", ":"),
+        (r"(?:→|⇒|(?<![-=<>\w])[-=]{1,8}+>)", ":"),
         (r"[−‐‑]", "-"),
         (r"\b(?:minus|negative)\s+(?=[.\d])", "-"),
         (r"^([-+])\s+(?=[.\d])", r"\1"),
@@ -48,7 +48,10 @@ _WRITTEN = tuple(
         (r"(?<=\d)\s*/\s*(?=\d)", "/"),
         (r"(?<![\w.])\.(?=\d)", "0."),
         (r"(?<=\d)\s*%|(?<=\d)\s+percent\b", "%"),
-        (r"(?<![\w^])(\d+(?:[.,]\d+)*)(?=(?:[mcknµμ]?m|[mcdµμ]?l|[mkµμ]?g|[kmg]?hz|m?s|min|h)(?![\w]))", r"\1 "),
+        (
+            r"(?<![\w^])(?<!\d[.,])(\d++(?:[.,]\d++)*+)(?=(?:[mcknµμ]?m|[mcdµμ]?l|[mkµμ]?g|[kmg]?hz|m?s|min|h)(?![\w]))",
+            r"\1 ",
+        ),
     )
 )
 _SUPERSCRIPTS = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
@@ -72,8 +75,9 @@ _NUMBER_BEFORE = re.compile(r"(?:[-+*×·:/.,–]|\d\s*[-+*×·:/–]|\b(?:about
 _NUMBER_AFTER = re.compile(r"(?:\s*[-–:/]\s*\d|['\"′″]|\s*:\s*\d)")
 _CALL_BEFORE = re.compile(r"\w[(\[{]\s*$")
 _DENIED_AFTER = re.compile(
-    r"\s*(?:is|are|was|were|can be|seems|looks)\s+"
-    r"(?:not|n't|unlikely|ruled out|excluded|absent|wrong|incorrect|false)\b",
+    r"[)\]]?\s*(?:(?:is|are|was|were|can be|seems|looks)\s+"
+    r"(?:not|n't|unlikely|ruled out|excluded|absent|wrong|incorrect\w*|false|nicht|falsch|pas|faux|fausse|errad[ao]"
+    r"|equivocad[ao]|incorret[ao])\b|not\s+(?:correct|corret|cert|richtig|bonne|exact|juste)\w*)",
     re.IGNORECASE,
 )
 
@@ -243,10 +247,10 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     last = chr(ord("A") + count - 1)
     rest = f"B-{last}b-{last.lower()}"
     ends = (
-        r"(?=[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
+        r"(?=[\"'”’]?[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
         r"|[^\S\n]+(?i:because|since|as|and|or|which|but|not|for|due|given|based|rather|instead)\b)"
     )
-    tight = rf"(?:[aA]{ends}|[{rest}](?:{ends}|(?=\s*{_TEXT})))"
+    tight = rf"(?:[aA]{ends}|[{rest}](?:{ends}|(?=\s*[(\[]?\s*{_TEXT})))"
     loose = rf"(?:a{ends}|[A{rest}](?![\w-]))"
     more = (
         rf"(?:[)\]]?\s*(?:[,;/&]|\b(?i:or|and)\b)\s*[(\[]?(?:[A{rest}]|a(?=\W*$))(?![\w-])"
@@ -276,7 +280,8 @@ def _named_letters(text: str, count: int) -> set[str]:
     naming, beside = _letter_patterns(count)
     for pattern in naming:
         for match in pattern.finditer(text):
-            if not is_denied(text, match.start()) and not is_denied(text, match.start(1)):
+            denied = is_denied(text, match.start()) or is_denied(text, match.start(1))
+            if not denied and not _DENIED_AFTER.match(text, match.end()):
                 named |= single_letters(match[1])
     if named:
         for match in beside.finditer(text):

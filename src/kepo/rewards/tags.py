@@ -1,13 +1,14 @@
 """The tags that completions and hints are read by, and where the reasoning of a completion lies.
 
-`<think>`, `</think>`, `<answer>`, `</answer>` and `<hint>` are read, in any case. Some models write the reasoning's tags
-in another way; `canonical` puts these into one form.
+`<think>`, `</think>`, `<answer>`, `</answer>` and `<hint>` are read, in any case. Some models write the tags of their
+reasoning in another way; `canonical` puts these into one form.
 """
 
 from __future__ import annotations
 
 import re
 from types import MappingProxyType
+from typing import NamedTuple
 
 THINK_SPELLINGS = MappingProxyType(
     {
@@ -75,26 +76,34 @@ def reasoning_span(text: str) -> tuple[int, int]:
     return start, answer.start() if answer else len(text)
 
 
-def split_reasoning(text: str) -> tuple[list[str], list[str]]:
-    """(finished reasonings, what stands outside of reasoning); reasoning that does not end is in neither.
+class Parts(NamedTuple):
+    """A completion taken apart."""
+
+    finished: list[str]  # reasonings that end, in order
+    outside: list[str]  # what stands around them
+    unfinished: str  # reasoning at the end that was cut off; empty where there is none
+
+
+def split_reasoning(text: str) -> Parts:
+    """The reasoning of a completion, and what is not reasoning.
 
     A `</think>` without an opening tag ends reasoning that began where the last one ended, or in the prompt.
     """
-    inside: list[str] = []
-    outside: list[str] = []
+    parts = Parts([], [], "")
     place, opened = 0, False
     for tag in _THINK.finditer(text):
         if _closes(tag):
-            inside.append(text[place : tag.start()])
+            parts.finished.append(text[place : tag.start()])
         elif opened:
             continue
         else:
-            outside.append(text[place : tag.start()])
+            parts.outside.append(text[place : tag.start()])
         opened = not _closes(tag)
         place = tag.end()
-    if not opened:
-        outside.append(text[place:])
-    return inside, outside
+    if opened:
+        return parts._replace(unfinished=text[place:])
+    parts.outside.append(text[place:])
+    return parts
 
 
 def after_reasoning(text: str) -> str:
@@ -109,14 +118,14 @@ def find_answer(text: str) -> tuple[str, bool] | None:
     """The answer that a completion gives between tags, trimmed, and whether its closing tag is there.
 
     It is the inside of the last `<answer>` outside of the reasoning, or, without such a tag, of the last
-    `<|begin_of_box|>`. An answer inside the reasoning is none, except one that ends it where nothing follows. None where
-    there is no answer or it is empty.
+    `<|begin_of_box|>`. An answer inside the reasoning is none, except one that ends it where nothing follows. None:
+    there is no answer, or it is empty.
     """
-    inside, outside = split_reasoning(text)
-    rest = "\n".join(outside)
-    if inside and not rest.strip():
-        closed = _last_answer(inside[-1])
-        ends = ANSWER_CLOSE.split(inside[-1])[-1]
+    parts = split_reasoning(text)
+    rest = "\n".join(parts.outside)
+    if parts.finished and not parts.unfinished and not rest.strip():
+        closed = _last_answer(parts.finished[-1])
+        ends = ANSWER_CLOSE.split(parts.finished[-1])[-1]
         return closed if closed is not None and closed[1] and not ends.strip() else None
     if ANSWER_OPEN.search(rest):
         return _last_answer(rest)

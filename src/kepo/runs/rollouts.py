@@ -100,6 +100,27 @@ def read_rollouts(
     return pa.concat_tables(tables, promote_options="default")
 
 
+def all_failed_shares(run: Run) -> dict[int, float]:
+    """Step -> share of groups without a correct rollout (0..1), of a run without exploration, by its logged rewards.
+
+    For runs of versions that logged this metric with exploration only. Empty where the log does not say.
+
+    Raises:
+        DataError: As `read_rollouts`.
+    """
+    size = run.setting("training", "num_generations")
+    if not size or run.setting("training", "exploration", "none") != "none" or not rollout_files(run.folder):
+        return {}
+    shares = {}
+    for step in rollout_files(run.folder):
+        rewards = read_rollouts(run.folder, step=step, texts=False).to_pylist()
+        failed = [is_correct(run, rollout) is False for rollout in rewards]
+        groups = [all(failed[start : start + size]) for start in range(0, len(failed), size)]
+        if groups and len(failed) % size == 0:
+            shares[step] = sum(groups) / len(groups)
+    return shares
+
+
 def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:
     """Whether the reward that says what is correct reached its threshold in a row of the log; None: not known."""
     name = run.setting("training", "correctness_reward")

@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 TRAINED_ON = "trained_on.parquet"
 
 
-def add_trained_on(folder: Path, contents: Iterable[Content]) -> None:
-    """Add questions to what the run in `folder` was trained on; a run that is resumed adds those of its new data.
+def write_trained_on(folder: Path, contents: Iterable[Content], *, resumed: bool) -> None:
+    """Keep what a run is trained on.
 
     Args:
         folder: The run folder.
         contents: Of the training questions.
+        resumed: Whether the run goes on, maybe on other data: what it was trained on before stays.
 
     Raises:
         DataError: The file that is there is damaged, or the disk refuses.
     """
     import pyarrow as pa
 
-    known = read_trained_on(folder) or ()
-    added = dict.fromkeys([*known, *contents])
-    if len(added) > len(known):
-        rows = [{name: getattr(one, name) for name in ("text", "images", "thumbnails")} for one in added]
-        write_table(pa.Table.from_pylist(rows, schema=_schema()), folder / TRAINED_ON)
+    before = (read_trained_on(folder) or ()) if resumed else ()
+    rows = [
+        {name: getattr(one, name) for name in ("text", "images", "thumbnails")}
+        for one in dict.fromkeys([*before, *contents])
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=_schema()), folder / TRAINED_ON)
 
 
 def read_trained_on(folder: str | Path) -> Sequence[Content] | None:

@@ -11,7 +11,7 @@ import yaml
 from msgspec.structs import replace
 
 from kepo.data.arguments import DataArguments, load_questions
-from kepo.errors import ConfigError, DataError
+from kepo.errors import ConfigError, DataError, did_you_mean
 from kepo.files import content_hash, write_text
 from kepo.recipes.files import read_recipe
 from kepo.runs.study import RUNS, TUNING, StudyArm, StudyContrast, StudyFile, StudyTuning, write_study_file
@@ -118,7 +118,7 @@ def chosen_arms(study: StudySpec, only: Sequence[str] = ()) -> list[ArmSpec]:
     names = [arm.name for arm in study.arms]
     unknown = next((name for name in only if name not in names), None)
     if unknown is not None:
-        raise ConfigError(f"--only {unknown!r} is no arm of {study.source}; there are {', '.join(names)}")
+        raise ConfigError(f"--only {unknown!r} is no arm of {study.source}; {did_you_mean(unknown, names)}")
     return [arm for arm in study.arms if not only or arm.name in only]
 
 

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, did_you_mean
 from kepo.recipes.files import STUDIES, find_file, find_recipe
 from kepo.studies.schema import Record, StudySpec
 from kepo.types import SPLITS
@@ -49,7 +49,9 @@ def find_study(name: str) -> Path:
     path = find_file(name)
     if path is not None and (Path(name).is_file() or path.parent.name == STUDIES):
         return path
-    raise ConfigError(f"There is no study {name!r}: neither a file, nor one of {', '.join(shipped_studies())}.")
+    raise ConfigError(
+        f"There is no study {name!r}: neither a file nor a shipped one; {did_you_mean(name, shipped_studies())}"
+    )
 
 
 def read_study(name: str, *, data: str | None = None, out: str | None = None) -> StudySpec:

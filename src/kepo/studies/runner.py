@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from kepo.studies.commands import Stage, stages
 from kepo.studies.execution import Executor, FreshProcesses, WarmProcess
 from kepo.studies.plan import RunPlan
 from kepo.types import SPLITS
-from kepo.workers import progress_bars
+from kepo.workers import NO_BARS, duration, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _NOTE = "plan.json"  # the last thing that a run writes
 _MODELS = ("model_name_or_path", "teacher_model_name_or_path")
 _POLL = 1.0  # seconds between two looks at the runs
+_TRAINING = 0.7  # of the time of a run, where it is evaluated too
 _PATIENCE = 60.0  # seconds that runs have to save what they have after Ctrl-C
 
 
@@ -147,7 +149,7 @@ def _claimed(plan: RunPlan) -> Iterator[int | None]:
 
 
 def _environment(place: str | None, workers: int) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = dict(os.environ) | NO_BARS  # what runs print goes to a file
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place
     if workers > 1:
@@ -168,21 +170,41 @@ def _last_line(log: Path, code: int) -> str:
 
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int, Sequence[tuple[RunPlan, Stage]]], None]]:
+    """Bars with the time left; in a file or a pipe a line for every run that ends."""
     with progress_bars(quiet) as progress:
         all_runs = progress.add_task("all runs", total=total)
         bars: dict[str, TaskID] = {}
+        begun, first, told = time.monotonic(), -1.0, -1
 
         def show(done: int, running: Sequence[tuple[RunPlan, Stage]]) -> None:
-            progress.update(all_runs, completed=done)
+            nonlocal first, told
             for title in set(bars) - {plan.title for plan, _ in running}:
                 progress.remove_task(bars.pop(title))
+            completed = float(done)
             for plan, stage in running:
                 if plan.title not in bars:
                     bars[plan.title] = progress.add_task(plan.title, total=plan.steps)
                 step = max((record["step"] for record in read_metrics(plan.folder)), default=0)
                 progress.update(bars[plan.title], description=f"{plan.title}: {stage.name}", completed=step)
+                completed += _share_done(plan, stage, step)
+            progress.update(all_runs, completed=completed)
+            first = completed if first < 0 else first
+            if done != told and not (quiet or progress.console.is_terminal):
+                speed = (completed - first) / max(time.monotonic() - begun, 1e-9)
+                left = f", about {duration((total - completed) / speed)} left" if speed > 0 and done < total else ""
+                progress.console.print(f"{done} of {total} runs are done{left}", highlight=False)
+            told = done
 
         yield show
+
+
+def _share_done(plan: RunPlan, stage: Stage, step: int) -> float:
+    """Which part of a run is behind it, roughly: training takes most of the time."""
+    names = [one.name for one in stages(plan)]
+    trains = _TRAINING if len(names) > 1 else 1.0
+    if stage.name == "train":
+        return trains * min(step / max(plan.steps, 1), 1.0)
+    return trains + (1 - trains) * (names.index(stage.name) - 1) / (len(names) - 1) if len(names) > 1 else 0.0
 
 
 def is_done(plan: RunPlan) -> bool:

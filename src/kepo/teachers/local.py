@@ -21,6 +21,7 @@ import torch
 
 from kepo.errors import TeacherError
 from kepo.models.adapters import base_model, is_adapter
+from kepo.models.decoding import decode, reasoning_opened
 from kepo.models.encoding import (
     check_chat_template,
     encode,
@@ -33,6 +34,7 @@ from kepo.models.encoding import (
 from kepo.models.head import backbone, check_head, output_head, whole_copy
 from kepo.models.loading import load_model
 from kepo.objective.divergence import OutputHead, chunked_token_logps
+from kepo.rewards.tags import with_opening
 from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
 from kepo.teachers.reading import Reader, shown_prompt
 from kepo.types import Conversation, Prompt
@@ -208,7 +210,9 @@ class LocalTeacher:
 
     @torch.no_grad()
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
-        """One answer per conversation, without special tokens; sampled under torch's global seed.
+        """One answer per conversation, see `kepo.models.decoding.decode`; sampled under torch's global seed.
+
+        Where the chat template opened `<think>`, the answer begins with it, so that cut reasoning is none of the hint.
 
         A sharded teacher must be called by all processes together, with an empty list where there is no work.
 
@@ -219,7 +223,8 @@ class LocalTeacher:
         for rows, shown in self._micro_batches(list(conversations), [0] * len(conversations)):
             inputs = encode(self.processor, shown, None, self._device, self._chat_template_kwargs)
             new_ids = self._generate(inputs)[:, inputs["input_ids"].shape[1] :]
-            texts = tokenizer_of(self.processor).batch_decode(new_ids, skip_special_tokens=True)
+            opened = reasoning_opened(self.processor, shown, self._chat_template_kwargs)
+            texts = map(with_opening, decode(tokenizer_of(self.processor), new_ids.tolist()), opened)
             answers.update(zip(rows, texts, strict=bool(rows)))
         return [answers[row] for row in range(len(conversations))]
 

@@ -24,7 +24,7 @@ from kepo.teachers.base import Teacher
 from kepo.trainer.adapter import TRLAdapter, distinct_names
 from kepo.trainer.generation_batch import GenerationBatch
 from kepo.trainer.rows import column_text, column_texts
-from kepo.types import Rescue
+from kepo.types import Message, Rescue
 
 
 class RunRecord(TrainerCallback):
@@ -53,6 +53,11 @@ class RunRecord(TrainerCallback):
         accelerator = self._trainer.accelerator
         return chosen_device(accelerator.device, accelerator.mixed_precision)
 
+    def manifest(self) -> dict[str, Any]:
+        """The content of `run.json` of a run that begins now."""
+        parts = {"training": self._trainer.args, **self._parts}
+        return {**describe(parts, self._trainer.args.seed, self.device), **self._facts}
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write `run.json` when this begins, and how the run ended when it ends; inside another, nothing."""
@@ -62,9 +67,7 @@ class RunRecord(TrainerCallback):
         self._writing = True
         main = self._trainer.is_world_process_zero()
         if main:
-            parts = {"training": self._trainer.args, **self._parts}
-            manifest = describe(parts, self._trainer.args.seed, self.device)
-            write_manifest(self._folder, {**manifest, **self._facts})
+            write_manifest(self._folder, self.manifest())
         try:
             yield
         except BaseException as error:
@@ -174,7 +177,14 @@ def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[st
 
 
 def _text(completion: Any) -> str:
-    return completion if isinstance(completion, str) else "\n".join(message_text(message) for message in completion)
+    return completion if isinstance(completion, str) else "\n".join(filter(None, map(_written, completion)))
+
+
+def _written(message: Message) -> str:
+    """All that a message says, with what a response schema took out of its content."""
+    reasoning = [message.get(name) for name in ("reasoning_content", "thinking")]
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join(filter(None, [*reasoning, message_text(message), *calls]))
 
 
 def _json(metadata: Any) -> str:

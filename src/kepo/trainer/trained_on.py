@@ -9,26 +9,27 @@ from typing import Any
 from datasets import Dataset
 
 from kepo.data.contents import contents_of
-from kepo.runs.trained_on import add_trained_on
+from kepo.runs.trained_on import write_trained_on
 from kepo.trainer.rows import column_text, row_options
 from kepo.types import Question
 
 
-def keep_trained_on(folder: Path, dataset: Any) -> None:
-    """Add the questions of a training set to `trained_on.parquet` of a run folder.
+def keep_trained_on(folder: Path, dataset: Any, *, resumed: bool) -> None:
+    """Keep the questions of a training set in `trained_on.parquet` of a run folder.
 
     Args:
         folder: The run folder.
         dataset: As `KEPOTrainer` takes it. The question is read from the column `question`, or else from the last
             message of `prompt`; its images from `image_paths`, `images` or `image`. A stream is left alone, since
             reading it would use it up.
+        resumed: As in `write_trained_on`.
 
     Raises:
         DataError: An image cannot be decoded, or the disk refuses.
     """
     if isinstance(dataset, Dataset):
         # Without what resizes images when a row is read: they are compared as they are stored.
-        add_trained_on(folder, contents_of(_questions(dataset.with_format(None))))
+        write_trained_on(folder, contents_of(_questions(dataset.with_format(None))), resumed=resumed)
 
 
 def _questions(dataset: Dataset) -> Iterator[Question]:

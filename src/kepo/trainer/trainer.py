@@ -26,6 +26,7 @@ from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.model_card import create_model_card
 from kepo.trainer.probe import (
     QUICK,
     WHOLE,
@@ -192,8 +193,7 @@ class KEPOTrainer(TRLAdapter):
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
-        if self.is_world_process_zero():
-            keep_trained_on(Path(self.args.output_dir), self.train_dataset)
+        self._together(lambda: self._keep_trained_on(resumed=bool(checkpoint)))
         if checkpoint:
             self.add_callback(CheckpointWeights(self, str(checkpoint)))
         try:
@@ -206,6 +206,25 @@ class KEPOTrainer(TRLAdapter):
                 step = self.state.global_step
                 save_before_stopping(self.args.output_dir, step, self._random_states, self.save_checkpoint, error)
             raise
+
+    def _keep_trained_on(self, *, resumed: bool) -> None:
+        if self.is_world_process_zero():
+            keep_trained_on(Path(self.args.output_dir), self.train_dataset, resumed=resumed)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write `README.md` of the run folder; called with every checkpoint and by `push_to_hub`.
+
+        Args:
+            model_name: Of the model; default: the hub's, else the folder's.
+            dataset_name: Not used: the run knows its data.
+            tags: More tags.
+        """
+        create_model_card(self, self.run_record, model_name, tags)
 
     @property
     def failure(self) -> KepoError | None:

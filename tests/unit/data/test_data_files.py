@@ -133,9 +133,9 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
 
     assert [question.id for question in load_dataset_folder(tmp_path / "two", split="train")] == ["set-1", "set-2"]
     assert [question.id for question in load_dataset_folder(tmp_path / "one")] == ["set-3"]
-    with pytest.raises(DataError, match="field 'data_split': no split was chosen; the folder has train, test"):
+    with pytest.raises(DataError, match="field 'data_split': no split was chosen; there are train, test"):
         load_dataset_folder(tmp_path / "two")
-    with pytest.raises(DataError, match="there is no split 'dev'; the folder has train, test"):
+    with pytest.raises(DataError, match="there is no split 'dev'; there are train, test"):
         load_dataset_folder(tmp_path / "two", split="dev")
 
 

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from kepo.data import DataArguments, load_questions
+from kepo.data.readers.cells import value_at
+from kepo.data.readers.presets import load_preset
 from kepo.data.readers.questions import table_source
 from kepo.data.readers.rows import TableFile
-from kepo.data.readers.table import TableMap, load_preset, value_at
+from kepo.data.readers.table import TableMap
 from kepo.data.sources import Unusable
 from kepo.errors import ConfigError, DataError
 from kepo.types import Question

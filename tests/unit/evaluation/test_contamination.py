@@ -15,7 +15,7 @@ from kepo.data.dataset import to_dataset
 from kepo.errors import DataError
 from kepo.evaluation.contamination import described, in_words, trained_on_before
 from kepo.evaluation.job import Request, plan
-from kepo.runs.trained_on import TRAINED_ON, add_trained_on, read_trained_on
+from kepo.runs.trained_on import TRAINED_ON, read_trained_on, write_trained_on
 from kepo.trainer.trained_on import keep_trained_on
 from kepo.types import Question
 
@@ -41,7 +41,7 @@ def run_in(folder: Path, **config: Any) -> Path:
 
 def test_what_a_run_kept_is_found_again_in_other_files(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
-    add_trained_on(run, contents_of(questions(tmp_path / "train", range(8))))
+    write_trained_on(run, contents_of(questions(tmp_path / "train", range(8))), resumed=False)
     found = trained_on_before(str(run), questions(tmp_path / "test", range(5, 12)))
     assert found is not None
     assert found.same == ("q5", "q6", "q7")
@@ -52,7 +52,7 @@ def test_what_a_run_kept_is_found_again_in_other_files(tmp_path: Path) -> None:
 
 def test_of_unseen_questions_nothing_is_said(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
-    add_trained_on(run, contents_of(questions(tmp_path / "train", range(5))))
+    write_trained_on(run, contents_of(questions(tmp_path / "train", range(5))), resumed=False)
     found = trained_on_before(str(run), questions(tmp_path / "test", range(5, 9)))
     assert not found
     assert described(found) == {"asked": 4, "same": 0, "alike": 0, "image": 0, "examples": []}
@@ -61,11 +61,11 @@ def test_of_unseen_questions_nothing_is_said(tmp_path: Path) -> None:
 
 def test_a_checkpoint_belongs_to_its_run_and_a_run_to_the_run_that_it_started_from(tmp_path: Path) -> None:
     first = run_in(tmp_path / "sft")
-    add_trained_on(first, contents_of(questions(tmp_path / "a", range(3))))
+    write_trained_on(first, contents_of(questions(tmp_path / "a", range(3))), resumed=False)
     second = run_in(tmp_path / "kepo", model={"model_name_or_path": str(first / "checkpoint-3")})
     (first / "checkpoint-3").mkdir()
     (second / "checkpoint-9").mkdir()
-    add_trained_on(second, contents_of(questions(tmp_path / "b", range(3, 5))))
+    write_trained_on(second, contents_of(questions(tmp_path / "b", range(3, 5))), resumed=False)
     asked = questions(tmp_path / "test", range(8))
     for model in (second, second / "checkpoint-9"):
         found = trained_on_before(str(model), asked)
@@ -96,7 +96,7 @@ def test_of_a_model_that_is_no_run_nothing_is_known(tmp_path: Path) -> None:
 
 def test_a_plan_of_kepo_eval_finds_them_in_data_of_another_path(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", data={"data_path": "gone.jsonl"})
-    add_trained_on(run, contents_of(questions(tmp_path / "train", range(4))))
+    write_trained_on(run, contents_of(questions(tmp_path / "train", range(4))), resumed=False)
     rows = [
         {"id": one.id, "question": one.text.upper(), "options": OPTIONS[::-1], "answer": "A", "image": f"{n}.png"}
         for n, one in enumerate(questions(tmp_path / "test", range(6)))
@@ -111,9 +111,11 @@ def test_a_plan_of_kepo_eval_finds_them_in_data_of_another_path(tmp_path: Path) 
 def test_resumed_on_other_data_a_run_was_trained_on_both(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     first, second = (contents_of(questions(tmp_path / "train", numbers)) for numbers in (range(3), range(2, 5)))
-    add_trained_on(run, first)
-    add_trained_on(run, second)
+    write_trained_on(run, first, resumed=False)
+    write_trained_on(run, second, resumed=True)
     assert read_trained_on(run) == [*first, *second[1:]]
+    write_trained_on(run, second, resumed=False)  # a new run in the same folder
+    assert read_trained_on(run) == second
 
 
 def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
@@ -125,20 +127,20 @@ def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image_size", [None, 4])
 def test_the_rows_of_a_training_set_are_the_questions_they_were_made_of(tmp_path: Path, image_size: int | None) -> None:
     asked = questions(tmp_path / "images", range(3))
-    keep_trained_on(tmp_path, to_dataset(asked, "think", image_size))
+    keep_trained_on(tmp_path, to_dataset(asked, "think", image_size), resumed=False)
     assert read_trained_on(tmp_path) == contents_of(asked)
 
 
 def test_rows_that_somebody_else_made_count_with_their_prompt(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8), "red")
     prompts = [[{"role": "user", "content": "What is it?"}], [{"role": "user", "content": "And that?"}]]
-    keep_trained_on(tmp_path, Dataset.from_dict({"prompt": prompts, "images": [[image], []]}))
+    keep_trained_on(tmp_path, Dataset.from_dict({"prompt": prompts, "images": [[image], []]}), resumed=False)
     expected = [Question("a", "what is it?", "", images=(image,)), Question("b", "And that?", "")]
     assert read_trained_on(tmp_path) == contents_of(expected)
 
 
 def test_a_stream_is_not_used_up(tmp_path: Path) -> None:
     stream = Dataset.from_dict({"prompt": ["a", "b"]}).to_iterable_dataset()
-    keep_trained_on(tmp_path, stream)
+    keep_trained_on(tmp_path, stream, resumed=False)
     assert read_trained_on(tmp_path) is None
     assert len(list(stream)) == 2

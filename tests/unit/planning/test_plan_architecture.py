@@ -83,5 +83,5 @@ def test_a_folder_without_config_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_nowhere_says_what_would_do() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)'nobody/nothing' could not be read.*folder with a config\.json"):
+    with pytest.raises(ConfigError, match=r"(?s)'nobody/nothing' .*cannot be reached.*give the folder"):
         load_architecture("nobody/nothing")

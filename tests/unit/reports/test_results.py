@@ -16,7 +16,8 @@ from kepo.reports.claims import make_claims
 from kepo.reports.document import NONE, Points, Section, Table
 from kepo.reports.load import load_study
 from kepo.reports.report import html, make_report, markdown, report_study
-from kepo.reports.results import contrasts_sections, main_section, setup_section
+from kepo.reports.results import contrasts_sections, main_section
+from kepo.reports.setup import setup_section
 from kepo.reports.study import Study
 from kepo.reports.training import stability_section
 from kepo.statistics.paired import holm

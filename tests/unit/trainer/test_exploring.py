@@ -42,6 +42,9 @@ class FakeProcesses:
     def __init__(self, index: int, meeting: Meeting) -> None:
         self.index, self.count, self._meeting = index, meeting.count, meeting
 
+    def max(self, value: int) -> int:
+        return max(self._meeting.exchange(self.index, value))
+
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         return torch.cat(self._meeting.exchange(self.index, values))
 

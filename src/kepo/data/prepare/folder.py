@@ -11,6 +11,7 @@ lock                 held by the process that works here
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,17 +113,25 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
     """Writes a folder per split that has questions, and `dataset_dict.json`, into `folder`.
 
-    Columns are those of `kepo.data.schema`. Images are paths relative to `folder`, so that a data set of any size is
-    opened without reading them.
+    Columns are those of `kepo.data.schema`. Images stand in it too, so that viewers and `push_to_hub` show them; what
+    reads it here takes the files in `images/` instead, and opens a data set of any size without reading them.
     """
-    from datasets import Dataset, DatasetDict, Features, List, Value, disable_progress_bars, enable_progress_bars
+    from datasets import Dataset, DatasetDict, Features, Image, List, Value, disable_progress_bars, enable_progress_bars
     from datasets import are_progress_bars_disabled as bars_disabled
 
     text = Value("string")
     names = ("id", "question", "options", "answer", "images", "modality", "task", "metadata")
-    features = Features({name: List(text) if name in ("options", "images") else text for name in names})
-    filled = {split: _columns(items, names) for split, items in drawn.items() if items}
-    splits = {split: Dataset.from_dict(columns, features, split=split) for split, columns in filled.items()}
+    types = {"options": List(text), "images": List(Image())}
+    features = Features({name: types.get(name, text) for name in names})
+    splits = {}
+    for split, items in drawn.items():
+        if items:
+            columns = _columns(items, names)
+            # By its content: `datasets` would take the place of the images for a part of it.
+            fingerprint = hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
+            columns["images"] = [[str(folder / path) for path in paths] for paths in columns["images"]]
+            made = Dataset.from_dict(columns, features, split=split)
+            splits[split] = Dataset(made.data, info=made.info, split=made.split, fingerprint=fingerprint)
     shown = not bars_disabled()
     disable_progress_bars()
     try:
@@ -132,7 +141,8 @@ def save_splits(drawn: Mapping[str, Sequence[Item]], folder: Path) -> None:
             enable_progress_bars()
 
 
-def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[object]]:
+def _columns(items: Sequence[Item], names: Sequence[str]) -> dict[str, list[Any]]:
     columns = text_columns([item.question for item in items], sort_keys=True)
+    # Saving puts the content of a file in the place of its path, batch by batch.
     columns["images"] = [[f"{IMAGES}/{one}.png" for one in item.contents if item.question.images] for item in items]
     return {name: columns[name] for name in names}

@@ -13,9 +13,9 @@ from string import ascii_uppercase
 
 from kepo.data.images import ImageRoot
 from kepo.data.omnimedvqa import MODALITIES, NOTES, QUESTION_FOLDER, canonical_modality, license_of
+from kepo.data.readers.presets import load_preset
 from kepo.data.readers.questions import read_rows, read_tables
 from kepo.data.readers.rows import TableFile, list_of_rows
-from kepo.data.readers.table import load_preset
 from kepo.data.readers.texts import SPLIT_NAMES
 from kepo.data.schema import Place
 from kepo.data.sources import Source, Unusable, strict
@@ -146,7 +146,8 @@ def _split_file_rows(
     table_map = replace(table_map, columns={**table_map.columns, "image": "image"}, required=("image", "options"))
     images = None if root is None else ImageRoot(root)
     for file in files:
-        for row in read_rows(TableFile(file.path, kind="json"), table_map, images, origin=True, shown=file.shown):
+        table, shown = TableFile(file.path, kind="json"), images is not None
+        for row in read_rows(table, table_map, images, origin=True, shown=file.shown, with_images=shown):
             yield row if isinstance(row, Unusable) else _completed(row, file, facts, given)
 
 

@@ -1,27 +1,28 @@
-"""Rows of tables: CSV, TSV, JSON lines, JSON, Parquet, `save_to_disk` folders. A row that cannot be read is a row."""
+"""Rows of table files: CSV, TSV, JSON lines, JSON, Parquet. A row that cannot be read is a row."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kepo.data.readers.delimited import delimited_rows, header_of
+from kepo.data.readers.saved import DatasetFolder, HubDataset
 from kepo.data.sources import Unusable, shortened
 from kepo.errors import ConfigError, DataError
 
 Record: TypeAlias = Mapping[str, Any]
 Numbered: TypeAlias = Iterator[tuple[int, Record | Unusable]]
-"""Rows with their numbers from 1: the line of JSON lines; in CSV the header is row 1, as spreadsheets count."""
+"""Rows with their numbers from 1: of JSON lines, CSV and TSV the line that a row begins in, the header being line 1."""
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 KINDS: tuple[str, ...] = (*_DELIMITERS, "jsonl", "json", "parquet")
 """What a table file can be: the endings of their names, without the dot."""
 
 _PARQUET_BATCH = 64
-# No row of CSV is longer than a block.
-_CSV_BLOCK = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,16 @@ class TableFile:
             raise DataError(f"{self.path}: its name has none of the endings {endings}; rename or convert it")
         if self.delimiter is not None and not (len(self.delimiter) == 1 and self.delimiter.isascii()):
             raise ConfigError(f"the delimiter {self.delimiter!r} is not one ASCII character")
+        found = None if self.delimiter is not None else _other_kind(self.path, self._kind())
+        if found is not None:
+            advice = "save it as CSV, JSON or Parquet" if found == "xlsx" else f"rename it, or set data_format: {found}"
+            raise DataError(f"{self.path}: it is to be read as {self._kind()}, but looks like {found}; {advice}")
 
     def _kind(self) -> str:
         return self.kind or self.path.suffix.lower().removeprefix(".")
+
+    def _between(self) -> str:
+        return self.delimiter or _DELIMITERS[self._kind()]
 
     @property
     def is_text(self) -> bool:
@@ -54,7 +62,7 @@ class TableFile:
     def columns(self) -> tuple[str, ...]:
         """The names of the columns: of the header, or all that any record has."""
         if self.is_text:
-            return self._header()
+            return header_of(self.path, self._between(), self.encoding)
         if self._kind() == "parquet":
             with _parquet(self.path) as parquet:
                 return tuple(parquet.schema_arrow.names)
@@ -68,132 +76,15 @@ class TableFile:
             columns: Names or dotted paths. Only these are read from Parquet, where others would cost time; None: all.
         """
         if self.is_text:
-            return self._csv_rows()
+            return delimited_rows(self.path, self._between(), self.encoding)
         if self._kind() == "parquet":
             return _parquet_rows(self.path, columns)
         if self._kind() == "jsonl":
             return _jsonl_rows(self.path)
         return ((number, _record(row, self.path, number)) for number, row in enumerate(list_of_rows(self.path), 1))
 
-    def _header(self) -> tuple[str, ...]:
-        import pyarrow.lib
 
-        try:
-            with self._open_csv(None) as reader:
-                header = tuple(name.strip() for name in reader.schema.names)
-        except (pyarrow.lib.ArrowInvalid, UnicodeError) as error:
-            if "Empty CSV" not in str(error):
-                problem = f"the header cannot be read ({error}); check delimiter and encoding"
-                raise DataError(f"{self.path}: {problem}") from error
-            header = ()
-        if not any(header):
-            raise DataError(f"{self.path}: there is no header; the first line must name the columns")
-        twice = [name for name in header if name and header.count(name) > 1]
-        if twice:
-            raise DataError(f"{self.path}: the header has the column {twice[0]!r} twice; rename one of them")
-        return header
-
-    def _open_csv(self, header: tuple[str, ...] | None, malformed: Any = None) -> Any:
-        """A reader in blocks; cells are bytes, so that no text is taken for a number, a date or nothing."""
-        import pyarrow
-        from pyarrow import csv
-
-        try:
-            read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, encoding=self.encoding)
-            if header is not None:
-                read.column_names, read.skip_rows_after_names = header, 1
-            parse = csv.ParseOptions(delimiter=self.delimiter or _DELIMITERS[self._kind()], newlines_in_values=True)
-            parse.ignore_empty_lines, parse.invalid_row_handler = False, malformed or (lambda row: "skip")
-            convert = csv.ConvertOptions(column_types=dict.fromkeys(header or (), pyarrow.binary()))
-            return csv.open_csv(self.path, read, parse, convert)
-        except LookupError as error:
-            raise ConfigError(f"unknown encoding {self.encoding!r}; use utf-8, latin-1, cp1252, ...") from error
-
-    def _csv_rows(self) -> Numbered:
-        import pyarrow.lib
-
-        header = self._header()
-        malformed: dict[int, Unusable] = {}
-
-        def note(row: Any) -> str:
-            reason = f"{row.actual_columns} cells, where the header has {row.expected_columns} columns"
-            malformed[row.number] = Unusable(self.path.name, row.number, "", reason, shortened(row.text))
-            return "skip"
-
-        number, last = 1, None
-        try:
-            with self._open_csv(header, note) as reader:
-                for batch in reader:
-                    for cells in batch.to_pylist():
-                        if last is not None:
-                            yield last
-                        number += 1
-                        while number in malformed:
-                            yield number, malformed.pop(number)
-                            number += 1
-                        last = (number, self._decoded(cells, number)) if any(cells.values()) else None
-        except (pyarrow.lib.ArrowInvalid, UnicodeError) as error:
-            problem = f"not {self.encoding}, or no table ({error}); say which encoding it is"
-            raise DataError(f"{self.path}, after row {number}: {problem}") from error
-        if last is not None:
-            yield last[0], self._closed(*last)
-        yield from malformed.items()
-
-    def _decoded(self, cells: Mapping[str, bytes], number: int) -> Record:
-        try:
-            return {name: value.decode() for name, value in cells.items()}
-        except UnicodeDecodeError as error:
-            problem = f"not {self.encoding} ({error}); say which encoding it is"
-            raise DataError(f"{self.path}, row {number}: {problem}") from error
-
-    def _closed(self, number: int, last: Record) -> Record | Unusable:
-        """The last row, unless it holds the rest of the file because its quote is never closed."""
-        cell = list(last.values())[-1]
-        with self.path.open("rb") as content:
-            content.seek(max(0, self.path.stat().st_size - 64))
-            tail = content.read().rstrip(b"\r\n\t \0")
-        if "\n" not in cell or tail.endswith(b'"'):
-            return last
-        return Unusable(self.path.name, number, "", "a quote is never closed, so the rest is one cell", shortened(cell))
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetFolder:
-    """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`; `split` names one of the latter's."""
-
-    path: Path
-    split: str | None = None
-
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple(self._dataset().column_names)
-
-    def rows(self, columns: tuple[str, ...] | None = None) -> Numbered:
-        """Every row, with its images as bytes and path, so that a broken one is a problem of its row."""
-        return enumerate(self._dataset(), start=1)
-
-    def _dataset(self) -> Any:
-        from datasets import DatasetDict, Image, List, load_from_disk
-
-        if not any((self.path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-            advice = "give one, or another data_format"
-            raise DataError(f"{self.path}: not a folder written by datasets' save_to_disk; {advice}")
-        dataset = load_from_disk(str(self.path))
-        if isinstance(dataset, DatasetDict):
-            dataset = dataset[self._split_name(list(dataset))]
-        for name, feature in dataset.features.items():
-            if isinstance(feature, Image):
-                dataset = dataset.cast_column(name, Image(decode=False))
-            elif isinstance(feature, List) and isinstance(feature.feature, Image):
-                dataset = dataset.cast_column(name, List(Image(decode=False)))
-        return dataset.with_format(None)
-
-    def _split_name(self, names: list[str]) -> str:
-        split = names[0] if self.split is None and len(names) == 1 else self.split
-        if split in names:
-            return split
-        problem = "no split was chosen" if split is None else f"there is no split {split!r}"
-        raise DataError(f"{self.path}, field 'data_split': {problem}; the folder has {', '.join(names)}")
+Table: TypeAlias = TableFile | DatasetFolder | HubDataset
 
 
 def _jsonl_rows(file: Path) -> Numbered:
@@ -218,9 +109,38 @@ def list_of_rows(file: Path) -> list[Any]:
         raise DataError(f"{file}: not JSON ({error}); fetch the file again") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{file}: a list of rows was expected, not {type(rows).__name__}; fetch the file again")
-    return rows
+    if isinstance(rows, list):
+        return rows
+    named = [name for name, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+    advice = f"save the list {named[0]!r} alone" if len(named) == 1 else "fetch the file again"
+    raise DataError(f"{file}: a list of rows was expected, not {type(rows).__name__}; {advice}")
+
+
+def _other_kind(file: Path, kind: str) -> str | None:
+    """What a file looks like that is not of this `kind`; None where it may be."""
+    with file.open("rb") as content:
+        start = content.read(4096)
+    for mark, found in ((b"PAR1", "parquet"), (b"PK\x03\x04", "xlsx")):
+        if start.startswith(mark):
+            return None if found == kind else found
+    text = start.decode("utf-8-sig", "replace").lstrip()
+    lines = text.splitlines() or [""]
+    if kind in _DELIMITERS:
+        found = "jsonl" if text.startswith('{"') else "json" if re.match(r"\[\s*\{", text) else None
+    elif kind == "jsonl":
+        found = "json" if re.match(r"\[\s*\{", text) else None
+    else:
+        found = "jsonl" if kind == "json" and len(lines) > 1 and _is_record(lines[0]) else None
+    if kind in ("json", "jsonl") and found is None and not any(line.lstrip().startswith(("{", "[")) for line in lines):
+        found = next((name for name, mark in (("tsv", "\t"), ("csv", ",")) if mark in lines[0]), None)
+    return found
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _record(row: Any, file: Path, number: int) -> Record | Unusable:

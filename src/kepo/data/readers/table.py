@@ -1,31 +1,51 @@
-"""Where the fields of a question stand in a table: a map given by the user, or a preset of `presets.yaml`."""
+"""Where the fields of a question stand in a table, and how they are written: a map of the user, or of a preset."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, TypeAlias, get_args
 
-import yaml
-
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
-from kepo.data.readers.rows import DatasetFolder, Record, TableFile
+from kepo.data.readers.cells import (
+    decoded_images,
+    images_in_parts,
+    images_of,
+    index_of,
+    listed,
+    spoken,
+    turns_of,
+    value_at,
+)
+from kepo.data.readers.layouts import columns_there
+from kepo.data.readers.marks import (
+    after_hashes,
+    answer_in_tags,
+    chosen,
+    last_boxed,
+    option_text,
+    without_letters,
+    without_placeholders,
+)
+from kepo.data.readers.rows import Record, Table
 from kepo.data.readers.texts import SPLIT_NAMES, options_in, split_of_name
-from kepo.data.schema import Place, options_of, resolve_answer, text_of
+from kepo.data.schema import Place, metadata_of, options_of, refuse_index, resolve_answer, text_of
+from kepo.data.sources import is_empty
 from kepo.errors import ConfigError
 from kepo.types import option_letters
 
-AnswerForm: TypeAlias = Literal["auto", "letter", "text", "index", "letter_or_text"]
+AnswerForm: TypeAlias = Literal["auto", "letter", "text", "index", "index_from_1", "index_found", "letter_or_text"]
+ANSWER_FORMS: tuple[str, ...] = get_args(AnswerForm)
 ColumnPath: TypeAlias = str | Sequence[str]
-Table: TypeAlias = TableFile | DatasetFolder
 
-_OTHER_FIELDS = ("question", "answer", "options", "image", "id", "modality", "task", "dataset", "split", "answer_type")
+_OTHER_FIELDS = (
+    "question", "answer", "options", "image", "id", "modality", "task", "dataset", "split", "answer_type", "context"
+)  # fmt: skip
 _OPTION_FIELDS = tuple(f"option_{letter}" for letter in ascii_uppercase)
 _FIELDS = (*_OTHER_FIELDS, *_OPTION_FIELDS)
 _ALL_OPTIONS = {"options", *_OPTION_FIELDS}
@@ -43,10 +63,17 @@ class TableMap:
         columns: Field -> column, or several of which the first that the table has is read.
         constants: Field -> the value of all rows.
         answer: How answers are written: "letter" ("B", "(b)"), "text" (that of an option), "index" (from 0), "auto" (a
-            letter or a text; what could be both is refused) or "letter_or_text" (what could be both is a letter).
-            Without options an answer is free text.
-        option_separator: Between the options where they stand in one text; None: they are a list, or JSON.
-        options_in_question: Options may stand at the end of the question's text: `What is it? A)CT, B)MRI`.
+            letter or a text; what could be both is refused), "letter_or_text" (what could be both is a letter),
+            "index_from_1" or "index_found" (from 0 or from 1, as the answers of the whole table tell). Without options
+            an answer is free text.
+        answer_in: Where the answer stands in its text: "boxed" (the last `\\boxed{}`) or "hashes" (after `####`).
+        option_separator: Between the options where they stand in one text that is no list; None: they are a list, as
+            such or as text (JSON, or as Python prints it).
+        options_in_question: Options may stand at the end of the question's text: `What is it? A)CT, B)MRI`, or each on
+            a line of its own.
+        one_turn: Refuse conversations with more than one message of the role that asks.
+        image_columns: Columns of one image each, empty where a row has fewer, instead of the field `image`.
+        images_as_text: Images are base64 texts; a short text is the id of an earlier row with the same image.
         patterns: Field -> regular expression; of a text that it matches, its first group is the value. For `options`
             and the fields of single options, of each option.
         values: Field -> pattern as in file names -> value, the first that fits, case not looked at; the value None
@@ -67,6 +94,10 @@ class TableMap:
     answer: AnswerForm = "auto"
     option_separator: str | None = None
     options_in_question: bool = False
+    answer_in: Literal["boxed", "hashes"] | None = None
+    one_turn: bool = False
+    image_columns: Sequence[str] = ()
+    images_as_text: bool = False
     patterns: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     yes_no: bool = False
@@ -80,8 +111,8 @@ class TableMap:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a map that cannot work."""
-        if self.answer not in get_args(AnswerForm):
-            raise ConfigError(f"answer {self.answer!r} is unknown; use one of {', '.join(get_args(AnswerForm))}")
+        if self.answer not in ANSWER_FORMS:
+            raise ConfigError(f"answer {self.answer!r} is unknown; use one of {', '.join(ANSWER_FORMS)}")
         for name in (*self.columns, *self.constants):
             if name not in _FIELDS:
                 listed = ", ".join(_OTHER_FIELDS)
@@ -102,6 +133,7 @@ class TableMap:
             constants={**_without(preset.constants, said), **self.constants},
             answer=preset.answer if self.answer == "auto" else self.answer,
             option_separator=self.option_separator or preset.option_separator,
+            image_columns=() if "image" in said else preset.image_columns,
         )
 
     def resolved(self, table: Table, needed: Sequence[str] = ("question", "answer")) -> TableMap:
@@ -111,7 +143,6 @@ class TableMap:
             ConfigError: a column that the table lacks, a field of `needed` that stands nowhere, or options twice.
         """
         present = table.columns()
-        listed = ", ".join(present) or "none"
         columns: dict[str, str] = {}
         for name, given in self.columns.items():
             paths = [given] if isinstance(given, str) else list(given)
@@ -119,20 +150,52 @@ class TableMap:
             if found is not None:
                 columns[name] = found
             elif isinstance(given, str):
-                raise ConfigError(f"{table.path} has no column {given!r} (for {name}); its columns are {listed}")
-        said = {*self.columns, *self.constants, "answer_type"}
+                raise ConfigError(f"{table.path} has no column {given!r} (for {name}); {columns_there(present)}")
+        said = {*self.columns, *self.constants, "answer_type", "context"}
         if self.options_in_question or said & _ALL_OPTIONS:
             # A map that says where the options are says it for all of them.
             said |= _ALL_OPTIONS
+        if self.image_columns:
+            said.add("image")
         columns = {**{name: name for name in _FIELDS if name in present and name not in said}, **columns}
         known = {*columns, *self.constants}
         for name in needed:
             if name not in known:
-                advice = f"name the column ({name}=COLUMN) or one value for all rows; its columns are {listed}"
+                tried = self.columns.get(name, ())
+                if tried:
+                    raise ConfigError(
+                        f"{table.path} has no column {' or '.join(tried)} (for {name}); {columns_there(present)}"
+                    )
+                advice = f"name the column ({name}=COLUMN) or one value for all rows; {columns_there(present)}"
                 raise ConfigError(f"{table.path}: it is not said where {name} stands; {advice}")
         if "options" in known and known & set(_OPTION_FIELDS):
             raise ConfigError("options stand in 'options' and in lettered columns as well; map one of the two")
-        return replace(self, columns=columns).with_split_of(table.path)
+        # What a preset requires "where there is such a column" is not missing in a table without it.
+        optional = {name for name, given in self.columns.items() if not isinstance(given, str)} - known
+        made = replace(
+            self,
+            columns=columns,
+            answer=self._counted_from(table, columns) if self.answer == "index_found" else self.answer,
+            required=[name for name in self.required if name not in optional],
+            image_columns=[column for column in self.image_columns if column in present],
+        )
+        return made.with_split_of(table.path)
+
+    def _counted_from(self, table: Table, columns: Mapping[str, str]) -> AnswerForm:
+        """Whether the indices of a table count from 0 or from 1: one row alone does not tell."""
+        column = columns.get("answer", "answer")
+        values = {
+            str(value_at(row, column)).removesuffix(".0")
+            for _, row in table.rows((column,))
+            if isinstance(row, Mapping)
+        }
+        if "0" in values:
+            return "index"
+        lettered = sum(name in columns for name in _OPTION_FIELDS)
+        if lettered and str(lettered) in values:
+            return "index_from_1"
+        problem = "holds neither a 0 nor the number of options, so it may count from 0 or from 1"
+        raise ConfigError(f"{table.path}, column {column!r}: {problem}; say which (answer: index, or index_from_1)")
 
     def with_split_of(self, path: Path) -> TableMap:
         """The map with the split that the name of a file says, where that is how it is said."""
@@ -148,7 +211,8 @@ class TableMap:
 
     def reads(self) -> tuple[str, ...]:
         """The columns, or dotted paths, that this map needs; it is resolved."""
-        return tuple(dict.fromkeys((*map(self.column, self.columns), *self.where, *self.metadata)))
+        columns = map(self.column, self.columns)
+        return tuple(dict.fromkeys((*columns, *self.image_columns, *self.where, *self.metadata, "metadata")))
 
     def row(self, record: Record, place: Place) -> dict[str, Any]:
         """The row in the columns of `kepo.data.schema`; a RowError where a field cannot be used."""
@@ -165,21 +229,35 @@ class TableMap:
                 place.refuse("question", "has no options of the form 'A)..., B)...'")
             name = "options" if "options" in cells else "option_A"
             place.refuse(name, "is missing; every question must have options")
+        question = spoken(cells.get("question"))
+        if isinstance(question, str):
+            context = "" if is_empty(cells.get("context")) else text_of(spoken(cells["context"]), "context", place)
+            question = without_placeholders(f"{context}\n{question}" if context else question)
         row = {
             "id": None if cells.get("id") is None else self.id_prefix + text_of(cells["id"], "id", place),
-            "question": cells.get("question"),
+            "question": question,
             "options": options or None,
-            "answer": self._answer(cells.get("answer"), options, place),
+            "answer": self._answer(self._bare_answer(cells.get("answer"), place), options, place),
             "modality": self._modality(cells.get("modality"), place),
             "task": cells.get("task"),
             "metadata": self._metadata(cells, record, place),
         }
-        image = _images(cells.get("image"), "image" in self.required, place)
+        image = self._images(cells, record, place)
         return row if image is None else {**row, "image": image}
+
+    def _images(self, cells: Mapping[str, Any], record: Record, place: Place) -> Any:
+        given = [record.get(column) for column in self.image_columns] if self.image_columns else cells.get("image")
+        if is_empty(given) and "question" in self.columns:
+            given = images_in_parts(record, self.column("question"))
+        image = images_of(given, "image" in self.required, place)
+        return decoded_images(image, place) if self.images_as_text else image
 
     def _value(self, name: str, record: Record, place: Place) -> Any:
         value = self.constants.get(name) if name in self.constants else value_at(record, self.column(name))
-        if _empty(value):
+        if self.one_turn and name == "question" and turns_of(record, self.column(name)) > 1:
+            problem = f"{turns_of(record, self.column(name))} questions in one conversation; give each a row of its own"
+            place.refuse(name, problem, "several questions in one conversation")
+        if is_empty(value):
             return None
         if isinstance(value, str) and name in self.patterns:
             value = _first_group(self.patterns[name], value)
@@ -193,13 +271,22 @@ class TableMap:
         return text if fitting[0] is None else fitting[0]
 
     def _options(self, cells: dict[str, Any], place: Place) -> tuple[str, ...]:
-        listed = _listed(cells.get("options"), self.option_separator, "options", place)
-        options = options_of({**cells, "options": listed}, place)
+        options = options_of(
+            {**cells, "options": listed(cells.get("options"), self.option_separator, "options", place)}, place
+        )
         if "options" in self.patterns:
             options = tuple(_first_group(self.patterns["options"], option) for option in options)
-        if self.options_in_question and not options and isinstance(cells.get("question"), str):
-            cells["question"], options = options_in(cells["question"], place)
-        return options or self._yes_no(cells, place)
+        if self.options_in_question and not options and isinstance(spoken(cells.get("question")), str):
+            cells["question"], options = options_in(spoken(cells["question"]), place)
+        return without_letters([option_text(option) for option in options]) or self._yes_no(cells, place)
+
+    def _bare_answer(self, value: Any, place: Place) -> Any:
+        value = spoken(value)
+        if not isinstance(value, str):
+            return value
+        if self.answer_in is not None:
+            return {"boxed": last_boxed, "hashes": after_hashes}[self.answer_in](value, "answer", place)
+        return answer_in_tags(value)
 
     def _yes_no(self, cells: Mapping[str, Any], place: Place) -> tuple[str, ...]:
         if not self.yes_no:
@@ -219,9 +306,11 @@ class TableMap:
         if not options or value is None:
             return value
         letters = option_letters(options)
-        if self.answer == "index":
-            return f"({letters[_index(value, len(options), place)]})"
-        text = text_of(value, "answer", place)
+        if self.answer in ("index", "index_from_1"):
+            return f"({letters[index_of(value, len(options), place, int(self.answer == 'index_from_1'))]})"
+        text = chosen(text_of(value, "answer", place), options)
+        if self.answer == "auto" and isinstance(value, Real):
+            refuse_index(text, options, place)
         bare = text.strip("(). ").upper()
         if self.answer == "letter" and bare not in letters:
             problem = f"is no letter from A to {letters[-1]}"
@@ -240,7 +329,10 @@ class TableMap:
         return known or given
 
     def _metadata(self, cells: Mapping[str, Any], record: Record, place: Place) -> dict[str, Any]:
+        given = record.get("metadata")
+        is_record = isinstance(given, Mapping) or (isinstance(given, str) and given.lstrip().startswith("{"))
         kept = {column: record[column] for column in self.metadata if record.get(column) not in (None, "", "NULL")}
+        kept = {**(metadata_of(given, place) if is_record else {}), **kept}
         if cells.get("dataset") is not None:
             kept["dataset"] = cells["dataset"]
         if cells.get("split") is not None:
@@ -250,94 +342,10 @@ class TableMap:
         return kept
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """The layout of a published data set, or of the rows of another trainer."""
-
-    map: TableMap
-    title: str | None = None  # names the data set in its card; None for a layout of many data sets
-    license: str = "unknown"  # of its images
-    question_files: Sequence[Sequence[str]] = ()  # names of files to look for, in order of preference
-    image_folders: Sequence[str] = ()  # names of folders to look for, in order of preference
-    notes: Sequence[str] = ()  # sentences for the data card
-
-
-def load_preset(name: str) -> Preset:
-    """The preset `name`; a ConfigError lists the names where there is none of this one."""
-    entries: Mapping[str, Any] = yaml.safe_load((files(__package__) / "presets.yaml").read_text(encoding="utf-8"))
-    if name not in entries:
-        raise ConfigError(f"there is no preset {name!r}; there are {', '.join(entries)}")
-    return Preset(**{**entries[name], "map": TableMap(**entries[name]["map"])})
-
-
 def _without(fields: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in names}
-
-
-def value_at(record: Any, path: str) -> Any:
-    """What `record` has at a column or a dotted path, see `TableMap`; None where there is nothing."""
-    if isinstance(record, Mapping) and path in record:
-        return record[path]
-    value = record
-    for name in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(name)
-        elif isinstance(value, list | tuple) and re.fullmatch(r"-?\d+", name):
-            value = value[int(name)] if -len(value) <= int(name) < len(value) else None
-        elif isinstance(value, list | tuple):
-            value = next((one for one in reversed(value) if isinstance(one, Mapping) and one.get("role") == name), None)
-        else:
-            return None
-    return value
-
-
-def _empty(value: Any) -> bool:
-    """Whether a cell has nothing in it; tables made with pandas write NaN where a text is missing."""
-    return not value.strip() if isinstance(value, str) else value is None or value != value
 
 
 def _first_group(pattern: str, text: str) -> str:
     found = re.search(pattern, text, re.DOTALL | re.IGNORECASE)
     return found.group(1).strip() if found else text
-
-
-def _listed(value: Any, separator: str | None, name: str, place: Place) -> Sequence[Any] | None:
-    """The list that a cell holds: as such, as a record of letters, as JSON text, or as text with separators."""
-    if isinstance(value, str) and separator is not None:
-        return [part.strip() for part in value.split(separator)]
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-    except (json.JSONDecodeError, RecursionError):
-        place.refuse(name, "one text that is no JSON list; say which separator stands between the options")
-    if isinstance(value, Mapping):
-        # A record read from Parquet has the letters of all rows, those without an option as None.
-        value = {letter: text for letter, text in value.items() if text is not None}
-        if tuple(value) != option_letters(tuple(value)):
-            place.refuse(name, "a record whose names are not A, B, C, ... in order")
-        return list(value.values())
-    if value is not None and not isinstance(value, list | tuple):
-        place.refuse(name, "is not a list")
-    return value
-
-
-def _images(value: Any, required: bool, place: Place) -> Any:
-    """What stands for the image or images of a row; a list may come as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _listed(value, None, "image", place)
-    if required and value is None:
-        place.refuse("image", "is missing or empty")
-    if required and isinstance(value, list | tuple) and not value:
-        place.refuse("image", "is an empty list")
-    return value
-
-
-def _index(value: Any, count: int, place: Place) -> int:
-    try:
-        # Tables made with pandas write whole numbers as "2.0" where a column has gaps.
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if isinstance(value, bool) or not number.is_integer() or not 0 <= number < count:
-        problem = f"{value!r:.80} is no whole number from 0 to {count - 1}"
-        place.refuse("answer", problem, "is not the index of an option")
-    return int(number)

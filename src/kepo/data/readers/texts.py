@@ -17,6 +17,11 @@ SPLIT_NAMES = {
 
 # An option that still holds the mark of another one was not lettered in order.
 _LATER_MARK = re.compile(r"[,\n]\s*[A-Z]\)\S")
+_LETTERED_LINE = re.compile(r"(?:\(([A-Z])\)|([A-Z])\s*[.:)：．、])\s*(\S.*)")
+_HEADING = re.compile(r"\n\s*(?:answer )?(?:choices|options)\s*:?\s*\Z", re.IGNORECASE)
+_ASKS_FOR_LETTER = re.compile(
+    r"(?:please )?(?:answer|select|choose|respond|provide|give)\b.*\b(?:letter|option|choice)s?\b.*", re.IGNORECASE
+)
 
 
 def split_of_name(path: Path) -> str | None:
@@ -26,7 +31,12 @@ def split_of_name(path: Path) -> str | None:
 
 
 def options_in(text: str, place: Place) -> tuple[str, tuple[str, ...]]:
-    """(question, options) of a text such as `What is it? A)CT, B)MRI`; no options where there are not at least two."""
+    """(question, options) of a text such as `What is it? A)CT, B)MRI`; no options where there are not at least two.
+
+    Options may also stand on a line each (`A. CT`); a line after them that asks for a letter is left out.
+    """
+    if lines := _on_lines(text):
+        return lines
     # Commas first: "vitamin B)" inside an option is no mark, but some files set options apart by spaces only.
     for before in (r"[,\n]\s*", r"\s+"):
         parts = _split_at_letters(text, before)
@@ -40,6 +50,20 @@ def options_in(text: str, place: Place) -> tuple[str, tuple[str, ...]]:
     if not question:
         place.refuse("question", "has options but no question")
     return question, tuple(options)
+
+
+def _on_lines(text: str) -> tuple[str, tuple[str, ...]] | None:
+    lines = [line.strip() for line in text.strip().splitlines()]
+    starts = [index for index, line in enumerate(lines) if index and _LETTERED_LINE.fullmatch(line)]
+    if len(starts) < 2 or starts != list(range(starts[0], starts[-1] + 1)):
+        return None
+    marks = [_LETTERED_LINE.fullmatch(lines[index]) for index in starts]
+    letters = [(mark[1] or mark[2]) for mark in marks if mark]
+    after = " ".join(lines[starts[-1] + 1 :]).strip()
+    if letters != list(ascii_uppercase[: len(letters)]) or not (after == "" or _ASKS_FOR_LETTER.fullmatch(after)):
+        return None
+    question = _HEADING.sub("", "\n".join(lines[: starts[0]])).strip()
+    return (question, tuple(mark[3].strip() for mark in marks if mark)) if question else None
 
 
 def _split_at_letters(problem: str, before: str) -> list[str]:

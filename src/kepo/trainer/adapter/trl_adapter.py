@@ -17,12 +17,13 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from kepo.errors import ConfigError
+from kepo.models.decoding import decode, reasoning_opened, special_tags
 from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
 from kepo.trainer.adapter.forward import DistillationTarget
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
-from kepo.trainer.generation_batch import Completions, Rollouts, RowReward
+from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -92,6 +93,11 @@ class TRLAdapter(GRPOTrainer):
         rollouts = Rollouts(*super()._generate(prompts))
         if self.tools and rollouts.images is None:  # a tool may show an image to what replaces a rollout
             rollouts = rollouts._replace(images=[None] * len(prompts))
+        if self._drops_tags:
+            # Answers are found by them.
+            for row, text in enumerate(decode(self._tokenizer, rollouts.completion_ids)):
+                sample = Sample(tuple(rollouts.completion_ids[row]), text)
+                rollouts.completions[row] = completion_of(prompts[row], sample)
         return rollouts
 
     def score_rollouts(
@@ -107,8 +113,10 @@ class TRLAdapter(GRPOTrainer):
         ]
         try:
             rows = [
-                {**row, "completion_finished": self._finished(ids)}
-                for row, ids in zip(rollouts.rows, rollouts.completion_ids, strict=True)
+                {**row, "completion_finished": self._finished(ids), "reasoning_opened": opened}
+                for row, ids, opened in zip(
+                    rollouts.rows, rollouts.completion_ids, self._reasoning_opened(rollouts), strict=True
+                )
             ]
             rewards: torch.Tensor = super()._calculate_rewards(
                 rows, rollouts.prompts, rollouts.completions, rollouts.completion_ids
@@ -214,8 +222,7 @@ class TRLAdapter(GRPOTrainer):
 
     def decode_completions(self, completion_ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts of completions, as reward functions read them."""
-        texts: list[str] = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-        return texts
+        return decode(self._tokenizer, completion_ids)
 
     def sample_completions(self, prompts: Sequence[Prompt], filler: Prompt) -> list[Sample]:
         """One completion per prompt, made as TRL makes its rollouts: transformers or vLLM, parsed, with tools called.
@@ -236,7 +243,8 @@ class TRLAdapter(GRPOTrainer):
                 text=texts[row],
                 logps=None if made.logprobs is None else tuple(made.logprobs[row]),
                 finished=self._finished(made.completion_ids[row]),
-                completion=made.completions[row],
+                # Where TRL has decoded tags away, the text makes the completion.
+                completion=None if self._drops_tags else made.completions[row],
                 tool_mask=None if made.tool_mask is None else tuple(made.tool_mask[row]),
                 images=tuple(made.tool_images[row]) if made.tool_images else (),
             )
@@ -289,6 +297,7 @@ class TRLAdapter(GRPOTrainer):
             "completions": list(of.completions),
             "completion_ids": [list(ids) for ids in of.completion_ids],
             "completion_finished": [self._finished(ids) for ids in of.completion_ids],
+            "reasoning_opened": self._reasoning_opened(of),
             "trainer_state": self.state,
             "log_extra": lambda column, values: columns[column].extend(values),
             "log_metric": self._log_metric if log_metrics else lambda name, value: None,
@@ -311,6 +320,24 @@ class TRLAdapter(GRPOTrainer):
     def _finished(self, completion_ids: Sequence[int]) -> bool:
         """Whether a completion ended by itself, as TRL decides it."""
         return bool(completion_ids) and completion_ids[-1] in (*self.eos_token_ids, self._tokenizer.pad_token_id)
+
+    def _reasoning_opened(self, of: Completions) -> list[bool]:
+        """Whether each prompt ended with an opened `<think>`, so that its completion begins inside the reasoning."""
+        if self._parses_responses:
+            return [False] * len(of.prompts)  # the messages say what is reasoning
+        template = {"chat_template": self.chat_template} if self.chat_template else {}
+        return reasoning_opened(self.processing_class, of.prompts, self.chat_template_kwargs, **template)
+
+    @property
+    def _drops_tags(self) -> bool:
+        """Whether TRL decodes away tags of answer and reasoning, because they are special tokens."""
+        return not self._parses_responses and bool(special_tags(self._tokenizer))
+
+    @property
+    def _parses_responses(self) -> bool:
+        """Whether TRL takes completions apart by the tokenizer's response schema."""
+        schemas = ("response_template", "response_schema")
+        return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
 
     def log_metric(self, name: str, value: float) -> None:
         """Add `value` to a training metric; TRL averages it over the logging interval."""

@@ -1,0 +1,355 @@
+"""The model card of a run, `README.md` in its folder: what the model is made from, how, and how well it does.
+
+`KEPOTrainer` writes it with every checkpoint and before a push, `kepo train` at the end, and `kepo eval` again with its
+results. Paths of this machine, addresses and commands are left out, because a card is made public.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from jinja2 import Environment, StrictUndefined
+
+from kepo.evaluation.accuracy import IN_DOMAIN, OUT_OF_DOMAIN, accuracy_by, split_domains
+from kepo.evaluation.contamination import in_words
+from kepo.files import write_text
+from kepo.runs import Evaluation, is_run, open_run, read_evaluation, read_metrics
+from kepo.runs.evaluations import EVALUATIONS
+from kepo.runs.trained_on import read_trained_on
+from kepo.statistics.accuracy import chance_level
+from kepo.statistics.intervals import Interval
+
+CARD = "README.md"
+MARKER = "<!-- Written by kepo, and written again by `kepo eval`. Remove this line to keep your own changes. -->"
+
+_SETTINGS = (
+    *("learning_rate", "lr_scheduler_type", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "num_generations", "num_iterations", "temperature", "max_completion_length"),
+    *("loss_type", "scale_rewards", "beta", "epsilon", "policy_weight", "lmbda", "distillation_weight"),
+    *("distillation_weight_end", "divergence_interpolation", "divergence_temperature", "gate", "gate_reward"),
+    *("gate_threshold", "gate_threshold_end", "exploration", "exploration_trigger", "exploration_attempts"),
+    *("num_injected", "hint_level", "hint_max_level", "injection_correction", "injection_context", "seed", "bf16"),
+)
+_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def write_model_card(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    hub_id: str | None = None,
+    tags: Sequence[str] = (),
+) -> Path | None:
+    """Write `README.md` of the model in a run folder.
+
+    Args:
+        folder: The run folder.
+        manifest: The content of its `run.json`, or as much of it as is known.
+        name: Of the model; default: the hub's, else the folder's.
+        hub_id: `OWNER/NAME` on the hub, where it is pushed to.
+        tags: More tags.
+
+    Returns:
+        The file; None where there is a card that somebody else wrote, which is left as it is.
+
+    Raises:
+        DataError: The disk refuses, or a file of the run is damaged.
+    """
+    file = folder / CARD
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    # A card of TRL or transformers, which a checkpoint of the base model may have brought along, is no one's own.
+    if before is not None and MARKER not in before and "generated_from_trainer" not in before:
+        return None
+    known = ModelCard(before).data if before is not None and MARKER in before else None
+    name = _plain(name or (hub_id or "").split("/")[-1] or folder.resolve().name)
+    config = manifest.get("config") or {}
+    base, base_in_words = _base(config, folder, known)
+    license_name, dataset = _license(config, base), _hub_dataset(config, known)
+    found = list(_evaluations(folder))
+    vision = "vision_config" in _json(folder / "config.json")
+    data = ModelCardData(
+        model_name=name,
+        base_model=base,
+        library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
+        license=license_name,
+        pipeline_tag="image-text-to-text" if vision else "text-generation",
+        tags=list(dict.fromkeys(["kepo", "trl", *tags])),
+        datasets=[dataset] if dataset else None,
+        eval_results=[_eval_result(one, vision) for one in found] or None,
+    )
+    rows = [row for one in found for row in _rows(one)]
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.from_string(files(__package__).joinpath("model_card.md.jinja").read_text(encoding="utf-8"))
+    body = template.render(
+        marker=MARKER,
+        name=_cell(name),
+        summary=_summary(config, base_in_words),
+        facts=[(what, _cell(value)) for what, value in _facts(folder, manifest, base_in_words, dataset) if value],
+        results=rows,
+        notes=[_cell(note) for one in found for note in _notes(folder, one)],
+        settings=[(setting, _cell(value)) for setting, value in _settings(config)],
+        vision=vision,
+        place=json.dumps(hub_id or name),
+        style=(config.get("data") or {}).get("prompt_style"),
+        license=_license_in_words(license_name, base),
+        software=_cell(", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items())),
+    )
+    return write_text(f"---\n{data.to_yaml()}\n---\n\n{body}\n", file)
+
+
+def create_model_card(trainer: Any, record: Any, name: str | None, tags: str | Sequence[str] | None) -> None:
+    """What TRL's trainers call to have a card written: with every checkpoint, and before a push.
+
+    Args:
+        trainer: A trainer of TRL.
+        record: Its `kepo.trainer.run_folder.RunRecord`.
+        name: Of the model.
+        tags: More tags.
+    """
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        manifest = open_run(folder).manifest if is_run(folder) else record.manifest()
+        more = [tags] if isinstance(tags, str) else list(tags or ())
+        write_model_card(folder, manifest, name=name, hub_id=trainer.hub_model_id, tags=more)
+
+
+def refresh_model_card(folder: Path) -> Path | None:
+    """Write the card of a finished run again, with the results of all its evaluations; None where there is no model.
+
+    Raises:
+        DataError: As `write_model_card`.
+    """
+    if not is_run(folder) or not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return None
+    return write_model_card(folder, open_run(folder).manifest)
+
+
+def _summary(config: Mapping[str, Any], base: str) -> str:
+    return f"{base} after {_method(config)}, by [kepo](https://arxiv.org/abs/2602.00400) on Hugging Face TRL."
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """What was done, in words; the parts of KEPO that were on."""
+    training = config.get("training") or {}
+    if (config.get("run") or {}).get("method") == "sft":
+        return "supervised fine-tuning"
+    if not training:
+        return "post-training"
+    parts = []
+    if (training.get("distillation_weight") or 0) > 0 or (training.get("distillation_weight_end") or 0) > 0:
+        gate = training.get("gate", "outcome")
+        parts.append("on-policy distillation" + ("" if gate == "always" else f" gated by `{gate}`"))
+    if (exploration := training.get("exploration", "none")) != "none":
+        with_hints = "with hints" if exploration == "hint" else f"(`{exploration}`)"
+        parts.append(f"exploration {with_hints}")
+    policy = "GRPO" if training.get("policy_weight", 1.0) else "no policy loss"
+    return f"post-training with {policy}" + (f", {' and '.join(parts)}" if parts else " alone")
+
+
+def _facts(folder: Path, manifest: Mapping[str, Any], base: str, dataset: str | None) -> Iterator[tuple[str, str]]:
+    config = manifest.get("config") or {}
+    run, data, teacher = (config.get(part) or {} for part in ("run", "data", "teacher"))
+    training = config.get("training") or {}
+    yield "base model", base
+    yield "method", _method(config)
+    if (training.get("distillation_weight") or training.get("exploration") == "hint") and run.get("method") != "sft":
+        yield "teacher", _named(teacher.get("teacher_model_name_or_path"))
+    yield "data", _data(folder, data, dataset)
+    yield "modality trained on", str(data.get("modality") or "")
+    yield "rewards", "" if run.get("method") == "sft" else ", ".join(map(str, run.get("reward_funcs") or ()))
+    yield "recipe", _recipe((config.get("recipe") or {}).get("source"))
+    yield "optimizer steps", str(manifest.get("steps", ""))
+    yield "adapter", "LoRA" if (config.get("model") or {}).get("use_peft") else ""
+    yield "device", str(manifest.get("device") or "")
+    git = manifest.get("git") or {}
+    yield "git commit", str(git.get("commit") or "")
+
+
+def _recipe(source: Any) -> str:
+    """The recipe's names; of a file its last part."""
+    return ", ".join(
+        Path(part).name if part.startswith(("/", "~", ".")) else part for part in str(source or "").split()
+    )
+
+
+def _data(folder: Path, data: Mapping[str, Any], dataset: str | None) -> str:
+    path, tasks = data.get("data_path"), data.get("reasoning_tasks") or ()
+    number = len(read_trained_on(folder) or ())
+    # The end of a path says what it is, its beginning whose machine this was.
+    shown = dataset or ("/".join(Path(str(path)).parts[-2:]).strip("/") if path else ", ".join(map(str, tasks)))
+    counted = f"{number:,} questions" if number else ""
+    return " of ".join(part for part in (counted, shown) if part)
+
+
+def _hub_dataset(config: Mapping[str, Any], known: ModelCardData | None) -> str | None:
+    """The data's name on the hub; None for files. As with the base model, an older card knows it better."""
+    path = _hub_name((config.get("data") or {}).get("data_path"))
+    if path is None or path.count("/") != 1 or Path(path).suffix or (known is not None and path not in _listed(known)):
+        return None
+    return path
+
+
+def _listed(known: ModelCardData) -> list[str]:
+    return [known.datasets] if isinstance(known.datasets, str) else list(known.datasets or ())
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    training, model = config.get("training") or {}, config.get("model") or {}
+    for name in _SETTINGS:
+        if training.get(name) is not None and not (name == "max_steps" and training[name] <= 0):
+            yield name, str(training[name])
+    for name in _ADAPTER if model.get("use_peft") else ():
+        if model.get(name) is not None:
+            yield name, str(model[name])
+
+
+def _base(config: Mapping[str, Any], folder: Path, known: ModelCardData | None) -> tuple[str | None, str]:
+    """The base model on the hub, None where it is none; and what was trained, in words."""
+    name = (config.get("model") or {}).get("model_name_or_path")
+    hub = _hub_name(name)
+    if known is not None:
+        # Written where the training ran: a folder that has moved since would look like a name of the hub.
+        hub = str(known.base_model) if known.base_model else None
+        if hub and hub == name:
+            return hub, f"[{hub}](https://huggingface.co/{hub})"
+    elif hub:
+        return hub, f"[{hub}](https://huggingface.co/{hub})"
+    if not name:
+        return hub, "A model"
+    start = next((place for place in (Path(name), Path(name).parent) if is_run(place)), None)
+    if start is None or start.resolve() == folder.resolve():
+        return hub, _named(name)
+    origin, in_words = _base(open_run(start).manifest.get("config") or {}, start, None)
+    return origin, f"{_named(name)} ({in_words} after {_method(open_run(start).manifest.get('config') or {})})"
+
+
+def _named(name: Any) -> str:
+    if not name:
+        return ""
+    if hub := _hub_name(name):
+        return hub
+    return f"`{Path(str(name)).name}` (a local model)"
+
+
+def _hub_name(name: Any) -> str | None:
+    """`name` where it is one of the hub: not a folder or file here, nor a path."""
+    text = str(name or "")
+    return text if _HUB_NAME.fullmatch(text) and not Path(text).exists() else None
+
+
+def _license(config: Mapping[str, Any], base: str | None) -> str | None:
+    """The license that the card of the base model names; None where there is no such card here."""
+    name = (config.get("model") or {}).get("model_name_or_path")
+    cards = [Path(name) / CARD] if name else []
+    cached = try_to_load_from_cache(base, CARD) if base else None
+    cards += [Path(cached)] if isinstance(cached, str) else []
+    for card in cards:
+        if card.is_file():
+            found = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+            if found:
+                return str(found)
+    return None
+
+
+def _license_in_words(name: str | None, base: str | None) -> str:
+    of = f"[{base}](https://huggingface.co/{base})" if base else "the base model"
+    if name:
+        return f"`{name}`, that of {of}. The license of the data it was trained on applies as well."
+    return f"That of {of}, and that of the data it was trained on; neither is known here. Look them up before any use."
+
+
+def _evaluations(folder: Path) -> Iterator[Evaluation]:
+    """The evaluations of the run that have answers."""
+    for file in sorted((folder / EVALUATIONS).glob("*.parquet")):
+        found = read_evaluation(file, texts=False)
+        if len(found.table):
+            yield found
+
+
+def _rows(evaluation: Evaluation) -> Iterator[dict[str, str]]:
+    table, in_domain = evaluation.table, evaluation.in_domain
+    parts = {"all": table, **split_domains(table, in_domain)}
+    for questions, part in parts.items():
+        found = accuracy_by(part, None)[None]
+        if found.n and (questions == "all" or found.n < accuracy_by(table, None)[None].n):
+            options = part.filter([a == b == 0 for a, b in _firsts(part)])["options"].to_pylist()
+            chance = chance_level([len(one) for one in options])
+            yield {
+                "evaluation": _cell(evaluation.file.stem),
+                "questions": {IN_DOMAIN: f"in domain ({_cell(', '.join(in_domain))})"}.get(
+                    questions, "out of domain" if questions == OUT_OF_DOMAIN else "all"
+                ),
+                "number": str(found.n),
+                "accuracy": f"{100 * found.estimate:.1f}",
+                "interval": _span(found),
+                "chance": f"{100 * chance:.1f}" if chance and isfinite(chance) else "",
+            }
+
+
+def _firsts(table: Any) -> Sequence[tuple[int, int]]:
+    return list(zip(table["permutation"].to_pylist(), table["sample"].to_pylist(), strict=True))
+
+
+def _span(found: Interval) -> str:
+    return f"{100 * found.low:.1f} to {100 * found.high:.1f}" if isfinite(found.low) else ""
+
+
+def _notes(folder: Path, evaluation: Evaluation) -> Iterator[str]:
+    """Whose weights were tested, on what, and whether the questions were trained on."""
+    description, name = evaluation.description, evaluation.file.stem
+    source = "/".join(Path(str(description.get("data") or "")).parts[-2:]).strip("/")
+    temperature = (description.get("generation") or {}).get("temperature")
+    parts = [f"{name}: {source}" if source else name]
+    parts += [] if temperature is None else [f"temperature {temperature:g}"]
+    chosen = description.get("chosen") or {}
+    best = [one["validation/best_step"] for one in read_metrics(folder) if "validation/best_step" in one]
+    if chosen:
+        parts.append(
+            f"measured on {chosen.get('checkpoint')}, chosen by {chosen.get('chosen_by')}, not on these weights"
+        )
+    elif best:
+        parts.append(f"the weights are those of step {best[-1]}, the best on validation questions")
+        parts += ["which is the model before training"] if best[-1] == 0 else []
+    yield f"{', '.join(parts)}."
+    if words := in_words(description):
+        yield f"Contamination: {words}"
+
+
+def _eval_result(evaluation: Evaluation, vision: bool) -> EvalResult:
+    found = accuracy_by(evaluation.table, None)[None]
+    name = _plain(evaluation.file.stem)
+    return EvalResult(
+        task_type="visual-question-answering" if vision else "question-answering",
+        dataset_type=re.sub(r"[^\w.-]+", "-", name),
+        dataset_name=name,
+        metric_type="accuracy",
+        metric_name="accuracy",
+        metric_value=round(found.estimate, 4),
+        metric_args={"interval_95": [round(found.low, 4), round(found.high, 4)], "questions": found.n},
+    )
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _plain(text: str) -> str:
+    return " ".join(str(text).split()) or "model"
+
+
+def _cell(text: str) -> str:
+    """A text that breaks no table and is no markup; the links that are made here stay."""
+    return _plain(text).replace("|", r"\|").replace("<", "&lt;")
