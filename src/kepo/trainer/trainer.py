@@ -96,6 +96,7 @@ class KEPOTrainer(TRLAdapter):
     ) -> None:
         args = as_kepo_config(args)
         own = {"rollout_func": rollout_func, "environment_factory": environment_factory}
+        reward_funcs = list(reward_funcs) if isinstance(reward_funcs, tuple) else reward_funcs
         functions = [] if reward_funcs is None else reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         names = distinct_names(reward_names(functions))
         checks.check_given(args, teacher, functions, names, train_dataset, eval_dataset, own)
