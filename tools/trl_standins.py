@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +96,21 @@ class RemoteForCausalLM(Qwen2ForCausalLM):
 """
 
 
-def build_hub(cache: Path) -> list[str]:
-    """Write the models that are not there yet into the hub cache `cache`; returns the hub names of all."""
+def build_hub(cache: Path, texts: Sequence[str] = tuple(_TEXT)) -> None:
+    """Write the models that are not there yet into the hub cache `cache`; of those that read text alone `texts`."""
     tokenizer = _tokenizer()
-    for name, (architecture, fields, template) in _TEXT.items():
+    for name in texts:
+        architecture, fields, template = _TEXT[name]
         config = _config(architecture, {**_SIZES, **fields})
         _write(cache, name, config, lambda folder, t=template: _with_template(tokenizer, t).save_pretrained(folder))
     _write(cache, _REMOTE, _config("Qwen2ForCausalLM", _SIZES), lambda folder: _remote(folder, tokenizer))
     for name, (config, processor) in _vision_language(tokenizer).items():
         _write(cache, name, config, processor.save_pretrained)
-    return [f"{OWNER}/{name}" for name in (*_TEXT, _REMOTE, *_vision_language(tokenizer))]
 
 
 def with_small_ids(tests: str) -> str:
     """The source of tests with the token ids that they write down mapped to those of the stand-ins."""
-    return re.sub(r"(?<![\w.])\d{4,6}(?![\w.])", lambda found: str(_SMALL.get(int(found[0]), found[0])), tests)
+    return re.sub(r"(?<![\w.-])\d{4,6}(?![\w.])", lambda found: str(_SMALL.get(int(found[0]), found[0])), tests)
 
 
 def load_dataset(path: str, name: str | None = None, *, split: str | None = None, streaming: bool = False) -> Any:
