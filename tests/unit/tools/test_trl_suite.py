@@ -43,7 +43,7 @@ def test_the_exit_code_and_the_file(
 ) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_grpo_trainer.py").touch()
-    found = FOUND if difference else {arm: FOUND["grpo"] for arm in FOUND}
+    found = FOUND if difference else dict.fromkeys(FOUND, FOUND["grpo"])
     monkeypatch.setattr(trl_suite, "run_arms", lambda *_: found)
     assert trl_suite.main([str(tmp_path), "--json", str(tmp_path / "out.json")]) == code
     assert json.loads((tmp_path / "out.json").read_text())["arms"] == found
