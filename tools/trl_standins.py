@@ -232,28 +232,26 @@ def _vision_language(tokenizer: Any) -> dict[str, tuple[PretrainedConfig, Any]]:
         image_seq_length=4,
         chat_template=_template("<boi>"),
     )
-    found: dict[str, tuple[PretrainedConfig, Any]] = {
+    llava = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**tower),
+        vision_feature_layer=-2,
+        text_config=transformers.LlamaConfig(**_SIZES),
+        image_token_id=_IMAGE,
+        image_seq_length=4,
+        architectures=["LlavaForConditionalGeneration"],
+    )
+    llava_processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessorPil(size={"shortest_edge": _IMAGE_SIDE}, crop_size=side),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_template("<image>"),
+    )
+    return {
         "tiny-Gemma3ForConditionalGeneration": (gemma, gemma_processor),
+        "tiny-LlavaForConditionalGeneration": (llava, llava_processor),
     }
-    clip = {"vision_config": transformers.CLIPVisionConfig(**tower), "vision_feature_layer": -2}
-    for name, kind in (("tiny-LlavaForConditionalGeneration", "Llava"),):
-        config = getattr(transformers, f"{kind}Config")(
-            **clip,
-            text_config=transformers.LlamaConfig(**_SIZES),
-            image_token_id=_IMAGE,
-            image_seq_length=4,
-            architectures=[f"{kind}ForConditionalGeneration"],
-        )
-        processor = getattr(transformers, f"{kind}Processor")(
-            transformers.CLIPImageProcessorPil(size={"shortest_edge": _IMAGE_SIDE}, crop_size=side),
-            tokenizer,
-            patch_size=8,
-            vision_feature_select_strategy="default",
-            num_additional_image_tokens=1,
-            chat_template=_template("<image>"),
-        )
-        found[name] = (config, processor)
-    return found
 
 
 def _template(image: str) -> str:
