@@ -113,7 +113,14 @@ def ask(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None = None,
 ) -> pa.Table:
-    """The records of `evaluate` in memory, nothing written: for a validation during training."""
+    """The records of `evaluate` in memory, nothing written: for a validation during training.
+
+    Args:
+        questions: At least one, with unique ids.
+        backend: The model.
+        settings: How they are asked.
+        teacher: Gives `teacher_logp`; None leaves it null.
+    """
     check_questions(questions)
     ordered = list(ordered_questions(questions, settings))
     return to_table([record for records in _answers(ordered, backend, settings, teacher) for record in records])
@@ -157,7 +164,16 @@ def identify(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None,
 ) -> dict[str, Any]:
-    """What must be the same for records to belong together; `kind`, `model` and `weights` are of the backend."""
+    """What must be the same for records to belong together; `kind`, `model` and `weights` are of the backend.
+
+    Args:
+        questions: Those that are asked.
+        kind: Of the backend.
+        model: Its name.
+        weights: A fingerprint of its weights.
+        settings: How they are asked.
+        teacher: Rates the reasoning; None: nobody does.
+    """
     digest = hashlib.sha256()
     for question in questions:
         images = [str(image) if isinstance(image, str | Path) else "" for image in question.images]
