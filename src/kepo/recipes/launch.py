@@ -78,7 +78,9 @@ class SupervisedTrainer(SFTTrainer):
 def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
     """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
 
-    `display` shows the progress instead of transformers' bar and its prints of every log.
+    Args:
+        recipe: As `load_recipe` gives it.
+        display: A callback that shows the progress; None: transformers' own.
     """
     folder = Path(recipe.training.output_dir)
     _check_model(recipe.model.model_name_or_path)

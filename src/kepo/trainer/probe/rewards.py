@@ -85,7 +85,8 @@ class Asked:
     def encoded(self, text: str, *, cut: bool = False) -> list[int]:
         """The token ids of a completion, with its end token."""
         ids: list[int] = self.trainer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.trainer.eos_token_ids[0]][: self.trainer.args.max_completion_length if cut else None]
+        ids = [*ids, self.trainer.eos_token_ids[0]]
+        return ids[: self.trainer.args.max_completion_length] if cut else ids
 
 
 @dataclass(frozen=True)
