@@ -272,8 +272,9 @@ def _adapted(recipe: Recipe) -> dict[str, Any]:
     options = {name: value for name, value in options.items() if value is not None}
     trust = bool(args.trust_remote_code)
     go_on = recipe.peft_config() is not None
-    how = "its adapter is trained further, with its own settings (lora_* are not used)" if go_on else "merged into it"
-    logger.warning("The student %s is an adapter; its base model is loaded, and it is %s.", folder, how)
+    further = "the adapter is trained further, with its own settings (lora_* are not used)"
+    whole = "it is merged into its base model, and all weights are trained"
+    logger.warning("The student %s is an adapter: %s.", folder, further if go_on else whole)
     args.model_init_kwargs = None
     return {
         "model": load_adapter(folder, options, go_on=go_on, trust_remote_code=trust),
