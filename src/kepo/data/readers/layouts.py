@@ -87,7 +87,9 @@ def check_own_columns(source: object, present: Sequence[str]) -> None:
         if alike and (name == "images" or len(alike) > 1 or len(alike[0]) > 1):
             field = "image" if name == "images" else "options, or option_A, option_B, ..."
             advice = f"name the columns (data_columns: {field}), or leave these columns out"
-            raise ConfigError(f"{source}: {', '.join(alike)} look like {name}, and would not be read; {advice}")
+            raise ConfigError(
+                f"{source}: {', '.join(alike)} {'looks' if len(alike) == 1 else 'look'} like {name}, and would not be read; {advice}"
+            )
 
 
 def _overlooked(kind: str, present: Sequence[str]) -> list[tuple[str, list[str]]]:
