@@ -109,6 +109,7 @@ def test_a_prepared_set_shows_its_images(tmp_path: Path, monkeypatch: pytest.Mon
     # Training takes the files beside it, and the images themselves where these are gone.
     read = load_questions(DataArguments(data_path=str(tmp_path / "out"), data_split="train"))
     assert all(question.images[0].parent == tmp_path / "out" / "images" for question in read)
+    assert not list((tmp_path / "out").rglob("cache-*"))
     (tmp_path / "out" / "images").rename(tmp_path / "elsewhere")
     read = load_questions(DataArguments(data_path=str(tmp_path / "out" / "train")))
     assert all(max(question.images[0].size) == 8 for question in read)
