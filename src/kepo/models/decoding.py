@@ -56,8 +56,10 @@ def reasoning_opened(
 
 
 def _end_of(processor: Any, prompt: Prompt, variables: Mapping[str, Any]) -> str:
-    if isinstance(prompt, str) or not prompt:
-        return prompt or ""
+    if isinstance(prompt, str):
+        return prompt
+    if not prompt:
+        return ""
     last = prompt[-1]
     if last["role"] == "assistant":
         return _text_of(last["content"])

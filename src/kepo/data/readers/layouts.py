@@ -73,9 +73,9 @@ def _advice(fits: Sequence[str]) -> str:
 
 def check_own_columns(source: object, present: Sequence[str]) -> None:
     """Raises ConfigError where a table without a preset lacks a column, or `check_overlooked` does."""
-    for columns in (_OWN_TEXT, ("answer",)):
-        if not set(columns) & set(present):
-            raise ConfigError(f"{source}: there is no column {' or '.join(columns)}; {columns_there(present)}")
+    for needed in (_OWN_TEXT, ("answer",)):
+        if not set(needed) & set(present):
+            raise ConfigError(f"{source}: there is no column {' or '.join(needed)}; {columns_there(present)}")
     check_overlooked(source, present)
 
 
