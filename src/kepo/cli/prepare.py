@@ -246,6 +246,7 @@ def table(
     encoding: Annotated[str, _option("Of a CSV or TSV file.")] = "utf-8",
 ) -> "Source":
     """Any table, by the name of its layout or by saying which column holds what."""
+    from kepo.data.readers.layouts import check_overlooked
     from kepo.data.readers.presets import Preset, load_preset
     from kepo.data.readers.questions import table_source
     from kepo.data.readers.rows import TableFile
@@ -253,6 +254,9 @@ def table(
 
     tables = [TableFile(one, delimiter, encoding) for one in file]
     said = TableMap(_pairs(column, "--column"), _pairs(set_, "--set"), answer, option_separator)  # type: ignore[arg-type]
+    if preset is None and not column:
+        for one in tables:
+            check_overlooked(one.path, one.columns())
     layout = Preset(said) if preset is None else load_preset(preset)
     mapped = said if preset is None else said.over(layout.map)
     license = license_ or layout.license

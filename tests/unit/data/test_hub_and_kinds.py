@@ -109,6 +109,7 @@ def test_a_prepared_set_shows_its_images(tmp_path: Path, monkeypatch: pytest.Mon
     # Training takes the files beside it, and the images themselves where these are gone.
     read = load_questions(DataArguments(data_path=str(tmp_path / "out"), data_split="train"))
     assert all(question.images[0].parent == tmp_path / "out" / "images" for question in read)
+    assert not list((tmp_path / "out").rglob("cache-*"))
     (tmp_path / "out" / "images").rename(tmp_path / "elsewhere")
     read = load_questions(DataArguments(data_path=str(tmp_path / "out" / "train")))
     assert all(max(question.images[0].size) == 8 for question in read)
@@ -133,8 +134,8 @@ def test_numbers_that_pandas_wrote_beside_a_gap(tmp_path: Path) -> None:
         ("question,option_a,option_b,answer", "option_a, option_b look like options"),
         ("question,choice1,choice2,answer", "choice1, choice2 look like options"),
         ("question,choices,answer", "choices holds options in the preset scienceqa"),
-        ("question,img_path,answer", "img_path look like images"),
-        ("question,img_name,answer", "img_name holds images in the preset slake"),
+        ("question,img_path,answer", "img_path looks like images"),
+        ("qid,question,img_name,answer,modality,content_type,answer_type", "img_name holds images in the preset slake"),
         ("Question,Answer", "there is no column question or text; its columns are Question, Answer"),
         ("question;answer", "another delimiter is between them"),
     ],

@@ -72,22 +72,30 @@ def _advice(fits: Sequence[str]) -> str:
 
 
 def check_own_columns(source: object, present: Sequence[str]) -> None:
-    """Raises ConfigError where a table without a preset lacks a column, or has options or images under other names."""
+    """Raises ConfigError where a table without a preset lacks a column, or `check_overlooked` does."""
     for needed in (_OWN_TEXT, ("answer",)):
         if not set(needed) & set(present):
             raise ConfigError(f"{source}: there is no column {' or '.join(needed)}; {columns_there(present)}")
+    check_overlooked(source, present)
+
+
+def check_overlooked(source: object, present: Sequence[str]) -> None:
+    """Raises ConfigError where options or images stand under names that are not read without a preset or a map."""
     for name, own, like in (("options", _OWN_OPTIONS, _LIKE_OPTIONS), ("images", _OWN_IMAGES, _LIKE_IMAGES)):
         hidden = [] if set(own) & set(present) else _overlooked(name, present)
         if hidden:
-            preset, columns = hidden[0]
-            named = f"{', '.join(columns)} {'holds' if len(columns) == 1 else 'hold'} {name} in the preset {preset}"
-            advice = f"set data_preset: {preset}, name the columns (data_columns), or leave these columns out"
+            preset, found = hidden[0]
+            named = f"{', '.join(found)} {'holds' if len(found) == 1 else 'hold'} {name} in the preset {preset}"
+            advice = (
+                f"set data_preset: {preset}, name the columns (data_columns, or --column), or leave these columns out"
+            )
             raise ConfigError(f"{source}: {named}, and would not be read without it; {advice}")
         alike = [] if set(own) & set(present) else [column for column in present if like.fullmatch(column)]
         if alike and (name == "images" or len(alike) > 1 or len(alike[0]) > 1):
             field = "image" if name == "images" else "options, or option_A, option_B, ..."
-            advice = f"name the columns (data_columns: {field}), or leave these columns out"
-            raise ConfigError(f"{source}: {', '.join(alike)} look like {name}, and would not be read; {advice}")
+            advice = f"name the columns (data_columns, or --column: {field}), or leave these columns out"
+            named = f"{', '.join(alike)} {'looks' if len(alike) == 1 else 'look'} like {name}"
+            raise ConfigError(f"{source}: {named}, and would not be read; {advice}")
 
 
 def _overlooked(kind: str, present: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kepo.errors import DataError
 
+_BATCH = 64
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -29,7 +30,7 @@ class DatasetFolder:
         dataset, images = self._dataset(), self.home() / "images"
         # What kepo prepare writes beside the data set need not be decoded out of it.
         beside = {entry.name for entry in images.iterdir()} if images.is_dir() else set()
-        return enumerate((_by_path(row, beside) for row in _with_encoded_images(dataset)), start=1)
+        return enumerate((_by_path(row, beside) for row in _encoded(dataset)), start=1)
 
     def home(self) -> Path:
         """The folder itself, or that of the `DatasetDict`; image paths are relative to it."""
@@ -65,7 +66,7 @@ class HubDataset:
 
     def rows(self, columns: tuple[str, ...] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Every row, with its images as bytes and path."""
-        return enumerate(_with_encoded_images(self._dataset()), start=1)
+        return enumerate(_encoded(self._dataset()), start=1)
 
     def _dataset(self) -> Any:
         if not self._loaded:
@@ -106,15 +107,10 @@ def _split_of(dataset: Any, split: str | None, source: str) -> Any:
     raise DataError(f"{source}, field 'data_split': {problem}; there are {', '.join(names)}")
 
 
-def _with_encoded_images(dataset: Any) -> Any:
-    from datasets import Image, List
-
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Image):
-            dataset = dataset.cast_column(name, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            dataset = dataset.cast_column(name, List(Image(decode=False)))
-    return dataset.with_format(None)
+def _encoded(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows as they are stored: images are not decoded, nothing is cast or cached."""
+    for table in dataset.with_format("arrow").iter(batch_size=_BATCH):
+        yield from table.to_pylist()
 
 
 def _by_path(row: Mapping[str, Any], beside: set[str]) -> Mapping[str, Any]:
