@@ -61,6 +61,8 @@ def _end_of(processor: Any, prompt: Prompt, variables: Mapping[str, Any]) -> str
     last = prompt[-1]
     if last["role"] == "assistant":
         return _text_of(last["content"])
+    if not variables.get("chat_template") and getattr(processor, "chat_template", None) is None:
+        return ""  # a rollout_func writes the prompts in its own way
     rendered: str = processor.apply_chat_template(
         _without_images(prompt, hasattr(processor, "image_processor")),
         add_generation_prompt=True,
