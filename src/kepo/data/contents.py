@@ -84,7 +84,12 @@ def contents_of(questions: Iterable[Question], workers: int = 8, *, strict: bool
 
 
 def text_key(text: str, options: Collection[str] = ()) -> str:
-    """Hash of a question and its options, without case, spaces and the order of the options."""
+    """Hash of a question and its options, without case, spaces and the order of the options.
+
+    Args:
+        text: The question.
+        options: Texts of its options, in any order; empty for an open question.
+    """
     shown = json.dumps([normalized(text), sorted(map(normalized, options))])
     return hashlib.sha256(shown.encode()).hexdigest()[:_LENGTH]
 

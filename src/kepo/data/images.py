@@ -138,6 +138,10 @@ def check_images(questions: Sequence[Question], workers: int = 8) -> None:
 
     Files of several frames are said: a model is shown the first one.
 
+    Args:
+        questions: Their images may be paths; decoded ones are not looked at.
+        workers: Threads, >= 1.
+
     Raises:
         DataError: naming the questions and files that cannot be used, the first few of them.
     """

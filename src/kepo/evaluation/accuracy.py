@@ -56,6 +56,10 @@ def split_domains(table: pa.Table, in_domain: Sequence[str]) -> dict[str, pa.Tab
     """The records of "in-domain" and of "out-of-domain" questions; those without modality are in neither table.
 
     `in_domain` are the modalities trained on; if it is empty nothing is known, and both tables are empty.
+
+    Args:
+        table: Records of an evaluation.
+        in_domain: Modalities trained on.
     """
     _check_columns(table, ["modality"])
     known = pc.is_valid(table["modality"]) if in_domain else pa.array([False] * len(table), pa.bool_())
@@ -70,12 +74,21 @@ def domains(table: pa.Table, in_domain: Sequence[str]) -> dict[str, Interval]:
     """Accuracy on "in-domain" and on "out-of-domain" questions, every question with the same weight.
 
     Both names are always there; without a question of it (see `split_domains`) n is 0 and the estimate NaN.
+
+    Args:
+        table: Records of an evaluation.
+        in_domain: Modalities trained on.
     """
     return {name: accuracy_by(part, None)[None] for name, part in split_domains(table, in_domain).items()}
 
 
 def macro_accuracy(table: pa.Table, column: str = "modality") -> float:
-    """Mean of the groups' accuracies, every group with the same weight; NaN when no question has a group."""
+    """Mean of the groups' accuracies, every group with the same weight; NaN when no question has a group.
+
+    Args:
+        table: Records of an evaluation.
+        column: What the groups are by.
+    """
     groups = [interval.estimate for key, interval in accuracy_by(table, column).items() if key is not None]
     return float(np.mean(groups)) if groups else nan
 

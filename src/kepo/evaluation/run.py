@@ -21,6 +21,7 @@ from kepo.evaluation.parts import Parts
 from kepo.evaluation.scoring import reasoning_logps, score_completion
 from kepo.evaluation.settings import Backend, EvaluationSettings
 from kepo.prompts import prompt_text
+from kepo.rewards.languages import note_unread_languages
 from kepo.runs.evaluations import Record, to_table
 from kepo.runs.manifest import installed_versions, now
 from kepo.types import Question
@@ -71,6 +72,7 @@ def evaluate(
     parts = Parts(out, name, identity, overwrite=overwrite)
     if parts.finished:
         return parts.file
+    note_unread_languages([question.options for question in questions])
     everything = list(ordered_questions(questions, settings))
     done = parts.done()
     missing = [ordered for ordered in everything if ordered.key not in done]
@@ -111,7 +113,14 @@ def ask(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None = None,
 ) -> pa.Table:
-    """The records of `evaluate` in memory, nothing written: for a validation during training."""
+    """The records of `evaluate` in memory, nothing written: for a validation during training.
+
+    Args:
+        questions: At least one, with unique ids.
+        backend: The model.
+        settings: How they are asked.
+        teacher: Gives `teacher_logp`; None leaves it null.
+    """
     check_questions(questions)
     ordered = list(ordered_questions(questions, settings))
     return to_table([record for records in _answers(ordered, backend, settings, teacher) for record in records])
@@ -155,7 +164,16 @@ def identify(
     settings: EvaluationSettings,
     teacher: LocalTeacher | None,
 ) -> dict[str, Any]:
-    """What must be the same for records to belong together; `kind`, `model` and `weights` are of the backend."""
+    """What must be the same for records to belong together; `kind`, `model` and `weights` are of the backend.
+
+    Args:
+        questions: Those that are asked.
+        kind: Of the backend.
+        model: Its name.
+        weights: A fingerprint of its weights.
+        settings: How they are asked.
+        teacher: Rates the reasoning; None: nobody does.
+    """
     digest = hashlib.sha256()
     for question in questions:
         images = [str(image) if isinstance(image, str | Path) else "" for image in question.images]

@@ -40,6 +40,10 @@ def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
     With the trigger "all_failed" a group needs it when no rollout is correct, whatever its other rewards: this is the
     learning cliff, where the correctness reward has no variance. The mean of "mean_below" leaves out rewards that are
     NaN (a reward function that does not apply).
+
+    Args:
+        group: The rollouts of one prompt.
+        settings: `exploration`, `exploration_trigger` and its bound count.
     """
     if settings.exploration == "none" or all(group.correct):
         return False

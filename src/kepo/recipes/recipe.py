@@ -72,6 +72,10 @@ class Recipe:
 def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     """Read recipes, later ones over earlier ones, and apply overrides such as `["--learning_rate", "1e-5"]`.
 
+    Args:
+        names: Paths, or names of shipped recipes.
+        overrides: Fields and values as on the command line.
+
     Raises:
         ConfigError: An unknown field, a value of the wrong type, or settings that cannot work together.
     """

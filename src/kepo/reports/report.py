@@ -162,7 +162,12 @@ def markdown(report: Report) -> str:
 
 
 def write_figures(report: Report, folder: Path) -> list[Path]:
-    """Write every figure as PNG and SVG into `folder`; returns the files."""
+    """Write every figure as PNG and SVG into `folder`; returns the files.
+
+    Args:
+        report: As `make_report` gives it.
+        folder: Made if needed; files of the same names are replaced.
+    """
     from kepo.reports.figures import write_files
 
     return [file for figure in report.figures for file in write_files(figure.draw, folder, figure.name)]

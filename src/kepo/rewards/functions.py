@@ -89,6 +89,12 @@ def exact_match(
     """1.0 where the answer reads the same as the true one, up to case, blanks, quotes and a final stop.
 
     The answer is the inside of `<answer>`; without such a tag, all that follows the reasoning.
+
+    Args:
+        completions: As TRL gives them: texts, or lists of messages.
+        answer: The true answer of each row.
+        reasoning_opened: Whether the prompt of each row ended with an opened `<think>`; None: not known.
+        **columns: The other columns of the data set; not read.
     """
     texts = completion_texts(completions, reasoning_opened)
     return [_matches(text, truth) for text, truth in zip(texts, answer, strict=True)]
@@ -112,6 +118,12 @@ def think_format(
     Where the prompt ended with an opened `<think>`, the completion need not repeat it. Where nobody tells
     (`reasoning_opened` is None), a lone `</think>` is taken for the end of such reasoning. None for a row of the prompt
     style "plain", which did not ask for tags.
+
+    Args:
+        completions: As TRL gives them: texts, or lists of messages.
+        prompt_style: Prompt style of each row, see `kepo.prompts`; None: not known.
+        reasoning_opened: Whether the prompt of each row ended with an opened `<think>`; None: not known.
+        **columns: The other columns of the data set; not read.
     """
     texts = completion_texts(completions, reasoning_opened)
     if reasoning_opened is None:
@@ -131,6 +143,12 @@ def answer_format(
     """1.0 for one `<answer>...</answer>` that is not empty, and nothing else; None for a row of the style "plain".
 
     Where the prompt ended with an opened `<think>`, the reasoning has to be ended first, and may say anything.
+
+    Args:
+        completions: As TRL gives them: texts, or lists of messages.
+        prompt_style: Prompt style of each row, see `kepo.prompts`; None: not known.
+        reasoning_opened: Whether the prompt of each row ended with an opened `<think>`; None: not known.
+        **columns: The other columns of the data set; not read.
     """
     opened = [False] * len(completions) if reasoning_opened is None else reasoning_opened
     texts = [

@@ -80,14 +80,22 @@ class Evaluation:
 
 
 def evaluation_file(folder: str | Path, name: str) -> Path:
-    """Where the records of the evaluation called `name` lie in a run or checkpoint folder."""
+    """Where the records of the evaluation called `name` lie in a run or checkpoint folder.
+
+    Args:
+        folder: A run or checkpoint folder.
+        name: Of the evaluation.
+    """
     return Path(folder) / EVALUATIONS / f"{name}.parquet"
 
 
 def read_evaluation(path: str | Path, name: str = "test", *, texts: bool = True) -> Evaluation:
     """The evaluation in the file `path`, or the one called `name` in the run or checkpoint folder `path`.
 
-    With `texts` the large columns (`TEXTS`) are read too.
+    Args:
+        path: A Parquet file of records, or a run or checkpoint folder.
+        name: Of the evaluation, where `path` is a folder.
+        texts: Whether the large columns (`TEXTS`) are read too.
 
     Raises:
         DataError: there is none, or one of its files is damaged or holds something else.

@@ -40,7 +40,12 @@ def describe(parts: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write `run.json`, whole or not at all; a failure of the disk is a DataError."""
+    """Write `run.json`, whole or not at all; a failure of the disk is a DataError.
+
+    Args:
+        folder: The run folder.
+        manifest: What JSON can hold; other values are written as text.
+    """
     write_json(manifest, folder / MANIFEST)
 
 

@@ -15,7 +15,13 @@ METRICS = "metrics.jsonl"
 
 
 def append_metrics(folder: Path, step: int, metrics: Mapping[str, Any]) -> None:
-    """Add one record to the metrics of a run (one process only)."""
+    """Add one record to the metrics of a run (one process only).
+
+    Args:
+        folder: The run folder; made if needed.
+        step: Optimizer step, from 0.
+        metrics: Name -> value, what JSON can hold.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **metrics}) + "\n")

@@ -122,7 +122,12 @@ def all_failed_shares(run: Run) -> dict[int, float]:
 
 
 def is_correct(run: Run, rollout: Mapping[str, Any]) -> bool | None:
-    """Whether the reward that says what is correct reached its threshold in a row of the log; None: not known."""
+    """Whether the reward that says what is correct reached its threshold in a row of the log; None: not known.
+
+    Args:
+        run: Says which reward it is, and its threshold.
+        rollout: A row of the rollout log.
+    """
     name = run.setting("training", "correctness_reward")
     column = f"{REWARD}{name}" if name else next((key for key in rollout if key.startswith(REWARD)), "")
     reward = rollout.get(column)

@@ -128,6 +128,11 @@ def check_resamples(resamples: int) -> None:
 def finite(values: ArrayLike, name: str, dimensions: int) -> np.ndarray:
     """`values` as float64 array.
 
+    Args:
+        values: Numbers.
+        name: What they are called in errors.
+        dimensions: How many the array must have.
+
     Raises:
         ValueError: Another number of dimensions, or a value that is NaN or infinite; the message gives its place.
     """

@@ -137,6 +137,12 @@ def _finite_series(metrics: Sequence[Mapping[str, Any]], key: str) -> list[float
 
 
 def mean_of_fifth(values: Sequence[float], last: bool) -> float | None:
+    """The mean of the first or the last fifth of the values; None when there is none.
+
+    Args:
+        values: (N,) in order.
+        last: The last fifth instead of the first; at least one value.
+    """
     if not values:
         return None
     size = max(1, len(values) // 5)

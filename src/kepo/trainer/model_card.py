@@ -69,7 +69,7 @@ def write_model_card(
     # A card of TRL or transformers, which a checkpoint of the base model may have brought along, is no one's own.
     if before is not None and MARKER not in before and "generated_from_trainer" not in before:
         return None
-    known = ModelCard(before).data if before is not None and MARKER in before else None
+    known = _metadata(before) if before is not None and MARKER in before else None
     name = _plain(name or (hub_id or "").split("/")[-1] or folder.resolve().name)
     config = manifest.get("config") or {}
     base, base_in_words = _base(config, folder, known)
@@ -190,35 +190,42 @@ def _data(folder: Path, data: Mapping[str, Any], dataset: str | None) -> str:
     return " of ".join(part for part in (counted, shown) if part)
 
 
-def _hub_dataset(config: Mapping[str, Any], known: ModelCardData | None) -> str | None:
+def _hub_dataset(config: Mapping[str, Any], known: Mapping[str, Any] | None) -> str | None:
     """The data's name on the hub; None for files. As with the base model, an older card knows it better."""
     path = _hub_name((config.get("data") or {}).get("data_path"))
-    if path is None or path.count("/") != 1 or Path(path).suffix or (known is not None and path not in _listed(known)):
+    if path is None or path.count("/") != 1 or Path(path).suffix:
         return None
-    return path
-
-
-def _listed(known: ModelCardData) -> list[str]:
-    return [known.datasets] if isinstance(known.datasets, str) else list(known.datasets or ())
+    return path if known is None or path in (known.get("datasets") or ()) else None
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     training, model = config.get("training") or {}, config.get("model") or {}
+    off = _off(training)
     for name in _SETTINGS:
-        if training.get(name) is not None and not (name == "max_steps" and training[name] <= 0):
+        if training.get(name) is not None and not name.startswith(off):
             yield name, str(training[name])
     for name in _ADAPTER if model.get("use_peft") else ():
         if model.get(name) is not None:
             yield name, str(model[name])
 
 
-def _base(config: Mapping[str, Any], folder: Path, known: ModelCardData | None) -> tuple[str | None, str]:
+def _off(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the settings begin that did nothing in this run."""
+    off = ["max_steps" if (training.get("max_steps") or 0) <= 0 else "num_train_epochs"]
+    if not training.get("distillation_weight") and not training.get("distillation_weight_end"):
+        off += ["divergence_", "gate"]
+    if training.get("exploration", "none") == "none":
+        off += ["exploration_", "num_injected", "hint_", "injection_"]
+    return tuple(off)
+
+
+def _base(config: Mapping[str, Any], folder: Path, known: Mapping[str, Any] | None) -> tuple[str | None, str]:
     """The base model on the hub, None where it is none; and what was trained, in words."""
     name = (config.get("model") or {}).get("model_name_or_path")
     hub = _hub_name(name)
     if known is not None:
         # Written where the training ran: a folder that has moved since would look like a name of the hub.
-        hub = str(known.base_model) if known.base_model else None
+        hub = known.get("base_model")
         if hub and hub == name:
             return hub, f"[{hub}](https://huggingface.co/{hub})"
     elif hub:
@@ -230,6 +237,12 @@ def _base(config: Mapping[str, Any], folder: Path, known: ModelCardData | None) 
         return hub, _named(name)
     origin, in_words = _base(open_run(start).manifest.get("config") or {}, start, None)
     return origin, f"{_named(name)} ({in_words} after {_method(open_run(start).manifest.get('config') or {})})"
+
+
+def _metadata(card: str) -> Mapping[str, Any]:
+    """What stands at the head of a card."""
+    found: Mapping[str, Any] = ModelCard(card, ignore_metadata_errors=True).data.to_dict()
+    return found
 
 
 def _named(name: Any) -> str:
@@ -254,9 +267,9 @@ def _license(config: Mapping[str, Any], base: str | None) -> str | None:
     cards += [Path(cached)] if isinstance(cached, str) else []
     for card in cards:
         if card.is_file():
-            found = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
-            if found:
-                return str(found)
+            found = _metadata(card.read_text(encoding="utf-8")).get("license")
+            if isinstance(found, str):
+                return found
     return None
 
 

@@ -180,6 +180,7 @@ def test_plain_grpo_and_supervised_runs_are_called_so(tmp_path: Path) -> None:
     grpo = card_of(run_in(tmp_path / "a", training=off))
     assert "after post-training with GRPO alone" in grpo
     assert "| teacher |" not in grpo
+    assert "| gate |" not in grpo  # which did nothing
     sft = card_of(run_in(tmp_path / "b", run={"method": "sft"}))
     assert "after supervised fine-tuning," in sft
     assert "| teacher |" not in sft
