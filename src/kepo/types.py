@@ -67,8 +67,8 @@ class Sample:
 
     completion_ids: tuple[int, ...]  # token ids, the end-of-sequence token included when it was sampled (length T)
     text: str  # the decoded completion, without special tokens
-    # Log-probabilities at sampling time, one per token, in nats; None when the engine gives none.
-    logps: tuple[float, ...] | None = None
+    # Log-probabilities at sampling time, one per token, in nats; None when the engine gives none, of a token or at all.
+    logps: tuple[float | None, ...] | None = None
     finished: bool = True  # whether it ended with an end token, and was not cut off
     # What reward functions are given, with reasoning and tool calls parsed; None: `text`, as a message if in a chat.
     completion: Any = None

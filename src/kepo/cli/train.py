@@ -28,6 +28,7 @@ _SHOWN = {
     "exploration/attempts_per_rescue": "attempts per rescue",
     "exploration/tokens_per_rescue": "tokens per rescue",
     "exploration/injected_share": "injected rollouts",
+    "exploration/truncated_samples": "samples cut off",
     "exploration/leaked_hints": "leaked hints",
     "exploration/hint_level": "level of the hints that worked",
     "exploration/bank_hits": "hints that the bank had",

@@ -33,6 +33,7 @@ _EXPLORATION: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "exploration/attempts_per_rescue": ("attempts per rescue", number),
     "exploration/tokens_per_rescue": ("tokens per rescue", number),
     "exploration/injected_share": ("injected rollouts, %", percent),
+    "exploration/truncated_samples": ("samples cut off a step", number),
     "exploration/leaked_hints": ("leaked hints a step", number),
 }
 _COST = {
