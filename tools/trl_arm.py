@@ -23,7 +23,7 @@ from kepo import KEPOTrainer, LocalTeacher
 from kepo.trainer.from_grpo import as_kepo_config
 from tools import trl_standins
 
-_LONGEST = 180  # seconds of a test
+_LONGEST = 300  # seconds of a test
 
 OFF: dict[str, Any] = {"exploration": "none", "distillation_weight": 0.0}
 # The gate is open and, where a function says what is correct, every group is explored, so that both take part.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +96,21 @@ class RemoteForCausalLM(Qwen2ForCausalLM):
 """
 
 
-def build_hub(cache: Path) -> list[str]:
-    """Write the models that are not there yet into the hub cache `cache`; returns the hub names of all."""
+def build_hub(cache: Path, texts: Sequence[str] = tuple(_TEXT)) -> None:
+    """Write the models that are not there yet into the hub cache `cache`; of those that read text alone `texts`."""
     tokenizer = _tokenizer()
-    for name, (architecture, fields, template) in _TEXT.items():
+    for name in texts:
+        architecture, fields, template = _TEXT[name]
         config = _config(architecture, {**_SIZES, **fields})
         _write(cache, name, config, lambda folder, t=template: _with_template(tokenizer, t).save_pretrained(folder))
     _write(cache, _REMOTE, _config("Qwen2ForCausalLM", _SIZES), lambda folder: _remote(folder, tokenizer))
     for name, (config, processor) in _vision_language(tokenizer).items():
         _write(cache, name, config, processor.save_pretrained)
-    return [f"{OWNER}/{name}" for name in (*_TEXT, _REMOTE, *_vision_language(tokenizer))]
 
 
 def with_small_ids(tests: str) -> str:
     """The source of tests with the token ids that they write down mapped to those of the stand-ins."""
-    return re.sub(r"(?<![\w.])\d{4,6}(?![\w.])", lambda found: str(_SMALL.get(int(found[0]), found[0])), tests)
+    return re.sub(r"(?<![\w.-])\d{4,6}(?![\w.])", lambda found: str(_SMALL.get(int(found[0]), found[0])), tests)
 
 
 def load_dataset(path: str, name: str | None = None, *, split: str | None = None, streaming: bool = False) -> Any:
@@ -232,28 +232,26 @@ def _vision_language(tokenizer: Any) -> dict[str, tuple[PretrainedConfig, Any]]:
         image_seq_length=4,
         chat_template=_template("<boi>"),
     )
-    found: dict[str, tuple[PretrainedConfig, Any]] = {
+    llava = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**tower),
+        vision_feature_layer=-2,
+        text_config=transformers.LlamaConfig(**_SIZES),
+        image_token_id=_IMAGE,
+        image_seq_length=4,
+        architectures=["LlavaForConditionalGeneration"],
+    )
+    llava_processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessorPil(size={"shortest_edge": _IMAGE_SIDE}, crop_size=side),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_template("<image>"),
+    )
+    return {
         "tiny-Gemma3ForConditionalGeneration": (gemma, gemma_processor),
+        "tiny-LlavaForConditionalGeneration": (llava, llava_processor),
     }
-    clip = {"vision_config": transformers.CLIPVisionConfig(**tower), "vision_feature_layer": -2}
-    for name, kind in (("tiny-LlavaForConditionalGeneration", "Llava"),):
-        config = getattr(transformers, f"{kind}Config")(
-            **clip,
-            text_config=transformers.LlamaConfig(**_SIZES),
-            image_token_id=_IMAGE,
-            image_seq_length=4,
-            architectures=[f"{kind}ForConditionalGeneration"],
-        )
-        processor = getattr(transformers, f"{kind}Processor")(
-            transformers.CLIPImageProcessorPil(size={"shortest_edge": _IMAGE_SIDE}, crop_size=side),
-            tokenizer,
-            patch_size=8,
-            vision_feature_select_strategy="default",
-            num_additional_image_tokens=1,
-            chat_template=_template("<image>"),
-        )
-        found[name] = (config, processor)
-    return found
 
 
 def _template(image: str) -> str:

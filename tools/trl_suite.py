@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{asked.checkout} has no tests/{FILES[0]}; give the folder of a checkout of TRL")
     with tempfile.TemporaryDirectory(prefix="trl-suite-") as folder:
         found = run_arms(asked.checkout, Path(folder), asked.arms, asked.expression)
-    print(table(found))
+    sys.stdout.write(table(found) + "\n")
     if asked.json:
         asked.json.write_text(json.dumps({"arms": found, "differences": differences(found)}, indent=1))
     return 1 if any(differences(found).values()) else 0
@@ -72,7 +72,8 @@ def run_arms(checkout: Path, folder: Path, arms: Sequence[str], expression: str 
         command += ["--disable-warnings", "--no-header", "--tb=line", f"--rootdir={folder}"]
         command += [f"--trl-arm={arm}", f"--trl-results={results}"]
         command += ["-k", expression] if expression else []
-        print(f"--- {arm}", flush=True)
+        sys.stdout.write(f"--- {arm}\n")
+        sys.stdout.flush()
         subprocess.run([*command, str(tests / FILES[0])], env=environment, cwd=folder, check=False)
         if not results.stat().st_size:
             sys.exit(f"The tests did not run under {arm}; see above.")

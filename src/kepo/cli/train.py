@@ -188,7 +188,8 @@ def _show(result: Result) -> None:
             table.add_row(label, *ends, _number(sum(log[name] for log in logs) / len(logs)))
     console = Console()
     console.print(table)
-    console.print(f"model, rollouts/ and run.json are in {result.folder}")
+    there = "model, rollouts/ and" if (result.folder / "rollouts").is_dir() else "model and"
+    console.print(f"{there} run.json are in {result.folder}")
 
 
 def _reward_labels(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -172,7 +172,10 @@ def resolve_answer(answer: str, options: tuple[str, ...], place: Place, letters:
         place.refuse("answer", problem, "fits more than one option")
     if not by_text:
         listed = ", ".join(f"{name}) {text!r}" for name, text in zip(names, options, strict=True))
-        problem = f"{answer!r} is not among the options {listed}; give a letter or the text of an option"
+        advice = "give a letter or the text of an option"
+        if stripped.isascii() and stripped.isdigit() and int(stripped) <= len(options):
+            advice += ", or say that it is an index (data_answer, or --answer of kepo prepare)"
+        problem = f"{answer!r} is not among the options {listed}; {advice}"
         place.refuse("answer", problem, "is not among the options")
     return by_text[0]
 

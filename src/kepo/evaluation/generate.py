@@ -139,7 +139,7 @@ class TransformersBackend:
         image_token = getattr(self._model.config, "image_token_id", None) if self._sees_images else None
         return None if image_token is None else [image_token]
 
-    def _completion(self, ids: Sequence[int], opened: bool) -> Completion:
+    def _completion(self, ids: Sequence[int], opened: bool = False) -> Completion:
         ends = [place for place, token in enumerate(ids) if token in self._end_ids]
         length = ends[0] + 1 if ends else len(ids)
         [text] = decode(self._tokenizer, [ids[:length]])

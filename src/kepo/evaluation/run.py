@@ -21,6 +21,7 @@ from kepo.evaluation.parts import Parts
 from kepo.evaluation.scoring import reasoning_logps, score_completion
 from kepo.evaluation.settings import Backend, EvaluationSettings
 from kepo.prompts import prompt_text
+from kepo.rewards.languages import note_unread_languages
 from kepo.runs.evaluations import Record, to_table
 from kepo.runs.manifest import installed_versions, now
 from kepo.types import Question
@@ -71,6 +72,7 @@ def evaluate(
     parts = Parts(out, name, identity, overwrite=overwrite)
     if parts.finished:
         return parts.file
+    note_unread_languages([question.options for question in questions])
     everything = list(ordered_questions(questions, settings))
     done = parts.done()
     missing = [ordered for ordered in everything if ordered.key not in done]

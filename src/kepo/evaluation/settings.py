@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kepo.errors import ConfigError
@@ -67,7 +67,7 @@ class Completion:
     tokens: int  # its length, the end token included
     finished: bool  # ended by itself, before the limit
     # Whether the prompt ended with an opened `<think>`; None where that is not known, as of a server's template.
-    reasoning_opened: bool | None = None
+    reasoning_opened: bool | None = field(default=None, compare=False)
 
 
 class Backend(Protocol):

@@ -58,9 +58,13 @@ def reasoning_opened(
 def _end_of(processor: Any, prompt: Prompt, variables: Mapping[str, Any]) -> str:
     if isinstance(prompt, str):
         return prompt
+    if not prompt:
+        return ""
     last = prompt[-1]
     if last["role"] == "assistant":
         return _text_of(last["content"])
+    if processor.chat_template is None and "chat_template" not in variables:
+        return ""  # the prompts are written by the user's own code
     rendered: str = processor.apply_chat_template(
         _without_images(prompt, hasattr(processor, "image_processor")),
         add_generation_prompt=True,

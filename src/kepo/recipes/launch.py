@@ -270,7 +270,7 @@ def _adapted(recipe: Recipe) -> dict[str, Any]:
     args, folder = recipe.training, str(recipe.model.model_name_or_path)
     options = {**(args.model_init_kwargs or {}), "quantization_config": get_quantization_config(recipe.model)}
     options = {name: value for name, value in options.items() if value is not None}
-    trust = bool(recipe.model.trust_remote_code)
+    trust = bool(args.trust_remote_code)
     go_on = recipe.peft_config() is not None
     how = "its adapter is trained further, with its own settings (lora_* are not used)" if go_on else "merged into it"
     logger.warning("The student %s is an adapter; its base model is loaded, and it is %s.", folder, how)

@@ -7,12 +7,15 @@ with words that are not in the table still names nothing.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
 from kepo.rewards.cue_words import CUES, ENGLISH, LETTERS, OPTION_MARK, OPTION_NOUNS, SPACED, UNREAD_SCRIPTS
+
+logger = logging.getLogger(__name__)
 
 _KANA = r"\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -29,7 +32,7 @@ _UNIT = rf"(?<=[A-Z{_MASKS})\]\"'*])"
 _ENDS = r"(?=\s*(?:$|[\n,.;:!?)\]]))"
 _CLAUSE = r"[^\s,.;:!?]"
 _ARTICLE = re.compile(r"(?<!\w)(?:la|el|le|lo|l['’]|a|o|die|der|das)\s*(?=[(\[]?[A-Z](?!\w))")
-_CAPITAL = re.compile(r"(?<![\w-])[A-Z](?![\w-])")
+_CAPITAL = re.compile(rf"(?<![\w-])[A-Z](?![\w-])|(?:(?<=, )|(?<=or ))[A-Z](?=[{UNSPACED}{_HANGUL}])")
 _NAMED_OPTION = re.compile(rf"(?:{OPTION_NOUNS})\s*([A-Z])(?![A-Za-z0-9])")
 _ARTICLE_LETTERS = "AEOY"
 
@@ -154,7 +157,7 @@ def _cues(languages: tuple[str, ...]) -> re.Pattern[str]:
         blank, between = (r"\s+", r"(?:\s+[^\W\d]+){0,2}?\s+") if spaced else (r"\s*", rf"{_CLAUSE}{{0,4}}?")
         roles["because"].append(_words(name, "because"))
         roles["but"].append(_words(name, "but"))
-        roles["or"].append(rf"{_UNIT}\s*{_words(name, 'or')}\s*(?=[(\[]?[A-Z{_MASKS}])")
+        roles["or"].append(rf"{_UNIT}\s*{_words(name, 'or')}\s*(?=(?:{OPTION_NOUNS})?[(\[]?[A-Z{_MASKS}])")
         roles["correct"].append(rf"{_UNIT}{blank}{_words(name, 'correct')}{'' if spaced else _ENDS}")
         roles["end"].append(rf"{_UNIT}\s*{_words(name, 'end')}{_ENDS}")
         roles["option"].append(rf"(?<=[A-Z)\]]){_words(name, 'option')}")
@@ -225,3 +228,21 @@ def unread_script(texts: Iterable[str]) -> str | None:
                 if script in UNREAD_SCRIPTS and (script != "GREEK" or text.isalpha()) and len(text) > 1:
                     return script.capitalize()
     return None
+
+
+def note_unread_languages(options: Iterable[Sequence[str] | None]) -> None:
+    """Warn once where options are in a script whose languages have no cue words here.
+
+    Args:
+        options: The option texts of each question.
+    """
+    scripts = [script for texts in options if (script := unread_script(texts or ()))]
+    if scripts:
+        logger.warning(
+            "The options of %d questions are in %s script, for whose languages there are no cue words (there are for "
+            "English, %s). Their answers are read as a letter or as the exact text of an option, not in sentences "
+            "around it, and the leak audit finds the text of the answer but no sentence that names its letter.",
+            len(scripts),
+            " and ".join(sorted(set(scripts))),
+            ", ".join(CUES),
+        )

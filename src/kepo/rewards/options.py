@@ -250,7 +250,7 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
         r"(?=[\"'”’]?[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
         r"|[^\S\n]+(?i:because|since|as|and|or|which|but|not|for|due|given|based|rather|instead)\b)"
     )
-    tight = rf"(?:[aA]{ends}|[{rest}](?:{ends}|(?=\s*[(\[]?\s*{_TEXT})))"
+    tight = rf"(?:[aA]{ends}|A(?=\s*[(\[]\s*{_TEXT})|[{rest}](?:{ends}|(?=\s*[(\[]?\s*{_TEXT})))"
     loose = rf"(?:a{ends}|[A{rest}](?![\w-]))"
     more = (
         rf"(?:[)\]]?\s*(?:[,;/&]|\b(?i:or|and)\b)\s*[(\[]?(?:[A{rest}]|a(?=\W*$))(?![\w-])"
@@ -260,7 +260,7 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     verdict = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|answer|likely)\b"
     sources = (
         rf"^[^\w~≠¬!\n]{{0,40}}+({tight}{more})",
-        rf"(?:\b(?i:answer|is|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
+        rf"(?:\b(?i:answer|is|it['’]s|that['’]s|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
         rf"\b(?i:option|choice|letter)s?\b\s*:?{opening}({loose}{more})",
         rf"(?<!\w)[(\[]\s*([Aa{rest}]{more})\s*[)\]]",
         rf"\b(?i:not)\s+[(\[]?[A-{last}a-{last.lower()}][)\]]?\s*[,;.]?\s*(?:(?i:but|rather)\s+)?[(\[]?({tight}{more})",

@@ -89,21 +89,21 @@ def split_reasoning(text: str) -> Parts:
 
     A `</think>` without an opening tag ends reasoning that began where the last one ended, or in the prompt.
     """
-    parts = Parts([], [], "")
+    finished: list[str] = []
+    outside: list[str] = []
     place, opened = 0, False
     for tag in _THINK.finditer(text):
         if _closes(tag):
-            parts.finished.append(text[place : tag.start()])
+            finished.append(text[place : tag.start()])
         elif opened:
             continue
         else:
-            parts.outside.append(text[place : tag.start()])
+            outside.append(text[place : tag.start()])
         opened = not _closes(tag)
         place = tag.end()
     if opened:
-        return parts._replace(unfinished=text[place:])
-    parts.outside.append(text[place:])
-    return parts
+        return Parts(finished, outside, text[place:])
+    return Parts(finished, [*outside, text[place:]], "")
 
 
 def after_reasoning(text: str) -> str:

@@ -203,7 +203,7 @@ def _share_done(plan: RunPlan, stage: Stage, step: int) -> float:
     names = [one.name for one in stages(plan)]
     trains = _TRAINING if len(names) > 1 else 1.0
     if stage.name == "train":
-        return trains * min(step / max(plan.steps, 1), 1.0)
+        return trains * min(step / max(plan.steps or 1, 1), 1.0)
     return trains + (1 - trains) * (names.index(stage.name) - 1) / (len(names) - 1) if len(names) > 1 else 0.0
 
 

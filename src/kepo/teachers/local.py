@@ -187,8 +187,8 @@ class LocalTeacher:
         """The hidden states behind the student's tokens, and their log-probabilities, one result per request.
 
         Of a row with `prompt_ids` exactly these are read, whatever this teacher's chat template would make of its
-        prompt. Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be called
-        by all processes together, with an empty list where there is no row.
+        prompt. Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be
+        called by all processes together, with an empty list where there is no row.
 
         Raises:
             TeacherError: a token id that this teacher does not have.

@@ -11,11 +11,42 @@ from typing import Any
 import torch
 
 from kepo.errors import ConfigError, DataError
-from kepo.rewards import check_math_answers, math_accuracy
+from kepo.rewards import check_math_answers, choice_accuracy, math_accuracy
+from kepo.rewards.languages import note_unread_languages
 from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
-from kepo.trainer.probe.data import check_rewarded, is_sized, owns_rollouts
+from kepo.trainer.probe.data import check_input, check_rewarded, is_sized, owns_rollouts
 from kepo.types import Prompt
+
+
+def check_given(
+    args: KEPOConfig,
+    teacher: Teacher | None,
+    functions: Sequence[Any],
+    names: Sequence[str],
+    dataset: Any,
+    evaluation: Any,
+    own: Mapping[str, Any],
+) -> None:
+    """All checks of what a trainer is given that need no model.
+
+    Args:
+        args: Of the run.
+        teacher: Of the run.
+        functions: Reward functions, without those of an environment.
+        names: Their names, each once.
+        dataset: `train_dataset`.
+        evaluation: `eval_dataset`.
+        own: `rollout_func` and `environment_factory`.
+    """
+    if not own.get("environment_factory"):  # which may add rewards, known when TRL has made one
+        reward_indices(args, names, functions)
+    check_teacher(args, teacher)
+    check_dataset(args, dataset)
+    check_input(args, functions, names, dataset, own)
+    check_answers(functions, dataset)
+    check_evaluation(functions, names, evaluation, own)
+    check_generation(args, own)
 
 
 def reward_indices(args: KEPOConfig, names: Sequence[str], functions: Sequence[Any]) -> tuple[int, int | None]:
@@ -77,6 +108,8 @@ def check_answers(functions: Sequence[Any], dataset: Any) -> None:
     """The true answers are such as the reward functions can read; a data set that is streamed is not looked at."""
     if math_accuracy in functions and is_sized(dataset) and "answer" in dataset.column_names:
         check_math_answers(list(dataset["answer"]))
+    if choice_accuracy in functions and is_sized(dataset) and "options" in dataset.column_names:
+        note_unread_languages(dataset["options"])
 
 
 def check_evaluation(functions: Sequence[Any], names: Sequence[str], given: Any, grpo: Mapping[str, Any]) -> None:

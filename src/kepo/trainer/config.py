@@ -93,7 +93,12 @@ class KEPOConfig(OneGPU, GRPOConfig):
     )
 
     # The distillation loss.
-    distillation_weight: float = HfArg(default=1.0, help="lambda >= 0: weight of the distillation loss; 0: off.")
+    distillation_weight: float = HfArg(
+        default=1.0,
+        help="lambda >= 0: weight of the distillation loss; 0: off. That loss is a mean over its tokens whatever "
+        "`loss_type` is; the policy term is one with 'dapo', but is divided by `max_completion_length` with 'dr_grpo', "
+        "and by no number of tokens with 'luspo', so lambda means something else beside each: docs/method.md.",
+    )
     distillation_weight_end: float | None = HfArg(default=None, help="lambda at the end of training; None: it stays.")
     distillation_schedule: str = HfArg(
         default="linear", help="How lambda moves to its end: 'constant', 'linear' or 'cosine'."
@@ -165,7 +170,11 @@ class KEPOConfig(OneGPU, GRPOConfig):
         help="Prompt that injected rollouts are trained under: 'original' (the paper) or 'hinted'.",
     )
 
-    share_image_features: bool = HfArg(default=True, help="Encode each image once instead of once per rollout.")
+    share_image_features: bool | None = HfArg(
+        default=None,
+        help="Encode each image once instead of once per rollout; the results differ by rounding. None: where the run "
+        "distills or explores, so that a run that does neither is TRL's GRPO bit for bit.",
+    )
     rollout_log: bool = HfArg(default=True, help="Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet.")
 
     def __post_init__(self) -> None:
@@ -175,6 +184,8 @@ class KEPOConfig(OneGPU, GRPOConfig):
         if self.exploration != "none":
             ExplorationSettings.of(self).check_group_size(self.num_generations)
         self._align_checkpoints()
+        if self.share_image_features is None:
+            self.share_image_features = self.uses_teacher_scores or self.exploration != "none"
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""
@@ -195,8 +206,9 @@ class KEPOConfig(OneGPU, GRPOConfig):
         return self.exploration == "hint"
 
     def _choose_device(self) -> None:
-        # TRL's default is bfloat16 mixed precision, which transformers refuses on a machine without accelerator.
-        if torch.accelerator.is_available():
+        # TRL's default is bfloat16 mixed precision, which transformers refuses on a machine without accelerator unless
+        # use_cpu is given; where a script gives it, it trains as it does with TRL.
+        if self.use_cpu or torch.accelerator.is_available():  # type: ignore[has-type]
             return
         self.use_cpu = True
         if getattr(self, "bf16", None) is None:
@@ -237,14 +249,58 @@ class KEPOConfig(OneGPU, GRPOConfig):
         # because the rollouts of that window are not part of a checkpoint.
         accumulation = self.gradient_accumulation_steps
         window = math.lcm(self.steps_per_generation * self.num_iterations, accumulation) // accumulation
-        save_steps = self.save_steps  # type: ignore[has-type]
-        if self.save_strategy != "steps" or save_steps < 1 or save_steps % window == 0:
-            return
-        self.save_steps = math.ceil(save_steps / window) * window
-        logger.warning(
-            "save_steps was raised from %s to %s, a multiple of the %s optimizer steps that share one generation "
-            "batch, so that every checkpoint can be resumed exactly.",
-            save_steps,
-            self.save_steps,
-            window,
-        )
+        before: dict[str, float] = {name: getattr(self, name) for name in ("save_steps", "eval_steps")}
+        by_steps = self.eval_strategy == "steps"
+        if self.save_strategy == "steps" and self._needs_alignment("save_steps", window):
+            multiple = window
+            if self.load_best_model_at_end and by_steps:
+                # Weights can only be chosen where they were saved, so both are moved.
+                multiple = self.eval_steps = self._evaluated_every(window)
+            self.save_steps = math.ceil(before["save_steps"] / multiple) * multiple
+        elif self.save_strategy == "best" and by_steps and self._needs_alignment("eval_steps", window):
+            self.eval_steps = self._evaluated_every(window)
+        for name, value in before.items():
+            if value != getattr(self, name):
+                logger.warning(
+                    "%s was raised from %s to %s, a multiple of the %s optimizer steps that share one generation "
+                    "batch, so that every checkpoint can be resumed exactly.",
+                    name,
+                    value,
+                    getattr(self, name),
+                    window,
+                )
+
+    def _needs_alignment(self, name: str, window: int) -> bool:
+        """Whether checkpoints every `name` optimizer steps would lie inside a window."""
+        steps = getattr(self, name)
+        if 0 < steps < 1 and window > 1:
+            logger.warning(
+                "%s is %s, a share of the run, so a checkpoint may lie inside the %s optimizer steps that share one "
+                "generation batch; a run resumed from there samples anew. Give a number of steps, a multiple of %s.",
+                name,
+                steps,
+                window,
+                window,
+            )
+        return steps >= 1 and steps % window != 0
+
+    def _evaluated_every(self, window: int) -> int:
+        """`eval_steps`, raised to a multiple of the window.
+
+        Raises:
+            ConfigError: It is a share of the run, or nothing would ever be evaluated.
+        """
+        if self.eval_steps < 1:
+            raise ConfigError(
+                f"eval_steps is {self.eval_steps}, a share of the run, but the best weights must be chosen at "
+                f"multiples of the {window} optimizer steps that share one generation batch. Give eval_steps as a "
+                "number of steps."
+            )
+        every = math.ceil(self.eval_steps / window) * window
+        if 0 < self.max_steps < every:
+            raise ConfigError(
+                f"max_steps is {self.max_steps}, and {window} optimizer steps share one generation batch, so there is "
+                f"no step at which the weights could be both evaluated and saved. Raise max_steps to at least {every}, "
+                "lower num_iterations, or set load_best_model_at_end to false."
+            )
+        return every

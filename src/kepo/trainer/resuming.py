@@ -20,22 +20,30 @@ class CheckpointWeights(TrainerCallback):
 
     transformers saves LLaVA and others under the names that older versions read, and its `from_pretrained` translates
     them; its Trainer loads a checkpoint by the names on disk, finds none of them, and continues with the weights that
-    it began with.
+    it has: those it began with when it resumes, the last ones with `load_best_model_at_end`.
 
     Args:
         trainer: The trainer. DeepSpeed, FSDP and adapters load in their own ways and are left alone.
-        checkpoint: Folder of the checkpoint.
+        checkpoint: Folder of the checkpoint that the run continues from; None: it starts.
     """
 
-    def __init__(self, trainer: Any, checkpoint: str | Path) -> None:
+    def __init__(self, trainer: Any, checkpoint: str | Path | None) -> None:
         self._trainer = trainer
-        self._checkpoint = Path(checkpoint)
+        self._checkpoint = checkpoint
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._checkpoint is not None:
+            self._load(Path(self._checkpoint))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load(Path(state.best_model_checkpoint))
+
+    def _load(self, checkpoint: Path) -> None:
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         own_way = self._trainer.is_deepspeed_enabled or self._trainer.is_fsdp_enabled or hasattr(model, "peft_config")
-        if not own_way and names_on_disk(self._checkpoint) - model.state_dict().keys():
-            load_translated(model, self._checkpoint)
+        if not own_way and names_on_disk(checkpoint) - model.state_dict().keys():
+            load_translated(model, checkpoint)
 
 
 def names_on_disk(folder: Path) -> set[str]:

@@ -139,7 +139,7 @@ def write_rollouts(trainer: TRLAdapter, batch: GenerationBatch, output: Mapping[
 def _records(batch: GenerationBatch, reward_names: list[str], output: Mapping[str, Any]) -> list[dict[str, Any]]:
     assert batch.rewards is not None
     assert batch.total is not None
-    lengths = output["completion_mask"].sum(1)  # (B,)
+    lengths = (output["completion_mask"] * output.get("tool_mask", 1)).sum(1)  # (B,)
     weights = output.get("gate_weights", torch.zeros_like(output["completion_mask"]))
     gates = (weights.sum(1) / lengths.clamp(min=1)).tolist()
     records = []

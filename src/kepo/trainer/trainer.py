@@ -33,7 +33,6 @@ from kepo.trainer.probe import (
     GradientWatch,
     Probe,
     Scope,
-    check_input,
     check_trained,
     look,
     owns_rollouts,
@@ -96,35 +95,33 @@ class KEPOTrainer(TRLAdapter):
         teacher: Teacher | None = None,
     ) -> None:
         args = as_kepo_config(args)
-        grpo = {
-            "eval_dataset": eval_dataset,
-            "processing_class": processing_class,
-            "reward_processing_classes": reward_processing_classes,
-            "callbacks": callbacks,
-            "optimizers": optimizers,
-            "quantization_config": quantization_config,
-            "peft_config": peft_config,
-            "tools": tools,
-            "rollout_func": rollout_func,
-            "environment_factory": environment_factory,
-        }
+        own = {"rollout_func": rollout_func, "environment_factory": environment_factory}
+        reward_funcs = list(reward_funcs) if isinstance(reward_funcs, tuple) else reward_funcs
         functions = [] if reward_funcs is None else reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         names = distinct_names(reward_names(functions))
-        if environment_factory is None:  # else there may be more rewards, which are known when TRL has made one
-            checks.reward_indices(args, names, functions)
-        checks.check_teacher(args, teacher)
-        checks.check_dataset(args, train_dataset)
-        check_input(args, functions, names, train_dataset, grpo)
-        checks.check_answers(functions, train_dataset)
-        checks.check_evaluation(functions, names, eval_dataset, grpo)
-        checks.check_generation(args, grpo)
+        checks.check_given(args, teacher, functions, names, train_dataset, eval_dataset, own)
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
         if args.exploration != "none":
             writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
-        super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **grpo)
-        names = distinct_names(self.reward_func_names)
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            reward_processing_classes,
+            callbacks,
+            optimizers,
+            quantization_config,
+            peft_config,
+            tools,
+            rollout_func,
+            environment_factory,
+        )
+        names = distinct_names(self.reward_func_names)  # those of an environment included
         self._correctness, gate_reward = checks.reward_indices(args, names, self.reward_funcs)
         if args.share_image_features:
             share_image_features(self.model)
@@ -137,8 +134,8 @@ class KEPOTrainer(TRLAdapter):
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
-        self._owns_rollouts = owns_rollouts(grpo)
-        first = checks.first_prompt(train_dataset, grpo)
+        self._owns_rollouts = owns_rollouts(own)
+        first = checks.first_prompt(train_dataset, own)
         self._prompt_unchecked = first is None
         if first is not None:
             self._check_prompt(first)
@@ -198,8 +195,7 @@ class KEPOTrainer(TRLAdapter):
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")
         self._together(lambda: self._keep_trained_on(resumed=bool(checkpoint)))
-        if checkpoint:
-            self.add_callback(CheckpointWeights(self, str(checkpoint)))
+        self.add_callback(CheckpointWeights(self, str(checkpoint) if checkpoint else None))
         try:
             with self.run_record.writing():
                 result = super().train(resume_from_checkpoint=checkpoint, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from trl import GRPOConfig
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, ScriptedTeacher
 from kepo.errors import ConfigError, DataError, TeacherError
@@ -109,3 +110,35 @@ def test_a_teacher_without_chat_template_is_refused_before_training(
     bare = build_text_model(tmp_path / "bare", "llama", tokenizer=build_tokenizer(chat_template=None))
     with pytest.raises(TeacherError, match="chat template"):
         make_trainer(teacher=LocalTeacher(str(bare)))
+
+
+@pytest.mark.parametrize(
+    ("save", "evaluate", "expected"), [(2, 2, (3, 3)), (4, 2, (6, 3)), (6, 2, (6, 2)), (3, 3, (3, 3)), (8, 4, (12, 6))]
+)
+def test_the_best_weights_are_looked_for_where_they_are_saved(
+    config: Callable[..., KEPOConfig], save: int, evaluate: int, expected: tuple[int, int]
+) -> None:
+    fields = {"save_strategy": "steps", "eval_strategy": "steps", "num_iterations": 3, "max_steps": 24}
+    made = config(load_best_model_at_end=True, save_steps=save, eval_steps=evaluate, num_generations_eval=4, **fields)
+    assert (made.save_steps, made.eval_steps) == expected
+    alone = config(save_steps=save, eval_steps=evaluate, num_generations_eval=4, **fields)
+    assert alone.eval_steps == evaluate, "without a choice of weights, evaluation stays where it was asked for"
+
+
+def test_a_run_too_short_to_choose_weights_is_refused(config: Callable[..., KEPOConfig]) -> None:
+    fields = {"save_strategy": "steps", "eval_strategy": "steps", "num_iterations": 3, "num_generations_eval": 4}
+    with pytest.raises(ConfigError, match="Raise max_steps to at least 3"):
+        config(load_best_model_at_end=True, save_steps=2, eval_steps=2, max_steps=2, **fields)
+    with pytest.raises(ConfigError, match=r"eval_steps is 0\.5, a share of the run"):
+        config(load_best_model_at_end=True, save_steps=2, eval_steps=0.5, max_steps=8, **fields)
+
+
+def test_every_best_checkpoint_can_be_resumed(config: Callable[..., KEPOConfig]) -> None:
+    fields = {"save_strategy": "best", "eval_strategy": "steps", "metric_for_best_model": "eval_reward"}
+    made = config(num_iterations=3, eval_steps=2, max_steps=9, num_generations_eval=4, **fields)
+    assert made.eval_steps == 3
+
+
+def test_a_script_that_says_use_cpu_trains_in_the_precision_of_trl(tmp_path: Path) -> None:
+    assert KEPOConfig(str(tmp_path), use_cpu=True).bf16 is GRPOConfig(str(tmp_path), use_cpu=True).bf16 is True
+    assert KEPOConfig(str(tmp_path), use_cpu=True, bf16=False).bf16 is False

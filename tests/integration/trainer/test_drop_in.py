@@ -79,7 +79,7 @@ def test_a_grpo_config_without_teacher_says_what_to_write(student: str, tmp_path
 def test_other_arguments_are_refused(student: str, tmp_path: Path) -> None:
     from transformers import TrainingArguments
 
-    with pytest.raises(ConfigError, match="TrainingArguments.*KEPOConfig"):
+    with pytest.raises(ConfigError, match=r"TrainingArguments.*KEPOConfig"):
         KEPOTrainer(student, even_start, TrainingArguments(str(tmp_path), use_cpu=True), questions())  # type: ignore[arg-type]
 
 
@@ -217,7 +217,7 @@ def test_a_reward_that_the_environment_does_not_have_is_said(
 ) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     args = config(exploration="none", distillation_weight=0.0, correctness_reward="truth")
-    with pytest.raises(ConfigError, match="'truth'.*Counter"):
+    with pytest.raises(ConfigError, match=r"'truth'.*Counter"):
         KEPOTrainer(model=tool_model, args=args, environment_factory=Counter)
 
 

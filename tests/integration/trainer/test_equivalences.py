@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 
 from kepo import KEPOTrainer
@@ -25,14 +25,23 @@ def _assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], 
         torch.testing.assert_close(left[name], right[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
 
 
+@pytest.mark.parametrize("images", [False, True], ids=["text", "images"])
 @pytest.mark.parametrize(
     "fields", [{}, {"beta": 0.1, "gradient_accumulation_steps": 2}], ids=["plain", "kl+accumulation"]
 )
 def test_without_teacher_and_exploration_it_is_trl_grpo_bit_for_bit(
-    make_trainer: Callable[..., KEPOTrainer], student: str, tmp_path: Path, fields: dict[str, Any]
+    make_trainer: Callable[..., KEPOTrainer], student: str, vlm: str, tmp_path: Path, fields: Any, images: bool
 ) -> None:
+    model = vlm if images else student
     ours = make_trainer(
-        (even_start, well_formed), teacher=None, exploration="none", distillation_weight=0.0, max_steps=3, **fields
+        (even_start, well_formed),
+        model=model,
+        dataset=questions(images=images),
+        teacher=None,
+        exploration="none",
+        distillation_weight=0.0,
+        max_steps=3,
+        **fields,
     )
     ours.train()
     args = GRPOConfig(
@@ -51,10 +60,10 @@ def test_without_teacher_and_exploration_it_is_trl_grpo_bit_for_bit(
         seed=3,
         **fields,
     )
-    theirs = GRPOTrainer(student, [even_start, well_formed], args, questions())
+    theirs = GRPOTrainer(model, [even_start, well_formed], args, questions(images=images))
     theirs.train()
     _assert_same(_weights(ours), _weights(theirs))
-    start = AutoModelForCausalLM.from_pretrained(student)
+    start = (AutoModelForImageTextToText if images else AutoModelForCausalLM).from_pretrained(model)
     moved = [not torch.equal(p, start.get_parameter(n)) for n, p in ours.model.named_parameters()]
     assert any(moved), "nothing was trained, so equality would mean nothing"
 

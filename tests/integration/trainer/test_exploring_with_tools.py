@@ -226,6 +226,38 @@ def test_references_reach_rewards_in_the_form_of_rollouts(make: Callable[..., KE
     assert seen == [[MESSAGE]] * 8
 
 
+def test_references_beside_a_rollout_func_have_a_mask_of_their_own(make: Callable[..., KEPOTrainer]) -> None:
+    seen: list[Any] = []
+
+    def roll_out(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        rows = len(prompts)
+        ids = [trainer.processing_class(WRONG + EOS)["input_ids"] for _ in prompts]
+        logps, mask = [[-0.1] * len(row) for row in ids], [[1, 0, *[1] * (len(row) - 2)] for row in ids]
+        return {
+            "prompt_ids": [[5]] * rows,
+            "completion_ids": ids,
+            "logprobs": logps,
+            "env_mask": mask,
+            "score": [0.5] * rows,
+        }
+
+    def scored(completions: Any, score: list[Any], **_: Any) -> list[Any]:
+        seen.extend(score)
+        return score
+
+    dataset = questions().add_column("reference", [f"<think>it is long</think>{RIGHT}"] * 8)
+    fields = {"exploration": "none", "lmbda": 0.5, "rollout_log": False}
+    trainer = make(script, (choice_accuracy, scored), dataset, {"rollout_func": roll_out}, seed=4, **fields)
+    batch = _one_batch(trainer)
+    texts = trainer.processing_class.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+    replaced = [RIGHT in text for text in texts]
+    assert len(set(replaced)) == 2, "one group of each kind; another seed draws other groups"
+    for row, is_reference in enumerate(replaced):
+        mask = batch["tool_mask"][row][batch["completion_mask"][row].bool()].tolist()
+        assert mask == ([1] * len(mask) if is_reference else [1, 0, *[1] * (len(mask) - 2)])
+    assert seen == [None if is_reference else 0.5 for is_reference in replaced]
+
+
 # --- cut samples ------------------------------------------------------------------------------------------------------
 
 

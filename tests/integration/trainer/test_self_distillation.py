@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from datasets import Dataset
 from transformers import AutoProcessor
 
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, RemoteTeacher
+from kepo.teachers.base import ScoreRequest
 from tests.fake_vllm import MODEL
 from tests.http_server import serving
 from tests.model_server import ModelServer
 from tests.tiny_models import BOS, EOS, IMAGE, build_text_model, build_tokenizer, build_vlm, tiny_image
-from tests.tiny_runs import even_start, questions
+from tests.tiny_runs import even_start, has_magic, questions
 
 TEMPLATE = (
     "{{- bos_token -}}{%- if tools -%}{{- '<|system|>tools ' -}}{%- for tool in tools -%}"
@@ -207,3 +209,52 @@ def test_the_divergence_from_oneself_is_zero(
     assert "reads the prompt as its own processor renders it" not in caplog.text
     if setting.get("calls"):
         assert (batch["completion_mask"] * batch["tool_mask"]).sum() < batch["completion_mask"].sum()
+
+
+@pytest.mark.parametrize(
+    "name", ["tools", "rollout_func", "template variables of the student", "another chat template"]
+)
+def test_without_the_students_ids_it_would_not_be_zero(
+    config: Callable[..., KEPOConfig], folders: dict[str, Path], teachers: dict[str, LocalTeacher], name: str
+) -> None:
+    class Rendering(LocalTeacher):
+        """Reads the prompt as its own template writes it."""
+
+        def score(self, requests: Sequence[ScoreRequest]) -> Any:
+            return super().score([replace(request, prompt_ids=None) for request in requests])
+
+    divergence, _ = _divergence(config, folders["text"], Rendering(folders["text"]), SETTINGS[name])
+    assert divergence.max() > 1e-3
+
+
+@pytest.mark.parametrize("context", ["original", "hinted"])
+def test_injected_rows_are_taught_under_the_prompt_that_they_are_trained_under(
+    make_trainer: Callable[..., KEPOTrainer], student: str, rescuing_sampler: list[list[Any]], context: str
+) -> None:
+    teacher = LocalTeacher(student)
+    teacher.write_hints = lambda conversations: ["<hint>Think of colours.</hint>"] * len(conversations)
+    asked: list[ScoreRequest] = []
+    score = teacher.score
+    teacher.score = lambda requests: [asked.extend(requests), score(requests)][1]
+    trainer = make_trainer((has_magic,), teacher=teacher, injection_context=context)
+    trainer.model.train()
+    trainer.create_optimizer_and_scheduler(1)
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer.make_generation_batch(next(iter(trainer.get_train_dataloader())))
+    assert batch["injected"].sum() == len(asked) == 4
+    hinted = [trainer.tokenizer.decode(request.prompt_ids).count("Think of colours.") for request in asked]
+    assert hinted == [int(context == "hinted")] * 4
+    _, divergence = trainer.compute_policy_loss(trainer.model, batch, trainer._distillation_target(batch))
+    assert divergence is not None
+    assert divergence.abs().max() < 1e-6
+
+
+def test_references_beside_the_mask_of_an_environment(
+    config: Callable[..., KEPOConfig], folders: dict[str, Path], teachers: dict[str, LocalTeacher]
+) -> None:
+    dataset = questions().add_column("reference", ["A reference of its own."] * 8)
+    setting = {"rollout_func": rollout_func, "dataset": lambda: dataset, "fields": {"lmbda": 0.5, "seed": 0}}
+    divergence, batch = _divergence(config, folders["text"], teachers["text"], setting)
+    whole = (batch["completion_mask"] * batch["tool_mask"]).sum(1) == batch["completion_mask"].sum(1)
+    assert whole.tolist().count(True) == 4, "one group of references, one of rollouts"
+    assert divergence.abs().max() < 1e-6

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from kepo import KEPOTrainer
+from kepo import KEPOTrainer, LocalTeacher
 from kepo.models.shared_images import share_image_features
 from tests.tiny_runs import even_start, questions
 
@@ -28,7 +28,7 @@ def test_a_step_encodes_each_image_once(make_trainer: Callable[..., KEPOTrainer]
     """Two prompts of four rollouts: two images, in generation and in the loss alike."""
     fields = {"model": vlm, "teacher": None, "distillation_weight": 0.0, "exploration": "none"}
     dataset = questions(2, images=True)
-    once = make_trainer((even_start,), dataset=dataset, **fields)
+    once = make_trainer((even_start,), dataset=dataset, share_image_features=True, **fields)
     counts = _encoded(once.model.model.vision_tower, len)
     once.train()
     assert counts
@@ -41,6 +41,20 @@ def test_a_step_encodes_each_image_once(make_trainer: Callable[..., KEPOTrainer]
         # Attention does not depend on the bias of its keys, so Adam turns that gradient's rounding noise into steps.
         if not name.endswith("k_proj.bias"):
             torch.testing.assert_close(once.model.get_parameter(name), parameter, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_images_are_shared_where_the_run_is_not_trls_own(make_trainer: Callable[..., KEPOTrainer], vlm: str) -> None:
+    def encoded(**fields: Any) -> int:
+        trainer = make_trainer((even_start,), model=vlm, dataset=questions(2, images=True), **fields)
+        trainer.model.train()
+        counts = _encoded(trainer.model.model.vision_tower, len)
+        trainer.make_generation_batch(next(iter(trainer.get_train_dataloader())))
+        return counts[0]
+
+    off: dict[str, Any] = {"teacher": None, "distillation_weight": 0.0, "exploration": "none"}
+    assert encoded(**off) == 8
+    assert encoded(**{**off, "exploration": "resample"}) == 2
+    assert encoded(teacher=LocalTeacher(vlm), exploration="none") == 2
 
 
 def test_features_and_gradients_are_those_of_the_full_batch(vlm: str) -> None:

@@ -1,7 +1,7 @@
 """Settings of TRL's that change its batch or its loss: the distillation loss beside them is what it must be.
 
-In every micro-batch of a short run the loss is compared with TRL's loss without a teacher plus lambda times a divergence
-that is written out here, in float64, from plain forwards of both models.
+In every micro-batch of a short run the loss is compared with TRL's loss without a teacher plus lambda times a
+divergence that is written out here, in float64, from plain forwards of both models.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from kepo.errors import ConfigError, KepoError
 from kepo.exploration import ExplorationSettings, Explorer
 from kepo.prompts import hinted_prompt, prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
-from kepo.types import Group, Hint
+from kepo.types import Group, Hint, Prompt, Sample
 
 HINT = "<hint>Look at the rim.</hint>"
 LEAK = "<hint>Look at the rim. It is B, malignant.</hint>"
@@ -233,3 +234,18 @@ def test_a_sampler_or_verifier_that_loses_a_result_is_refused(
         _explorer().explore([group()], lambda prompts: script.sample(prompts)[:1], script.verify)
     with pytest.raises(KepoError, match="verifier returned 1 results for 2"):
         _explorer().explore([group()], script.sample, lambda groups, samples: [True])
+
+
+def test_samples_that_were_cut_off_are_not_verified_and_the_group_goes_on(
+    group: Callable[..., Group], policy: Callable[..., Any]
+) -> None:
+    script = policy({"q1?": ["right 1 cut", "right 2", "right 3 cut", "right 4"], "q2?": ["right cut"] * 6})
+
+    def sample(prompts: Sequence[Prompt]) -> list[Sample]:
+        return [replace(one, finished=not one.text.endswith("cut")) for one in script.sample(prompts)]
+
+    first, second = _explorer(exploration_attempts=3).explore([group("q1"), group("q2")], sample, script.verify)
+    assert [kept.sample.text for kept in first.kept] == ["right 2", "right 4"]
+    assert (first.truncated_samples, first.failure) == (2, None)
+    assert (second.kept, second.truncated_samples, second.failure) == ((), 6, "no finished sample")
+    assert script.verified == [(["q1"], ["right 2"]), (["q1"], ["right 4"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -98,3 +99,17 @@ def test_why_nothing_was_kept(progress: Progress, failure: str, group: Callable[
     assert rescue.failure == failure
     assert rescue.kept == ()
     assert rescue.slots == ()
+
+
+def test_a_sample_that_was_cut_off_is_never_kept_and_is_counted(sample_of: Callable[[str], Sample]) -> None:
+    cut = replace(sample_of("right"), finished=False)
+    progress = Progress(target=1, prompt="p").after(1, [cut], [True])
+    assert (progress.kept, progress.pending, progress.truncated_samples) == ((), True, 1)
+    progress = progress.after(2, [cut, sample_of("right")], [True, True])
+    assert [kept.sample.finished for kept in progress.kept] == [True]
+    assert (progress.finished_samples, progress.truncated_samples, progress.sampled_tokens) == (1, 2, 15)
+
+
+def test_tokens_of_tools_are_not_sampled(sample_of: Callable[[str], Sample]) -> None:
+    sample = replace(sample_of("right"), tool_mask=(1, 0, 0, 0, 1))
+    assert Progress(target=1, prompt="p").after(1, [sample], [True]).sampled_tokens == 2

@@ -149,7 +149,7 @@ def test_a_file_that_is_no_study(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_a_study_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"no study 'studies/papr': neither a file, nor one of .*studies/paper"):
+    with pytest.raises(ConfigError, match=r"no study 'studies/papr': .* did you mean 'studies/paper'"):
         read_study("studies/papr")
     with pytest.raises(ConfigError, match="no study 'arms/grpo'"):
         read_study("arms/grpo")

@@ -176,7 +176,7 @@ def test_a_command_that_fails_ends_its_run(tmp_path: Path) -> None:
 def test_only_some_arms(tmp_path: Path) -> None:
     study = _study(tmp_path)
     assert {plan.arm.name for plan in plan_runs(study, ["kepo"])} == {"kepo"}
-    with pytest.raises(ConfigError, match=r"--only 'kpeo' is no arm of .*mine.yaml; there are zero-shot, kepo"):
+    with pytest.raises(ConfigError, match=r"--only 'kpeo' is no arm of .*mine.yaml; did you mean 'kepo'\? Use one of"):
         plan_runs(study, ["kpeo"])
 
 

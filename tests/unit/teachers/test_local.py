@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +438,46 @@ def test_adapters_are_seen_through(folders: Folders) -> None:
     )
     with pytest.raises(KepoError, match="LoRA adapter"):
         output_head(on_head)
+
+
+# --- the student's own prompt ids -----------------------------------------------------------------------------------
+
+
+def given(teacher: LocalTeacher, request: ScoreRequest, before: tuple[int, ...] = ()) -> ScoreRequest:
+    """The request with prompt ids: those of the teacher's own template, behind `before`."""
+    ids = encode(teacher.processor, [request.prompt], None, "cpu")["input_ids"][0].tolist()
+    return replace(request, prompt_ids=(*before, *ids))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES_TEXT, *ARCHITECTURES_VLM])
+def test_given_prompt_ids_are_read_as_if_the_teacher_had_written_them(folders: Folders, architecture: str) -> None:
+    teacher = LocalTeacher(folders(architecture), batch_size=3)
+    requests = requests_for(architecture in ARCHITECTURES_VLM)
+    own, same = teacher.score(requests), teacher.score([given(teacher, request) for request in requests])
+    other = teacher.score([given(teacher, request, before=(70, 71, 72)) for request in requests])
+    for one, two, three in zip(own, same, other, strict=True):
+        torch.testing.assert_close(one.token_logps, two.token_logps, rtol=0, atol=1e-6)
+        assert (one.token_logps - three.token_logps).abs().max() > 1e-3
+
+
+def test_given_prompt_ids_need_no_template(folders: Folders) -> None:
+    bare = LocalTeacher(folders("llama"), build_tokenizer(chat_template=None))
+    [scores] = bare.score([ScoreRequest(ask("Why?"), (50, 51), prompt_ids=(40, 41, 42))])
+    [plain] = LocalTeacher(folders("llama")).score([ScoreRequest(ask("Why?"), (50, 51), prompt_ids=(40, 41, 42))])
+    assert torch.equal(scores.token_logps, plain.token_logps)
+
+
+def test_a_text_model_refuses_images_beside_given_ids(llama: LocalTeacher) -> None:
+    with pytest.raises(TeacherError, match="type 'image'"):
+        llama.score([ScoreRequest(ask("Why?", 3), (50,), prompt_ids=(40, 41))])
+
+
+def test_images_that_tools_returned_are_seen(llava: LocalTeacher) -> None:
+    image = llava.processor.tokenizer.convert_tokens_to_ids("<image>")
+    asked = given(llava, ScoreRequest(ask("Why?", 3), (50, *[image] * 4, 51, 52)))
+    here, there = (replace(asked, tool_images=(tiny_image(colour),)) for colour in (5, 6))
+    one, two = llava.score([here, there])
+    assert torch.equal(one.token_logps[:2], two.token_logps[:2])
+    assert not torch.allclose(one.token_logps[2:], two.token_logps[2:])
+    with pytest.raises(TeacherError, match=r"take 7 tokens for the student and 8 for the teacher.*returned by tools"):
+        llava.score([replace(here, completion_ids=(50, *[image] * 3, 51))])

@@ -106,6 +106,44 @@ def test_scores_behind_an_image(server: FakeVLLM) -> None:
     assert SHOWN_IMAGE.count(IMAGE) == 2
 
 
+def test_the_students_own_prompt_ids_are_scored(server: FakeVLLM) -> None:
+    [scores] = _scores(_teacher(server), ScoreRequest(TEXT, (7, 0), prompt_ids=(5, 4, 3)))
+    _check(scores, 3, (7, 0))
+    assert server.requests_to("/inference/v1/generate")[-1]["token_ids"] == [5, 4, 3, 7, 0]
+    assert server.requests_to("/tokenize") == [], "nothing is rendered"
+
+
+def test_the_same_prompt_read_in_two_ways_is_asked_twice(server: FakeVLLM) -> None:
+    rows = [ScoreRequest(TEXT, (7,), prompt_ids=ids) for ids in ((5, 4), (5, 4), (5, 3))]
+    one, two, three = _scores(_teacher(server), *rows)
+    assert one is two
+    _check(three, 3, (7,))
+
+
+def test_the_students_own_prompt_with_the_servers_image(server: FakeVLLM, caplog: pytest.LogCaptureFixture) -> None:
+    given = (5, *SHOWN_IMAGE, 4, 3)
+    [scores] = _scores(_teacher(server), ScoreRequest(_with_image(), (7, 0), prompt_ids=given))
+    _check(scores, 3, (7, 0))
+    assert server.requests_to("/inference/v1/generate")[-1]["token_ids"] == [5, IMAGE, 4, 3, 7, 0]
+    assert caplog.text == ""
+
+
+def test_a_prompt_whose_images_are_not_the_servers_is_rendered_there_and_said_once(
+    server: FakeVLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher = _teacher(server)
+    for given in ((5, 4, 3), (6, 4, 3)):
+        [scores] = _scores(teacher, ScoreRequest(_with_image(), (7, 0), prompt_ids=given))
+        _check(scores, CHARACTERS.index("c"), (7, 0))
+    assert caplog.text.count("The teacher cannot read the student's own prompt") == 1
+
+
+def test_images_of_tools_are_refused(server: FakeVLLM) -> None:
+    row = ScoreRequest(TEXT, (7, 0), prompt_ids=(5, 4), tool_images=(tiny_image(),))
+    with pytest.raises(TeacherError, match="A tool returned an image"):
+        _teacher(server).score([row])
+
+
 def test_an_image_that_the_server_puts_elsewhere_is_an_error(server: FakeVLLM) -> None:
     server.replaces = CHARACTERS.index("d")  # it knows none of the tokens that it renders an image as
     with pytest.raises(TeacherError, match="does not see a prompt with images as it renders it itself"):

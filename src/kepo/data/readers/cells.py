@@ -66,8 +66,24 @@ def images_in_parts(record: Any, path: str) -> list[Any] | None:
     parts = value_at(record, path)
     if not isinstance(parts, list | tuple):
         return None
-    found = [part.get("image") for part in parts if isinstance(part, Mapping) and part.get("type") == "image"]
+    found = [_image_in(part) for part in parts if _shows_image(part)]
     return [image for image in found if not is_empty(image)] or None
+
+
+def asks_for_images(record: Any, path: str) -> bool:
+    """Whether parts of a message's content have a place for an image."""
+    parts = value_at(record, path)
+    return isinstance(parts, list | tuple) and any(map(_shows_image, parts))
+
+
+def _shows_image(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url", "input_image")
+
+
+def _image_in(part: Mapping[str, Any]) -> Any:
+    given = next((part[name] for name in ("image", "image_url", "url", "path") if not is_empty(part.get(name))), None)
+    given = given.get("url") if isinstance(given, Mapping) and "url" in given else given
+    return _from_base64(given.partition("base64,")[2]) if isinstance(given, str) and ";base64," in given else given
 
 
 def listed(value: Any, separator: str | None, name: str, place: Place) -> Sequence[Any] | None:
@@ -90,6 +106,11 @@ def listed(value: Any, separator: str | None, name: str, place: Place) -> Sequen
     value = value.tolist() if hasattr(value, "tolist") else value
     if value is not None and not isinstance(value, list | tuple):
         place.refuse(name, "is not a list")
+    if value and all(isinstance(one, Mapping) for one in value):
+        for label, text in (("key", "value"), ("label", "text")):
+            if all({label, text} <= set(one) for one in value):
+                pairs = {"label": [one[label] for one in value], "text": [one[text] for one in value]}
+                return _labelled(pairs, name, place)
     return value
 
 
@@ -156,11 +177,18 @@ def decoded_images(value: Any, place: Place) -> Any:
         return [decoded_images(one, place) for one in value]
     if not isinstance(value, str) or len(value) < _SHORTEST_IMAGE:
         return value
-    text = re.sub(r"\s", "", value.partition("base64,")[2] if value.startswith("data:") else value)
+    found = _from_base64(value.partition("base64,")[2] if value.startswith("data:") else value)
+    if found is None:
+        place.refuse("image", f"{shortened(value)!r} is no base64 text of an image", "is no base64 text of an image")
+    return found
+
+
+def _from_base64(text: str) -> bytes | None:
+    text = re.sub(r"\s", "", text)
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        place.refuse("image", f"{shortened(value)!r} is no base64 text of an image", "is no base64 text of an image")
+        return None
 
 
 def index_of(value: Any, count: int, place: Place, first: int = 0) -> int:

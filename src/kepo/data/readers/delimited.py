@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from kepo.data.sources import Unusable, shortened
+from kepo.data.sources import Unusable, is_empty, shortened
 from kepo.errors import ConfigError, DataError
 
 # What follows a quote that is never closed is not searched for its end for ever.
 _MOST_LINES = 10_000
+_WHOLE = re.compile(r"-?\d+\.0")
 # Bytes that are not of the encoding, as Python keeps them.
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -53,6 +54,7 @@ def header_of(path: Path, delimiter: str, encoding: str) -> tuple[str, ...]:
 def delimited_rows(path: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, dict[str, str] | Unusable]]:
     """(line that a row begins in, the row or what is wrong with it); empty lines are skipped. Cells are texts."""
     header = header_of(path, delimiter, encoding)
+    whole = _whole_numbers(path, delimiter, encoding, len(header))
     with _opened(path, encoding) as file:
         lines = _Lines(file)
         _cells(lines, delimiter)
@@ -80,7 +82,27 @@ def delimited_rows(path: Path, delimiter: str, encoding: str) -> Iterator[tuple[
                         Unusable(path.name, later, "", "part of a row that is unusable", shortened(line.rstrip())),
                     )
             else:
-                yield number, dict(zip(header, cells, strict=True))
+                read = (cell.removesuffix(".0") if at in whole else cell for at, cell in enumerate(cells))
+                yield number, dict(zip(header, read, strict=True))
+
+
+def _whole_numbers(path: Path, delimiter: str, encoding: str, width: int) -> set[int]:
+    """Places of the columns of whole numbers that are written as `3.0`, as pandas does where a cell is missing."""
+    found, possible = set[int](), set(range(width))
+    with _opened(path, encoding) as file:
+        lines = _Lines(file)
+        _cells(lines, delimiter)
+        while possible:
+            cells, used = _cells(lines, delimiter)
+            if not used:
+                break
+            if isinstance(cells, str):
+                lines.give_back(used[1:])
+            elif len(cells) == width:
+                filled = {at for at in possible if not is_empty(cells[at])}
+                whole = {at for at in filled if _WHOLE.fullmatch(cells[at])}
+                found, possible = found | whole, possible - (filled - whole)
+    return found & possible
 
 
 def _cells(lines: _Lines, delimiter: str) -> tuple[list[str] | str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,10 @@ from kepo.errors import ConfigError
 _OWN_TEXT = ("question", "text")
 _OWN_OPTIONS = ("options", "option_A")
 _OWN_IMAGES = ("image", "images")
+_LIKE_OPTIONS = re.compile(r"(?:opt(?:ion)?|op|choice)[ _-]?(?:[A-Ja-j]|\d)|[A-J]|[Cc]hoices?|[Cc]andidates|[Oo]ptions")
+_LIKE_IMAGES = re.compile(
+    r"(?:image|img|figure|picture|photo)s?(?:[ _-]?(?:path|file|name|filename|file_name|url|id|\d+)s?)?", re.IGNORECASE
+)
 
 
 @cache
@@ -57,6 +62,8 @@ def columns_there(present: Sequence[str]) -> str:
     """The columns of a table, and the preset that they fit, for messages."""
     fits = _fits_beyond(present)
     listed = f"its columns are {', '.join(present) or 'none'}"
+    if len(present) == 1 and any(mark in present[0] for mark in ",;\t|"):
+        return f"{listed}; another delimiter is between them (--delimiter of kepo prepare table)"
     return f"{listed}; {_advice(fits)}" if fits else listed
 
 
@@ -66,29 +73,31 @@ def _advice(fits: Sequence[str]) -> str:
 
 def check_own_columns(source: object, present: Sequence[str]) -> None:
     """Raises ConfigError where a table without a preset lacks a column, or has options or images under other names."""
-    for columns in (_OWN_TEXT, ("answer",)):
-        if not set(columns) & set(present):
-            raise ConfigError(f"{source}: there is no column {' or '.join(columns)}; {columns_there(present)}")
-    for name, own in (("options", _OWN_OPTIONS), ("images", _OWN_IMAGES)):
-        hidden = () if set(own) & set(present) else _overlooked(name, present)
+    for needed in (_OWN_TEXT, ("answer",)):
+        if not set(needed) & set(present):
+            raise ConfigError(f"{source}: there is no column {' or '.join(needed)}; {columns_there(present)}")
+    for name, own, like in (("options", _OWN_OPTIONS, _LIKE_OPTIONS), ("images", _OWN_IMAGES, _LIKE_IMAGES)):
+        hidden = [] if set(own) & set(present) else _overlooked(name, present)
         if hidden:
-            fits = _fits_beyond(present)
-            named = f"{', '.join(hidden)} {'holds' if len(hidden) == 1 else 'hold'} {name} in the preset {fits[0]}"
-            advice = f"set data_preset: {fits[0]}, name the columns (data_columns), or leave these columns out"
+            preset, columns = hidden[0]
+            named = f"{', '.join(columns)} {'holds' if len(columns) == 1 else 'hold'} {name} in the preset {preset}"
+            advice = f"set data_preset: {preset}, name the columns (data_columns), or leave these columns out"
             raise ConfigError(f"{source}: {named}, and would not be read without it; {advice}")
+        alike = [] if set(own) & set(present) else [column for column in present if like.fullmatch(column)]
+        if alike and (name == "images" or len(alike) > 1 or len(alike[0]) > 1):
+            field = "image" if name == "images" else "options, or option_A, option_B, ..."
+            advice = f"name the columns (data_columns: {field}), or leave these columns out"
+            raise ConfigError(f"{source}: {', '.join(alike)} look like {name}, and would not be read; {advice}")
 
 
-def _overlooked(kind: str, present: Sequence[str]) -> list[str]:
-    fits = _fits_beyond(present)
-    if not fits:
-        return []
-    table_map = preset_entries()[fits[0]]["map"]
-    field = "option" if kind == "options" else "image"
-    paths = [
-        one
-        for name, given in table_map["columns"].items()
-        if name.startswith(field)
-        for one in ([given] if isinstance(given, str) else given)
-    ]
-    paths += table_map.get("image_columns", ()) if kind == "images" else ()
-    return [path for path in paths if path in present]
+def _overlooked(kind: str, present: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The fitting presets that read options or images from other columns, with these columns."""
+    field, found = "option" if kind == "options" else "image", []
+    for preset in _fits_beyond(present):
+        table_map = preset_entries()[preset]["map"]
+        given = [paths for name, paths in table_map["columns"].items() if name.startswith(field)]
+        paths = [path for one in given for path in ([one] if isinstance(one, str) else one)]
+        paths += table_map.get("image_columns", ()) if kind == "images" else ()
+        if columns := [path for path in paths if path in present]:
+            found.append((preset, columns))
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.data.images import ImageRoot
-from kepo.data.readers.cells import listed, spoken, value_at
+from kepo.data.readers.cells import asks_for_images, listed, spoken, value_at
 from kepo.data.readers.layouts import check_own_columns, fitting_presets
 from kepo.data.readers.marks import (
     answer_in_tags,
@@ -119,10 +119,11 @@ def _load(table: Table, preset: str | None, said: TableMap | None, image_root: P
     if said is not None:
         table_map = said.over(table_map or _OWN)
     elif table_map is None:
-        check_own_columns(table.path, present)
+        if present:
+            check_own_columns(table.path, present)
         # Cells of text hold lists as text.
         table_map = _OWN if isinstance(table, TableFile) and table.is_text else None
-    if table_map is not None:
+    if table_map is not None and present:
         table_map = table_map.resolved(table)
     images = None if image_root is None else ImageRoot(image_root)
     return strict(read_rows(table, table_map, images), [table.path])
@@ -131,7 +132,7 @@ def _load(table: Table, preset: str | None, said: TableMap | None, image_root: P
 def _own_row(record: Record, place: Place) -> dict[str, Any]:
     """A row in the columns of `kepo.data.schema`, without the marks that other tools leave in texts."""
     row = dict(record)
-    if isinstance(row.get("options"), str | Mapping):
+    if isinstance(row.get("options"), str | Mapping | list):
         row["options"] = listed(row["options"], None, "options", place) if not is_empty(row["options"]) else None
     options = options_of(row, place)
     if options:
@@ -185,7 +186,7 @@ def read_rows(
                 question = _with_image_of_another(row, place, by_id, keep_images_in, images)
             else:
                 question = question_from_row(row, place, images, keep_images_in)
-            if with_images and not question.images and placeholders_in(_asked(record, table_map)):
+            if with_images and not question.images and _shows_images(record, table_map):
                 place.refuse(
                     "image", "is missing, but the question has a place for it; correct the column of the image"
                 )
@@ -205,11 +206,12 @@ def read_rows(
         yield question
 
 
-def _asked(record: Record, table_map: TableMap | None) -> str:
-    """The text of the question as it stands in the table."""
+def _shows_images(record: Record, table_map: TableMap | None) -> bool:
+    """Whether the question, as it stands in the table, has a place for an image."""
     columns = ("question", "text") if table_map is None else (table_map.column("question"),)
-    texts = (spoken(value_at(record, column)) for column in columns)
-    return next((text for text in texts if isinstance(text, str)), "")
+    texts = [spoken(value_at(record, column)) for column in columns]
+    in_text = any(isinstance(text, str) and placeholders_in(text) for text in texts)
+    return in_text or any(asks_for_images(record, column) for column in columns)
 
 
 def _with_image_of_another(

@@ -120,9 +120,10 @@ def _other_kind(file: Path, kind: str) -> str | None:
     """What a file looks like that is not of this `kind`; None where it may be."""
     with file.open("rb") as content:
         start = content.read(4096)
-    for mark, found in ((b"PAR1", "parquet"), (b"PK\x03\x04", "xlsx")):
+    for mark, packed in ((b"PAR1", "parquet"), (b"PK\x03\x04", "xlsx")):
         if start.startswith(mark):
-            return None if found == kind else found
+            return None if packed == kind else packed
+    found: str | None = None
     text = start.decode("utf-8-sig", "replace").lstrip()
     lines = text.splitlines() or [""]
     if kind in _DELIMITERS:

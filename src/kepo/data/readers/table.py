@@ -6,41 +6,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from numbers import Real
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
-from kepo.data.readers.cells import (
-    decoded_images,
-    images_in_parts,
-    images_of,
-    index_of,
-    listed,
-    spoken,
-    turns_of,
-    value_at,
-)
+from kepo.data.readers.answers import ANSWER_FORMS, AnswerForm, AnswerPlace, answer_among, bare_answer, counted_from
+from kepo.data.readers.cells import decoded_images, images_in_parts, images_of, listed, spoken, turns_of, value_at
 from kepo.data.readers.layouts import columns_there
-from kepo.data.readers.marks import (
-    after_hashes,
-    answer_in_tags,
-    chosen,
-    last_boxed,
-    option_text,
-    without_letters,
-    without_placeholders,
-)
+from kepo.data.readers.marks import option_text, without_letters, without_placeholders
 from kepo.data.readers.rows import Record, Table
 from kepo.data.readers.texts import SPLIT_NAMES, options_in, split_of_name
-from kepo.data.schema import Place, metadata_of, options_of, refuse_index, resolve_answer, text_of
+from kepo.data.schema import Place, metadata_of, options_of, text_of
 from kepo.data.sources import is_empty
 from kepo.errors import ConfigError
-from kepo.types import option_letters
 
-AnswerForm: TypeAlias = Literal["auto", "letter", "text", "index", "index_from_1", "index_found", "letter_or_text"]
-ANSWER_FORMS: tuple[str, ...] = get_args(AnswerForm)
 ColumnPath: TypeAlias = str | Sequence[str]
 
 _OTHER_FIELDS = (
@@ -94,7 +74,7 @@ class TableMap:
     answer: AnswerForm = "auto"
     option_separator: str | None = None
     options_in_question: bool = False
-    answer_in: Literal["boxed", "hashes"] | None = None
+    answer_in: AnswerPlace | None = None
     one_turn: bool = False
     image_columns: Sequence[str] = ()
     images_as_text: bool = False
@@ -172,30 +152,17 @@ class TableMap:
             raise ConfigError("options stand in 'options' and in lettered columns as well; map one of the two")
         # What a preset requires "where there is such a column" is not missing in a table without it.
         optional = {name for name, given in self.columns.items() if not isinstance(given, str)} - known
+        answer = self.answer
+        if answer == "index_found":
+            answer = counted_from(table, columns["answer"], sum(name in columns for name in _OPTION_FIELDS))
         made = replace(
             self,
             columns=columns,
-            answer=self._counted_from(table, columns) if self.answer == "index_found" else self.answer,
+            answer=answer,
             required=[name for name in self.required if name not in optional],
             image_columns=[column for column in self.image_columns if column in present],
         )
         return made.with_split_of(table.path)
-
-    def _counted_from(self, table: Table, columns: Mapping[str, str]) -> AnswerForm:
-        """Whether the indices of a table count from 0 or from 1: one row alone does not tell."""
-        column = columns.get("answer", "answer")
-        values = {
-            str(value_at(row, column)).removesuffix(".0")
-            for _, row in table.rows((column,))
-            if isinstance(row, Mapping)
-        }
-        if "0" in values:
-            return "index"
-        lettered = sum(name in columns for name in _OPTION_FIELDS)
-        if lettered and str(lettered) in values:
-            return "index_from_1"
-        problem = "holds neither a 0 nor the number of options, so it may count from 0 or from 1"
-        raise ConfigError(f"{table.path}, column {column!r}: {problem}; say which (answer: index, or index_from_1)")
 
     def with_split_of(self, path: Path) -> TableMap:
         """The map with the split that the name of a file says, where that is how it is said."""
@@ -237,7 +204,9 @@ class TableMap:
             "id": None if cells.get("id") is None else self.id_prefix + text_of(cells["id"], "id", place),
             "question": question,
             "options": options or None,
-            "answer": self._answer(self._bare_answer(cells.get("answer"), place), options, place),
+            "answer": answer_among(
+                bare_answer(cells.get("answer"), self.answer_in, place), options, self.answer, place
+            ),
             "modality": self._modality(cells.get("modality"), place),
             "task": cells.get("task"),
             "metadata": self._metadata(cells, record, place),
@@ -280,14 +249,6 @@ class TableMap:
             cells["question"], options = options_in(spoken(cells["question"]), place)
         return without_letters([option_text(option) for option in options]) or self._yes_no(cells, place)
 
-    def _bare_answer(self, value: Any, place: Place) -> Any:
-        value = spoken(value)
-        if not isinstance(value, str):
-            return value
-        if self.answer_in is not None:
-            return {"boxed": last_boxed, "hashes": after_hashes}[self.answer_in](value, "answer", place)
-        return answer_in_tags(value)
-
     def _yes_no(self, cells: Mapping[str, Any], place: Place) -> tuple[str, ...]:
         if not self.yes_no:
             return ()
@@ -300,24 +261,6 @@ class TableMap:
         if self.closed_only and not answered:
             place.refuse("answer", "a closed question answered by neither yes nor no, so its options are not known")
         return ("Yes", "No") if answered and kind != "OPEN" else ()
-
-    def _answer(self, value: Any, options: tuple[str, ...], place: Place) -> Any:
-        """The answer as `question_from_row` reads it: the letter in brackets, or free text without options."""
-        if not options or value is None:
-            return value
-        letters = option_letters(options)
-        if self.answer in ("index", "index_from_1"):
-            return f"({letters[index_of(value, len(options), place, int(self.answer == 'index_from_1'))]})"
-        text = chosen(text_of(value, "answer", place), options)
-        if self.answer == "auto" and isinstance(value, Real):
-            refuse_index(text, options, place)
-        bare = text.strip("(). ").upper()
-        if self.answer == "letter" and bare not in letters:
-            problem = f"is no letter from A to {letters[-1]}"
-            place.refuse("answer", f"{text!r} {problem}", problem)
-        if self.answer == "letter" or (self.answer == "letter_or_text" and bare in letters):
-            return f"({bare})"
-        return f"({resolve_answer(text, options, place, letters=self.answer == 'auto')})"
 
     def _modality(self, given: str | None, place: Place) -> str | None:
         if given is None:

@@ -2,8 +2,8 @@
 
 The teacher reads the student's own prompt ids. Where there are images, the server's chat template and processor render
 the prompt once, which tells the tokens that an image takes there. These are many ("shown"); a request with token ids
-holds one token in their place ("sent"), which the server replaces. Which token that is depends on the model and is found
-out by trying.
+holds one token in their place ("sent"), which the server replaces. Which token that is depends on the model and is
+found out by trying.
 
 vLLM returns "prompt log-probabilities": at each position of what was sent, the K likeliest tokens and the token that
 stands there. Token ids go in and token ids come back, no text: nothing can be tokenized in another way on the way, and

@@ -241,7 +241,7 @@ class TRLAdapter(GRPOTrainer):
             Sample(
                 completion_ids=tuple(made.completion_ids[row]),
                 text=texts[row],
-                logps=None if made.logprobs is None else tuple(made.logprobs[row]),
+                logps=None if made.logprobs is None else tuple(logp or 0.0 for logp in made.logprobs[row]),
                 finished=self._finished(made.completion_ids[row]),
                 # Where TRL has decoded tags away, the text makes the completion.
                 completion=None if self._drops_tags else made.completions[row],

@@ -16,10 +16,10 @@ _NONE_OF_THEM = "none of these"
 
 FORMS: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {
-        "think": lambda answer: f"<think>{_REASONING}</think>\n<answer>{answer}</answer>",
+        "plain": lambda answer: answer,
         "answer": lambda answer: f"<answer>{answer}</answer>",
         "boxed": lambda answer: rf"\boxed{{{answer}}}",
-        "plain": lambda answer: answer,
+        "think": lambda answer: f"<think>{_REASONING}</think>\n<answer>{answer}</answer>",
     }
 )
 """Ways to write an answer, by name; all but "boxed" are prompt styles."""
@@ -61,7 +61,7 @@ def write(form: str, answer: str, opened: bool = False) -> str:
 
 
 def forms_to_try(style: str | None, ours: bool) -> list[str]:
-    """The forms in which the perfect completion may be written, the likeliest first.
+    """The forms in which the perfect completion may be written: that of the prompt first, else the shortest first.
 
     Args:
         style: The prompt style; None: unknown, the prompts are the user's own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -20,6 +20,7 @@ from kepo.trainer.probe.records import Rows, Scope, evenly
 REFUSALS = (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OSError)
 _LONGEST, _SHAPES = 3, 8  # of all prompts these many are rendered: the longest texts, and one of each shape
 _REPEATED = 4  # a token that stands more often in a row is written once
+_BATCH = 100  # rows of images that are read at once
 _IMAGE_COLUMNS = ("images", "image")
 
 
@@ -121,13 +122,11 @@ def read_images(dataset: Any, processor: Any, rows: Rows, scope: Scope, *, mixed
     if column is None:
         return Shapes(0, {})
     numbers = evenly(len(dataset), scope.images)
-    stored = _undecoded(dataset, column)
     seen: set[Any] = set()
     shapes: dict[tuple[int, int, str], tuple[int, int]] = {}
     bare: int | None = None
     shown: int | None = None
-    for number in numbers:
-        value = stored[number][column]
+    for number, value in zip(numbers, _stored(dataset, column, numbers), strict=True):
         images = [image for image in (value if isinstance(value, list) else [value]) if image is not None]
         bare, shown = (number if not images and bare is None else bare), (number if images and shown is None else shown)
         if not mixed and bare is not None and shown is not None:
@@ -139,7 +138,13 @@ def read_images(dataset: Any, processor: Any, rows: Rows, scope: Scope, *, mixed
             key = _key(image)
             if key not in seen:
                 seen.add(key)
-                shapes.setdefault(_shape(image), (number, place))
+                try:
+                    shapes.setdefault(_shape(image), (number, place))
+                except OSError as error:
+                    raise DataError(
+                        f"{rows.where(number)}, image {place + 1} of column {column!r} cannot be read: "
+                        f"{first_line(error)}. Replace it, or remove the row."
+                    ) from error
     if seen and not sees_images(processor):
         assert shown is not None
         raise ConfigError(
@@ -191,36 +196,29 @@ def _unusual(item: tuple[tuple[int, int, str], Any]) -> tuple[float, int]:
     return -max(width, height) / max(1, min(width, height)), width * height
 
 
-def _undecoded(dataset: Any, column: str) -> Any:
-    """The images as they are stored: records of path and bytes."""
-    from datasets import Features
-    from datasets import Image as ImageFeature
-
-    one = dataset.select_columns([column]).with_format(None)
-    feature = one.features[column]
-    inner = getattr(feature, "feature", None)
-    if isinstance(feature, ImageFeature):
-        return one.cast(Features({column: ImageFeature(decode=False)}))
-    if isinstance(inner, ImageFeature):
-        return one.cast(Features({column: type(feature)(ImageFeature(decode=False))}))
-    return one
+def _stored(dataset: Any, column: str, numbers: Sequence[int]) -> Iterator[Any]:
+    """The images of rows as they are stored: of files and encoded images records of path and bytes, not decoded."""
+    chosen = dataset.select_columns([column])
+    if len(numbers) < len(dataset):
+        chosen = chosen.select(numbers)
+    for table in chosen.with_format("arrow").iter(batch_size=_BATCH):
+        yield from table[column].to_pylist()
 
 
 def _key(image: Any) -> Any:
-    if isinstance(image, dict):
-        return image["path"] if image.get("bytes") is None else hash(image["bytes"])
-    return id(image) if not isinstance(image, str) else image
+    """What is equal for equal images: a path, or the stored content."""
+    if not isinstance(image, dict):
+        return str(image)
+    return image["path"] if image.get("bytes") is None else hash(image["bytes"])
 
 
 def _shape(image: Any) -> tuple[int, int, str]:
-    """Width, height and mode, read from the head of the file."""
-    if isinstance(image, Image.Image):
-        return (*image.size, image.mode)
-    if isinstance(image, dict):
-        source = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
-    else:
-        source = image
-    with Image.open(source) as opened:
+    """Width, height and mode, read from the head of the file; of what is no file (0, 0, "")."""
+    if not isinstance(image, dict | str):
+        return 0, 0, ""
+    path = image if isinstance(image, str) else image.get("path")
+    stored = None if isinstance(image, str) else image.get("bytes")
+    with Image.open(io.BytesIO(stored) if stored is not None else str(path)) as opened:
         return (*opened.size, opened.mode)
 
 

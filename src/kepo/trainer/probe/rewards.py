@@ -84,10 +84,9 @@ class Asked:
 
     def encoded(self, text: str, *, cut: bool = False) -> list[int]:
         """The token ids of a completion, with its end token."""
-        if cut:
-            return self.trainer.tokenize_completion(text)
         ids: list[int] = self.trainer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.trainer.eos_token_ids[0]]
+        ids = [*ids, self.trainer.eos_token_ids[0]]
+        return ids[: self.trainer.args.max_completion_length] if cut else ids
 
 
 @dataclass(frozen=True)
@@ -161,12 +160,13 @@ def _read(asked: Asked, text: str) -> str:
 def _best_form(
     asked: Asked, index: int, threshold: float, answers: Sequence[str | None], forms: Sequence[str]
 ) -> tuple[str, list[float | None]]:
-    """The first form in which all answers earn the reward, else the one in which most do; and their rewards."""
+    """The first form in which all answers earn the reward, else the one in which most do; and the rewards."""
     best: tuple[int, str, list[float | None]] | None = None
     for form in forms:
         values = asked.reward(index, _texts(asked, form, answers))
         earned = sum(value is not None and value >= threshold for value in values)
-        if best is None or earned > best[0]:
+        # Where no form is paid, the one that most prompts ask for is shown.
+        if best is None or earned > best[0] or (earned == best[0] == 0 and form == "answer"):
             best = earned, form, values
         if earned == sum(value is not None for value in values) > 0:
             break

@@ -150,7 +150,7 @@ def _rewarded(trainer: TRLAdapter, correctness: int, scope: Scope, style: str | 
     bare = dataset if column is None else dataset.remove_columns([column])
     data = [dataset[numbers[0]], *(bare[number] for number in numbers[1:])]
     if column is not None:  # all rows have the same columns
-        data = [dataset[number] for number in numbers[:1]] + [{**row, column: None} for row in data[1:]]
+        data = [data[0], *({**row, column: None} for row in data[1:])]
     prompts = [row["prompt"] for row in data]
     opened = _opens_reasoning(trainer, full_prompt(dataset[numbers[0]]))
     asked = Asked(trainer, rows, numbers, data, prompts, opened)
