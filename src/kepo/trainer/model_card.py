@@ -10,21 +10,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from jinja2 import Environment, StrictUndefined
 
-from kepo.evaluation.accuracy import IN_DOMAIN, OUT_OF_DOMAIN, accuracy_by, split_domains
-from kepo.evaluation.contamination import in_words
 from kepo.files import write_text
-from kepo.runs import Evaluation, is_run, open_run, read_evaluation, read_metrics
-from kepo.runs.evaluations import EVALUATIONS
+from kepo.runs import is_run, open_run
 from kepo.runs.trained_on import read_trained_on
-from kepo.statistics.accuracy import chance_level
-from kepo.statistics.intervals import Interval
+from kepo.trainer.card_results import cell, eval_result, evaluations, notes_of, plain, rows_of
 
 CARD = "README.md"
 MARKER = "<!-- Written by kepo, and written again by `kepo eval`. Remove this line to keep your own changes. -->"
@@ -70,11 +65,11 @@ def write_model_card(
     if before is not None and MARKER not in before and "generated_from_trainer" not in before:
         return None
     known = _metadata(before) if before is not None and MARKER in before else None
-    name = _plain(name or (hub_id or "").split("/")[-1] or folder.resolve().name)
+    name = plain(name or (hub_id or "").split("/")[-1] or folder.resolve().name)
     config = manifest.get("config") or {}
     base, base_in_words = _base(config, folder, known)
     license_name, dataset = _license(config, base), _hub_dataset(config, known)
-    found = list(_evaluations(folder))
+    found = list(evaluations(folder))
     vision = "vision_config" in _json(folder / "config.json")
     data = ModelCardData(
         model_name=name,
@@ -84,24 +79,24 @@ def write_model_card(
         pipeline_tag="image-text-to-text" if vision else "text-generation",
         tags=list(dict.fromkeys(["kepo", "trl", *tags])),
         datasets=[dataset] if dataset else None,
-        eval_results=[_eval_result(one, vision) for one in found] or None,
+        eval_results=[eval_result(one, vision) for one in found] or None,
     )
-    rows = [row for one in found for row in _rows(one)]
+    rows = [row for one in found for row in rows_of(one)]
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string(files(__package__).joinpath("model_card.md.jinja").read_text(encoding="utf-8"))
     body = template.render(
         marker=MARKER,
-        name=_cell(name),
+        name=cell(name),
         summary=_summary(config, base_in_words),
-        facts=[(what, _cell(value)) for what, value in _facts(folder, manifest, base_in_words, dataset) if value],
+        facts=[(what, cell(value)) for what, value in _facts(folder, manifest, base_in_words, dataset) if value],
         results=rows,
-        notes=[_cell(note) for one in found for note in _notes(folder, one)],
-        settings=[(setting, _cell(value)) for setting, value in _settings(config)],
+        notes=[cell(note) for one in found for note in notes_of(folder, one)],
+        settings=[(setting, cell(value)) for setting, value in _settings(config)],
         vision=vision,
         place=json.dumps(hub_id or name),
         style=(config.get("data") or {}).get("prompt_style"),
         license=_license_in_words(license_name, base),
-        software=_cell(", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items())),
+        software=cell(", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items())),
     )
     return write_text(f"---\n{data.to_yaml()}\n---\n\n{body}\n", file)
 
@@ -280,89 +275,9 @@ def _license_in_words(name: str | None, base: str | None) -> str:
     return f"That of {of}, and that of the data it was trained on; neither is known here. Look them up before any use."
 
 
-def _evaluations(folder: Path) -> Iterator[Evaluation]:
-    """The evaluations of the run that have answers."""
-    for file in sorted((folder / EVALUATIONS).glob("*.parquet")):
-        found = read_evaluation(file, texts=False)
-        if len(found.table):
-            yield found
-
-
-def _rows(evaluation: Evaluation) -> Iterator[dict[str, str]]:
-    table, in_domain = evaluation.table, evaluation.in_domain
-    parts = {"all": table, **split_domains(table, in_domain)}
-    for questions, part in parts.items():
-        found = accuracy_by(part, None)[None]
-        if found.n and (questions == "all" or found.n < accuracy_by(table, None)[None].n):
-            options = part.filter([a == b == 0 for a, b in _firsts(part)])["options"].to_pylist()
-            chance = chance_level([len(one) for one in options])
-            yield {
-                "evaluation": _cell(evaluation.file.stem),
-                "questions": {IN_DOMAIN: f"in domain ({_cell(', '.join(in_domain))})"}.get(
-                    questions, "out of domain" if questions == OUT_OF_DOMAIN else "all"
-                ),
-                "number": str(found.n),
-                "accuracy": f"{100 * found.estimate:.1f}",
-                "interval": _span(found),
-                "chance": f"{100 * chance:.1f}" if chance and isfinite(chance) else "",
-            }
-
-
-def _firsts(table: Any) -> Sequence[tuple[int, int]]:
-    return list(zip(table["permutation"].to_pylist(), table["sample"].to_pylist(), strict=True))
-
-
-def _span(found: Interval) -> str:
-    return f"{100 * found.low:.1f} to {100 * found.high:.1f}" if isfinite(found.low) else ""
-
-
-def _notes(folder: Path, evaluation: Evaluation) -> Iterator[str]:
-    """Whose weights were tested, on what, and whether the questions were trained on."""
-    description, name = evaluation.description, evaluation.file.stem
-    source = "/".join(Path(str(description.get("data") or "")).parts[-2:]).strip("/")
-    temperature = (description.get("generation") or {}).get("temperature")
-    parts = [f"{name}: {source}" if source else name]
-    parts += [] if temperature is None else [f"temperature {temperature:g}"]
-    chosen = description.get("chosen") or {}
-    best = [one["validation/best_step"] for one in read_metrics(folder) if "validation/best_step" in one]
-    if chosen:
-        parts.append(
-            f"measured on {chosen.get('checkpoint')}, chosen by {chosen.get('chosen_by')}, not on these weights"
-        )
-    elif best:
-        parts.append(f"the weights are those of step {best[-1]}, the best on validation questions")
-        parts += ["which is the model before training"] if best[-1] == 0 else []
-    yield f"{', '.join(parts)}."
-    if words := in_words(description):
-        yield f"Contamination: {words}"
-
-
-def _eval_result(evaluation: Evaluation, vision: bool) -> EvalResult:
-    found = accuracy_by(evaluation.table, None)[None]
-    name = _plain(evaluation.file.stem)
-    return EvalResult(
-        task_type="visual-question-answering" if vision else "question-answering",
-        dataset_type=re.sub(r"[^\w.-]+", "-", name),
-        dataset_name=name,
-        metric_type="accuracy",
-        metric_name="accuracy",
-        metric_value=round(found.estimate, 4),
-        metric_args={"interval_95": [round(found.low, 4), round(found.high, 4)], "questions": found.n},
-    )
-
-
 def _json(file: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, Mapping) else {}
-
-
-def _plain(text: str) -> str:
-    return " ".join(str(text).split()) or "model"
-
-
-def _cell(text: str) -> str:
-    """A text that breaks no table and is no markup; the links that are made here stay."""
-    return _plain(text).replace("|", r"\|").replace("<", "&lt;")
