@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from kepo.data.sources import is_empty
+from kepo.data.sources import is_empty, shortened
 from kepo.errors import DataError
 from kepo.files import as_shown, replacing
 from kepo.types import Question
@@ -109,6 +109,11 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, 
             return as_rgb(decoded(io.BytesIO(value)))
         except ImageError as error:
             refuse(field, f"the stored image {error}", f"the stored image {error.reason}")
+    if isinstance(value, str) and (len(value) > 2000 or value.lstrip().startswith("data:image")):
+        reason = "is an image as base64 text, not a path"
+        refuse(
+            field, f"{shortened(value, 40)!r} {reason}; use a preset that reads such (vlmevalkit)", reason
+        )
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
             reason = "is a path, but no image root was given"

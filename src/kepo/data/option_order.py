@@ -23,19 +23,30 @@ _OTHERS = re.compile(
     r"(?:all|none|any|both|either|neither)(?: (?:of|are|is|apply)\b.*)?"
     r"|(?:todas|todos|ninguna|ninguno|nenhuma|nenhum|ambas|ambos)(?: .*)?|(?:alle|keine[rs]?|beide)(?: .*)?"
     r"|(?:toutes|tous|aucune?|les deux)(?: .*)?"
-    r"|(?:都|均|皆)(?:是|不是|非|对|不对).*"
-    r"|すべて.*|全て.*|いずれ.*|どれでもない|該当なし|모두.*|해당 ?없음|(?:جميع|كل|لا شيء|كلاهما).*",
+    r"|(?:都|均|皆|全部|全都)(?:是|不是|非|对|對|不对|正确|正確|错误).*"
+    r"|すべて.*|全て.*|いずれ.*|どれも.*|どれでもない|該当なし|모두.*|해당 ?없음|(?:جميع|كل|لا شيء|كلاهما).*",
     re.IGNORECASE,
 )
-_AND = r"(?:[,&+/;、，和与及或とや와과و]|\b(?:and|or|nor|und|oder|et|ou|y|o|e)\b)"
+_AND = r"(?:[,&+/;、，和与及或とや와과و]|\bals auch\b|\b(?:and|or|nor|und|oder|et|ou|y|o|e)\b)"
 _LETTER = r"\(?(?<![A-Za-z])([A-Z])(?![A-Za-z])\)?"
 _KIND = (
-    r"(?:(?:both|either|neither|only|all of|none of|options?|answers?|choices?|statements?|beide|les deux|ambas"
+    r"(?:(?:both|either|neither|only|all of|none of|options?|answers?|choices?|statements?|same as|sowohl"
+    r"|beide|les deux|ambas"
     r"|ambos|solo|só|nur|seulement)\b[\s:]*|(?:选项|答案|只有|仅|選択肢)\s*)"
 )
 _RIGHT = r"\W*(?:(?:is|are)\b\s*)?(?:correct|right|true|only|都对|都是|正确)?\W*"
-_SEVERAL_LETTERS = re.compile(rf"{_KIND}*{_LETTER}(?:\s*{_AND}+\s*{_KIND}*{_LETTER})+{_RIGHT}", re.IGNORECASE)
+_SEVERAL_LETTERS = re.compile(rf"{_KIND}*{_LETTER}(?:(?:\s*{_AND}){{1,3}}\s*{_KIND}*{_LETTER})+{_RIGHT}", re.IGNORECASE)
 _ONE_LETTER = re.compile(rf"{_KIND}+{_LETTER}{_RIGHT}", re.IGNORECASE)
+# The options by their places.
+_PLACE = r"(?:first|second|third|fourth|last|1st|2nd|3rd|4th)"
+_PLACES = re.compile(
+    rf"(?:both |only |neither )?(?:the )?{_PLACE}"
+    rf"(?: (?:and|or|nor) (?:the )?{_PLACE}| (?:two|three))(?: (?:options?|ones?))?"
+    r"|(?:both |only |neither )?(?:options?|choices?|answers?) \d{1,2}(?:(?:,|,? (?:and|or|nor)) \d{1,2})*",
+    re.IGNORECASE,
+)
+# "أ and ب": letters of Arabic lists.
+_ARABIC_LETTERS = re.compile(r"(?:كلا |كل من )?[أابجد](?:\s*(?:،|و|أو)\s*[أابجد])+")
 
 
 def movable_options(options: Sequence[str]) -> list[int] | None:
@@ -60,6 +71,8 @@ def movable_options(options: Sequence[str]) -> list[int] | None:
 def _names_letters(text: str, letters: set[str]) -> bool:
     if text.upper() in letters:
         return False
+    if _PLACES.fullmatch(text) or _ARABIC_LETTERS.fullmatch(text):
+        return True
     found = _SEVERAL_LETTERS.fullmatch(text) or _ONE_LETTER.fullmatch(text)
     return found is not None and {letter.upper() for letter in found.groups() if letter} <= letters
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from kepo.data.images import ImageRoot, read_images
 from kepo.data.sources import is_empty, shortened
 from kepo.errors import DataError
+from kepo.rewards.options import read_the_same
 from kepo.types import Question, option_letters
 
 
@@ -113,7 +114,7 @@ def _refuse_equal(texts: Sequence[str], field: str, place: Place) -> None:
     """Options that rewards cannot tell apart make every answer ambiguous."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
-        same = first.setdefault(_loose(text), index)
+        same = first.setdefault(read_the_same(text) or _loose(text), index)
         if same != index:
             pair = f"options {ascii_uppercase[same]} and {ascii_uppercase[index]} read the same"
             given = f"({texts[same]!r}, {text!r})"

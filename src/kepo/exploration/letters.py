@@ -31,14 +31,18 @@ _STRICT = rf"(?<![\w-])(?:[B-HJ-Zb-hj-z]{_EDGE}|[AaIi]{_END})"
 _CHOSEN = rf"(?<![\w-])(?:[B-HJ-Z]{_EDGE}|[AIa-z]{_END})"
 _PHRASE_END = rf"(?<![\w-])[A-Z]{_END}"
 _PHRASE_END_ANY_CASE = rf"(?<![\w-])[A-Za-z]{_END}"
-_SEPARATOR = r"(?:[,;/&]|\b(?:or|and|nor|not|vs|versus|over|against|than|rather|from|instead|of)\b\.?)"
+_SEPARATOR = (
+    r"(?:[,;/&]|\b(?:or|and|nor|not|vs|versus|over|against|than|rather|from|instead|of|y|e|o|und|oder|et|ou)\b\.?)"
+)
 _MORE = (
     rf"(?:{_CLOSE}\s?{_SEPARATOR}(?:\s?{_SEPARATOR}){{0,2}}(?i:\s?options?)?"
     rf"{_OPEN}(?<![\w-])[A-Zb-z]{_EDGE}){{0,9}}"
 )
 
 _CHOOSE = r"choos\w+|chose|pick\w*|select\w*|mark|tick|circle|go(?:es|ing)? (?:for|with)|opt(?:s|ed|ing)? for|settle on"
-_RULE_OUT = r"eliminat\w+|exclud\w+|reject|discard|dismiss|cross out|(?:rules?|ruled|ruling) out"
+_RULE_OUT = r"descart\w+|elimin\w+|exclu\w+|[eé]cart\w+|reject|discard|dismiss|cross out|(?:rules?|ruled|ruling) out"
+_AND = r"(?:[,、&/とや와과]|\b(?:and|or|und|oder|sowie)\b)"
+_RULED_OUT = r"(?:除外|排除|제외|auszuschlie|ausschlie|ausgeschlossen|scheiden aus|entfallen|können ausgeschlossen)"
 _STATE = (
     r"points? (?:to|at|towards?)|pointing (?:to|at|towards?)|indicat\w+|suggest\w*|support\w*|favou?r\w*|match\w*"
     r"|leav\w+|leads? to|conclude\w*|either|neither|between|both|not|is|be|are|it's|that's|so|thus|hence|therefore"
@@ -75,6 +79,9 @@ _PATTERNS: tuple[re.Pattern[str], ...] = tuple(
         rf"{_CLAUSE}{_OPEN}([A-HJ-Z]{_EDGE}{_MORE}){_CLOSE}\s+(?i:{_VERDICT})",
         rf"{_CLAUSE}{_OPEN}([a-hj-z]{_EDGE}){_CLOSE}\s+(?i:(?:is|seems|looks|must be|would be)\s+(?:the\s+)?"
         r"(?:most\s+)?(?:correct|right|best|true|answer|likely)\b)",
+        # "B is correct" anywhere; "A, C and D are ruled out", with the verb behind.
+        rf"(?<![\w-])([A-HJ-Z]){_EDGE}{_CLOSE}\s+is\s+(?i:(?:the\s+)?(?:most\s+)?(?:correct|right)\b)",
+        rf"(?<![A-Za-z-])([A-Z](?:(?:\s*{_AND}){{1,2}}\s*[A-Z](?![A-Za-z])){{0,9}})\s*[はを는은를을]?\s*{_RULED_OUT}",
         # "B", "B.", "B: drusen", "B, because ..." at the start of a clause; ", B." at the end of a sentence.
         rf"(?:\A|\n|[.!?:;]\s+|[—–→]\s*|->\s*|=>\s*|\s-\s+){_OPEN}((?<![\w-])[A-HJ-Z]{_END}{_MORE})",
         rf"(?<!\W[A-Z]),\s+{_OPEN}([A-HJ-Z]){_EDGE}{_CLOSE}\s*(?:\Z|\n|[.!](?!\w)(?!\s+[a-z]))",

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from kepo.rewards.options import match_option
+from kepo.rewards.options import match_option, stated_in_json
 from kepo.rewards.tags import after_reasoning, canonical, find_answer, with_opening
 from kepo.rewards.text import folded
 from kepo.types import Message
@@ -19,6 +19,8 @@ Completion: TypeAlias = str | Sequence[Message]
 """What TRL hands to a reward function: text, or the messages that the policy wrote."""
 
 _LATEX_BOX = re.compile(r"\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}")
+# The begin of a tag or a command at the very end, where the token budget cut it off: "<a" names no option A.
+_CUT_OFF = re.compile(r"(?:</?|<\||\\)[A-Za-z_]{0,20}\s*\Z")
 _QUOTES = "\"'`“”‘’"
 
 
@@ -80,8 +82,8 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
     Args:
         text: The completion, decoded.
         options: Option texts in order, 2..26 of them.
-        strict: True takes only what stands inside `<answer>`. False falls back, when there is no such tag, to the last
-            `\\boxed{}`, then the last line that holds any text, and then everything after the reasoning.
+        strict: True takes only what stands inside `<answer>`. False falls back, when there is no such tag, to the
+            field `answer` of a JSON record, the last `\\boxed{}`, then the last line that holds any text, and then everything after the reasoning.
 
     Returns:
         A letter, or None: no answer, no option named, or several different ones.
@@ -91,7 +93,10 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
         return match_option(answer, options)
     if strict:
         return None
-    rest = after_reasoning(text)
+    rest = _CUT_OFF.sub("", after_reasoning(text))
+    stated = stated_in_json(rest)
+    if stated is not None:
+        return match_option(stated, options)
     boxes = _LATEX_BOX.findall(rest)
     if boxes:
         return match_option(boxes[-1], options)

@@ -104,7 +104,9 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"(?:_(?:m[aá]s|correct[ao]|final|adecuada|probable|ser[ií]a|debe_ser|es))*",
             ),
             "option": (),
-            "choose": (r"elij[oea]|elige|escoj[oea]|escoge|selecciono|seleccione|selecciona|marque|marca",),
+            "choose": (
+                r"elij[oea]|elige|escoj[oea]|escoge|selecciono|seleccione|selecciona|marque|marca|elegir|escoger|seleccionar|marcar",
+            ),
             "is": (r"es|ser[ií]a|se_trata_de(?:_una?)?|diagn[oó]stico:?",),
             "correct": (
                 r"(?:es|ser[ií]a)_(?:la_)?(?:(?:respuesta|opci[oó]n|alternativa)_)?(?:correct[ao]|adecuad[ao]|respuesta)",
@@ -171,7 +173,7 @@ CUES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
                 r"(?:_(?:mais|correta|certa|final|adequada|prov[aá]vel|seria|deve_ser|[eé]))*",
             ),
             "option": (),
-            "choose": (r"escolho|escolha|selecione|seleciono|assinale",),
+            "choose": (r"escolho|escolha|selecione|seleciono|assinale|escolher|selecionar|assinalar|marque",),
             "is": (r"é|são|seria|trata-se_de(?:_uma?)?|diagn[oó]stico:?",),
             "correct": (
                 r"(?:é|est[aá]|seria)_(?:a_)?(?:(?:resposta|op[cç][aã]o|alternativa)_)?(?:corret[ao]|cert[ao]|resposta)",

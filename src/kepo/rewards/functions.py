@@ -66,6 +66,7 @@ def choice_accuracy(
             rewards.append(_matches(text, truth))
             continue
         letters = option_letters(choices)
+        truth = extract_answer(truth) or truth
         if truth not in letters:
             raise DataError(
                 f"choice_accuracy, row {row} of the batch, field 'answer': {truth!r} is not the letter of one of the "
@@ -104,7 +105,8 @@ def _matches(text: str, truth: str) -> float:
     given = extract_answer(text)
     if given is None:
         given = after_reasoning(text)
-    return float(bool(given) and normalized(given) == normalized(truth))
+    true = extract_answer(truth) or truth
+    return float(bool(given) and normalized(given) == normalized(true))
 
 
 def think_format(

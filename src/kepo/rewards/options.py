@@ -6,6 +6,7 @@ answer: a policy that hedges must not be paid for the half that is correct.
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections import defaultdict
@@ -24,6 +25,9 @@ _LETTER_ALONE = re.compile(r"(?:[Ll][ae]\s+)?[(\[{]?\s*([A-Za-z])\s*[)\]}]?[\s.:
 _EMPHASIS = re.compile(r"(\*{1,3}|__|`)[(\[]?\s*([A-Za-z])\s*[)\]]?[.:]?\1")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
+_JSON = re.compile(r"""\{[^{}]*?["'](?:final[_ ])?answer["']\s*:\s*["']?([^"'{},\n]+)["']?[^{}]*\}""", re.IGNORECASE)
+_HTML = re.compile(r"</?(?:b|i|u|em|strong|sub|p|span)>", re.IGNORECASE)
+_HTML_RAISED = re.compile(r"<sup>([^<]{0,20})</sup>", re.IGNORECASE)
 _BOX_TOKENS = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _PAIRED = re.compile(r"(\*{1,3}|__|`)(?=[^\s*])([^\n]{1,300}?)(?<=\S)\1(?!\*)")
 _MATH = re.compile(r"\$([^$\n]+)\$|\\\((.{1,300}?)\\\)")
@@ -41,6 +45,9 @@ _WRITTEN = tuple(
         (r"\bat most(?=\s*[-−]?[.\d])", "≤"),
         (r"(?:→|⇒|(?<![-=<>\w])[-=]{1,8}+>)", ":"),
         (r"[−‐‑]", "-"),
+        (r"(?<=\d)\s*[-–]\s*(?=\d)", "-"),
+        (r"(?<=[A-Za-z\d)])\s*\^\s*\{?(\d{0,2}[-+])\}?(?![\w({.])", r"\1"),  # the charge of an ion
+        (r"(?<=\d)\s*°\s*(?=[CFK](?![a-z]))", "°"),
         (r"\b(?:minus|negative)\s+(?=[.\d])", "-"),
         (r"^([-+])\s+(?=[.\d])", r"\1"),
         (r"([<>≤≥±~≈^])\s+(?=[-.\d])", r"\1"),
@@ -73,6 +80,11 @@ _AFTER = re.compile(
 )
 _NUMBER_BEFORE = re.compile(r"(?:[-+*×·:/.,–]|\d\s*[-+*×·:/–]|\b(?:about|over|under))\s*$")
 _NUMBER_AFTER = re.compile(r"(?:\s*[-–:/]\s*\d|['\"′″]|\s*:\s*\d)")
+# "Perhaps" in languages that a single word does not show ("B, vielleicht C").
+_MAYBE = (
+    r"tal\s+vez|quiz[aá]s?|posiblemente|acaso|vielleicht|m[oö]glicherweise|eventuell|eher|oder|peut[-\s][eê]tre"
+    r"|possiblement|[eé]ventuellement|talvez|possivelmente|porventura|forse|ou|o"
+)
 _CALL_BEFORE = re.compile(r"\w[(\[{]\s*$")
 _DENIED_AFTER = re.compile(
     r"[)\]]?\s*(?:(?:is|are|was|were|can be|seems|looks)\s+"
@@ -114,6 +126,12 @@ def match_option(answer_text: str, options: Sequence[str]) -> str | None:
     return None if _others(english, by_text, letters) - named else _only(named)
 
 
+def stated_in_json(text: str) -> str | None:
+    """The field `answer` of the last JSON record in `text`; None where there is none."""
+    found = _JSON.findall(text)
+    return found[-1].strip() if found else None
+
+
 def _named(text: str, by_text: dict[str, set[str]], count: int) -> set[str]:
     """The letters of what `text` gives as its answer, by letter or by text; empty where the two do not agree."""
     masked, named_by_text, mentioned = _take_out_texts(text, by_text)
@@ -128,6 +146,11 @@ def _others(english: str, by_text: dict[str, set[str]], letters: Sequence[str]) 
     masked, _, _ = _take_out_texts(english, by_text)
     alone = [match for match in lone_capitals(masked) if not is_denied(masked, match.start())]
     return {match[0] for match in alone} & set(letters)
+
+
+def read_the_same(text: str) -> str:
+    """A form of an option's text that two options share where no answer can tell them apart; "" where it has none."""
+    return _folded(_written(text))
 
 
 def last_mentioned(text: str, options: Sequence[str]) -> set[str]:
@@ -165,6 +188,9 @@ def _unpadded(text: str) -> str:
 
 def _written(text: str) -> str:
     """Numbers, comparators and wrappers of an answer written in one way; emphasis stays ("T2*" is not "T2")."""
+    text = _HTML.sub("", _HTML_RAISED.sub(r"^\1", html.unescape(text))).replace("\\%", "%")
+    if stated := stated_in_json(text):
+        text = stated
     text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = plain_marks(text).replace(_TEXT, "").replace("\u2044", "/")
@@ -248,7 +274,8 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     rest = f"B-{last}b-{last.lower()}"
     ends = (
         r"(?=[\"'”’]?[^\S\n]*(?:\n|$|[.](?!\w)|[,;:!?)\]]|[-–—]\s)"
-        r"|[^\S\n]+(?i:because|since|as|and|or|which|but|not|for|due|given|based|rather|instead)\b)"
+        r"|[^\S\n]+(?i:because|since|as|and|or|which|but|not|for|due|given|based|rather|instead)\b"
+        r"|[^\S\n]+\((?i:not|because|since)\b)"
     )
     tight = rf"(?:[aA]{ends}|A(?=\s*[(\[]\s*{_TEXT})|[{rest}](?:{ends}|(?=\s*[(\[]?\s*{_TEXT})))"
     loose = rf"(?:a{ends}|[A{rest}](?![\w-]))"
@@ -259,7 +286,7 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     opening = r"[\s\"'“(\[]{0,8}"
     verdict = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|answer|likely)\b"
     sources = (
-        rf"^[^\w~≠¬!\n]{{0,40}}+({tight}{more})",
+        rf"^[^\w~≠¬!\n]{{0,40}}+(?:(?i:most\s+likely|probably|likely|definitely|clearly)\s+)?({tight}{more})",
         rf"(?:\b(?i:answer|is|it['’]s|that['’]s|be|choose|chose|pick|select|so|thus|therefore)\b|[:=]){opening}({tight}{more})",
         rf"\b(?i:option|choice|letter)s?\b\s*:?{opening}({loose}{more})",
         rf"(?<!\w)[(\[]\s*([Aa{rest}]{more})\s*[)\]]",
@@ -268,7 +295,8 @@ def _letter_patterns(count: int) -> tuple[tuple[re.Pattern[str], ...], re.Patter
     )
     beside = (
         r"(?:^|[.,;:?!/&]|(?<!\w)[-–—]"
-        r"|\b(?i:or|and|maybe|perhaps|possibly|probably|likely|also|as|else|even|versus|vs|with|plus|then|actually))"
+        r"|\b(?i:or|and|maybe|perhaps|possibly|probably|likely|also|as|else|even|versus|vs|with|plus|then|actually|alternatively|alternative|otherwise|conceivably|(?:could|may|might|can)\s+be"
+        rf"|{_MAYBE}))"
         rf"{opening}({tight})"
     )
     return tuple(re.compile(source, re.MULTILINE) for source in sources), re.compile(beside, re.MULTILINE)
