@@ -111,9 +111,7 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, 
             refuse(field, f"the stored image {error}", f"the stored image {error.reason}")
     if isinstance(value, str) and (len(value) > 2000 or value.lstrip().startswith("data:image")):
         reason = "is an image as base64 text, not a path"
-        refuse(
-            field, f"{shortened(value, 40)!r} {reason}; use a preset that reads such (vlmevalkit)", reason
-        )
+        refuse(field, f"{shortened(value, 40)!r} {reason}; use a preset that reads such (vlmevalkit)", reason)
     if isinstance(value, str | Path) and str(value).strip():
         if root is None:
             reason = "is a path, but no image root was given"

@@ -40,7 +40,7 @@ _MORE = (
 )
 
 _CHOOSE = r"choos\w+|chose|pick\w*|select\w*|mark|tick|circle|go(?:es|ing)? (?:for|with)|opt(?:s|ed|ing)? for|settle on"
-_RULE_OUT = r"descart\w+|elimin\w+|exclu\w+|[eé]cart\w+|reject|discard|dismiss|cross out|(?:rules?|ruled|ruling) out"
+_RULE_OUT = r"descart\w+|[eé]limin\w+|exclu\w+|[eé]cart\w+|reject|discard|dismiss|cross out|(?:rules?|ruled|ruling) out"
 _AND = r"(?:[,、&/とや와과]|\b(?:and|or|und|oder|sowie)\b)"
 _RULED_OUT = r"(?:除外|排除|제외|auszuschlie|ausschlie|ausgeschlossen|scheiden aus|entfallen|können ausgeschlossen)"
 _STATE = (

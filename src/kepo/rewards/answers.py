@@ -83,7 +83,8 @@ def predicted_letter(text: str, options: Sequence[str], strict: bool = True) -> 
         text: The completion, decoded.
         options: Option texts in order, 2..26 of them.
         strict: True takes only what stands inside `<answer>`. False falls back, when there is no such tag, to the
-            field `answer` of a JSON record, the last `\\boxed{}`, then the last line that holds any text, and then everything after the reasoning.
+            field `answer` of a JSON record, the last `\\boxed{}`, the last line that holds any text, and then all that
+            follows the reasoning.
 
     Returns:
         A letter, or None: no answer, no option named, or several different ones.

@@ -241,7 +241,9 @@ def test_the_whole_answer_is_the_option(answer: str, options: tuple[str, ...], l
     "answer",
     [
         "B or maybe C", "B, maybe C", "B. C", "B? C?", "B - C", "B and also C", "B as well as C", "B or else C",
-        "The answer is B or maybe C", "A? No, B", "B, C", "A. Wait, actually the answer is B", "between B and C",
+        "The answer is B or maybe C", "B; alternatively C", "B, tal vez C", "B, vielleicht C", "B, peut-être C",
+        "B, talvez C", "B, could be C", '{"answer": "B or C"}', "A? No, B",
+        "B, C", "A. Wait, actually the answer is B", "between B and C",
     ],
 )  # fmt: skip
 def test_a_hedge_or_a_correction_is_no_answer(answer: str) -> None:
@@ -254,8 +256,29 @@ def test_a_hedge_or_a_correction_is_no_answer(answer: str) -> None:
         "Not A. B.",
         "not A but B", "not A, B", "B, not C", "A is wrong, so B", r"The answer is \boxed{B}.",
         "<|begin_of_box|>B<|end_of_box|>", "<|begin_of_box|>Glaucoma<|end_of_box|>", "Final answer: (B)",
-        "**Final answer:** **B**", "**Answer:** B) Glaucoma", r"\(\boxed{\text{B}}\)",
+        "**Final answer:** **B**", "**Answer:** B) Glaucoma", r"\(\boxed{\text{B}}\)", '{"answer": "B"}',
+        "{'reasoning': 'A is unlikely', 'answer': 'glaucoma'}", "<b>B</b>", "probably B", "B (not C)",
     ],
 )  # fmt: skip
 def test_denials_and_wrappers(answer: str) -> None:
     assert match_option(answer, DISEASES) == "B"
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("Na+", ("Na⁺", "Ca²⁺", "Na"), "A"),
+        ("Ca^{2+}", ("Na⁺", "Ca²⁺", "Ca"), "B"),
+        ("Ca⁺", ("Na⁺", "Ca²⁺", "Ca"), None),
+        ("2–3", ("2", "2-3", "3"), "B"),
+        ("2 - 3", ("2", "2-3", "3"), "B"),
+        ("2 to 3", ("2", "2-3", "3"), None),
+        (r"5\%", ("5%", "5", "50%"), "A"),
+        ("&lt;5", ("<5", "≤5", "5"), "A"),
+        ("CO<sub>2</sub>", ("CO", "CO2", "O2"), "B"),
+        ("10<sup>5</sup>", ("105", "10⁵", "10"), "B"),
+        ("37°C", ("37 °C", "37 °F", "37"), "A"),
+    ],
+)
+def test_one_value_in_several_spellings(answer: str, options: tuple[str, ...], letter: str | None) -> None:
+    assert match_option(answer, options) == letter

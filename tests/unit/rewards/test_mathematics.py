@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -173,3 +174,30 @@ def test_the_trainer_reads_the_answers_of_its_data_first() -> None:
     check_answers([math_accuracy], data.to_iterable_dataset())
     with pytest.raises(DataError, match="row 1"):
         check_answers([math_accuracy], data)
+
+
+@pytest.mark.parametrize(
+    ("gold", "given", "reward"),
+    [
+        (r"\sqrt{51}", "√51", 1.0),
+        (r"\sqrt{51}", "√5", 0.0),
+        (r"\text{6:30 p.m.}", "6:30 PM", 1.0),
+        (r"\text{6:30 p.m.}", "6:30 a.m.", 0.0),
+        ("36", "= 36", 1.0),
+        (r"\frac{3}{4}", "¾", 1.0),
+        ("x^4", "x⁴", 1.0),
+        ("x^4", "x4", 0.0),
+        ("9^{9^{9^9}}", "9^{9^{9^9}}", 1.0),
+    ],
+)
+def test_signs_in_place_of_latex(gold: str, given: str, reward: float) -> None:
+    assert math_accuracy([f"<answer>{given}</answer>"], [gold]) == [reward]
+
+
+@pytest.mark.parametrize(
+    "answer", ["9^{9^{9^{9}}}", "2^{1000000000}", "(x+1)^{1000}", "(" * 400 + "1" + ")" * 400, "1000000!"]
+)
+def test_an_answer_that_takes_long_to_compute_costs_nothing(answer: str) -> None:
+    start = time.perf_counter()
+    assert math_accuracy([f"<answer>{answer}</answer>"], ["36"]) == [0.0]
+    assert time.perf_counter() - start < 1

@@ -9,7 +9,7 @@ from kepo.errors import ConfigError, DataError
 from kepo.evaluation.asking import OrderedQuestion
 from kepo.evaluation.scoring import score_completion
 from kepo.evaluation.settings import Completion, EvaluationSettings
-from kepo.rewards import answer_format, choice_accuracy, exact_match, get_rewards, think_format
+from kepo.rewards import answer_format, choice_accuracy, exact_match, get_rewards, predicted_letter, think_format
 from kepo.rewards.functions import REWARDS
 from kepo.types import Question
 
@@ -194,3 +194,21 @@ def test_get_rewards_keeps_the_order_and_imports_what_is_dotted() -> None:
 def test_get_rewards_says_what_is_wrong(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         get_rewards([name])
+
+
+def test_true_answers_may_stand_in_tags() -> None:
+    options = ["cat", "dog"]
+    assert choice_accuracy(["<answer>3</answer>", "4"], ["<answer> 3 </answer>"] * 2, [[], None]) == [1.0, 0.0]
+    assert choice_accuracy(["<answer>B</answer>", "<answer>A</answer>"], ["<answer>B</answer>"] * 2, [options] * 2) == [
+        1.0,
+        0.0,
+    ]
+
+
+def test_a_tag_that_was_cut_off_names_no_option() -> None:
+    whole = "<think>It is A or B, so B</think>\n<answer>B</answer>"
+    paid = [end for end in range(len(whole)) if predicted_letter(whole[:end], ["cat", "dog"], strict=False)]
+    assert paid and paid[0] == whole.index("B</answer>") + 1
+    for cut in ("so\n<|b", "so\n\\b", "so\n</a"):
+        assert predicted_letter(cut, ["cat", "dog"], strict=False) is None
+    assert predicted_letter('```json\n{"answer": "B"}\n```', ["cat", "dog"], strict=False) == "B"
