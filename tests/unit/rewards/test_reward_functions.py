@@ -208,7 +208,7 @@ def test_true_answers_may_stand_in_tags() -> None:
 def test_a_tag_that_was_cut_off_names_no_option() -> None:
     whole = "<think>It is A or B, so B</think>\n<answer>B</answer>"
     paid = [end for end in range(len(whole)) if predicted_letter(whole[:end], ["cat", "dog"], strict=False)]
-    assert paid and paid[0] == whole.index("B</answer>") + 1
+    assert paid[:1] == [whole.index("B</answer>") + 1]
     for cut in ("so\n<|b", "so\n\\b", "so\n</a"):
         assert predicted_letter(cut, ["cat", "dog"], strict=False) is None
     assert predicted_letter('```json\n{"answer": "B"}\n```', ["cat", "dog"], strict=False) == "B"
