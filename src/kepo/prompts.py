@@ -7,7 +7,7 @@ with `str.format`, so braces, quotes and tags inside a question or a hint pass t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from kepo.types import Conversation, Message, Prompt, Question, option_letters
 
@@ -56,6 +56,38 @@ def build_prompt(question: Question, style: PromptStyle = "think") -> Conversati
     if style != "plain":
         text = f"{text}\n{_INSTRUCTIONS[style, bool(question.options)]}"
     return [{"role": "user", "content": text}]
+
+
+def style_of(prompt: Prompt) -> PromptStyle | None:
+    """The style that a prompt asks for in the words of `build_prompt`; None where it has none of them.
+
+    A prompt of the style "plain" has none of them either.
+    """
+    users = [] if isinstance(prompt, str) else [message for message in prompt if message["role"] == "user"]
+    text = prompt if isinstance(prompt, str) else message_text(users[-1]) if users else ""
+    style, _ = _split_instruction(text)
+    return style
+
+
+def question_in(text: str, options: Sequence[str] = ()) -> str:
+    """The question alone in a prompt in the form of `build_prompt`; a text of another form as it is.
+
+    Args:
+        text: Of the prompt.
+        options: Option texts in order; empty for an open question.
+    """
+    _, text = _split_instruction(text)
+    lines = [f"{letter}) {option}" for letter, option in zip(option_letters(options), options, strict=True)]
+    return text.removesuffix("\n" + "\n".join(lines)) if lines else text
+
+
+def _split_instruction(text: str) -> tuple[PromptStyle | None, str]:
+    """The style whose instruction ends `text`, and what stands in front of it; (None, `text`) where none does."""
+    text = text.rstrip()
+    for (style, _), instruction in _INSTRUCTIONS.items():
+        if text.endswith(instruction):
+            return cast("PromptStyle", style), text.removesuffix(instruction).rstrip()
+    return None, text
 
 
 def hint_request(prompt: Prompt, answer: str, options: Sequence[str] = (), level: int = 1) -> Conversation:

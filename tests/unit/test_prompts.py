@@ -9,12 +9,15 @@ import pytest
 from kepo.prompts import (
     HINT_LEVELS,
     PROMPT_STYLES,
+    PromptStyle,
     build_prompt,
     hint_request,
     hint_request_again,
     hinted_prompt,
     prompt_text,
+    question_in,
     question_text,
+    style_of,
 )
 from kepo.types import Question
 
@@ -111,3 +114,22 @@ def test_the_hint_goes_to_the_last_user_message() -> None:
 def test_images_are_named_in_readable_text() -> None:
     prompt = [{"role": "user", "content": [{"type": "image", "image": None}, {"type": "text", "text": "what?"}]}]
     assert prompt_text(prompt) == "user: [image] what?"
+
+
+@pytest.mark.parametrize("style", PROMPT_STYLES)
+@pytest.mark.parametrize("options", [(), ("MRI", "CT")])
+def test_style_and_question_are_found_in_a_prompt(style: PromptStyle, options: tuple[str, ...]) -> None:
+    answer = "A" if options else "brain"
+    prompt = build_prompt(Question(id="q", text="What is it?", answer=answer, options=options), style)
+    text = str(prompt[0]["content"])
+    expected = None if style == "plain" else style
+    assert style_of(prompt) == style_of(text) == expected
+    assert question_in(text, options) == "What is it?"
+    assert style_of([{"role": "user", "content": [{"type": "text", "text": text}]}]) == expected
+
+
+def test_a_prompt_in_other_words_has_no_style() -> None:
+    own = "Answer inside <answer> </answer>: what is it?"
+    assert style_of(own) is None
+    assert question_in(own, ("MRI", "CT")) == own
+    assert style_of([{"role": "system", "content": "Be short."}]) is None

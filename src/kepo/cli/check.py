@@ -41,9 +41,11 @@ def lines(probe: Probe) -> Iterator[str]:
     if probe.longest_prompt:
         yield f"longest prompt: {probe.longest_prompt:,} tokens ({probe.longest_row}){_room(probe)}"
     if probe.texts_read:
-        yield f"prompts read: {probe.texts_read:,}; true answers rewarded: {probe.rewarded_rows:,}"
+        rewarded = f"; true answers rewarded: {probe.rewarded_rows:,}" if probe.rewards else ""
+        yield f"prompts read: {probe.texts_read:,}{rewarded}"
     if probe.images:
-        yield f"images: {probe.images:,} distinct ones, {probe.image_shapes:,} sizes given to the processor"
+        sizes = f"{probe.image_shapes:,} size{'s' * (probe.image_shapes != 1)}"
+        yield f"images: {probe.images:,} distinct ones, {sizes} given to the processor"
     share = probe.trainable / max(probe.parameters, 1)
     yield f"parameters: {probe.trainable:,} of {probe.parameters:,} are trained ({share:.1%})"
     if probe.hint is not None:

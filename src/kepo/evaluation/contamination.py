@@ -89,10 +89,15 @@ def _trained_on(folder: Path, seen: frozenset[Path]) -> Collection[Content] | No
 def _of_run(run: Run) -> Collection[Content] | None:
     kept = read_trained_on(run.folder)
     config = run.manifest.get("config", {})
-    if kept is not None or "training" not in config or not config.get("data"):
+    if kept is not None or "training" not in config or not _names_data(config.get("data")):
         return kept
     # An older run kept nothing, but its data may still be there.
     try:
         return contents_of(questions_of_run(config["data"]))
     except KepoError:
         return None
+
+
+def _names_data(data: Mapping[str, Any] | None) -> bool:
+    """A script's run knows its prompt style at most."""
+    return data is not None and bool(data.get("data_path") or data.get("reasoning_tasks"))

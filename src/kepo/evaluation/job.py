@@ -98,8 +98,11 @@ def _questions(of_the_run: Mapping[str, Any] | None, request: Request) -> tuple[
         if request.split != "all":
             raise ConfigError(f"--split {request.split} is a split of the run's own data; leave out --data")
         args = DataArguments(data_path=request.data, data_format=request.data_format, **narrowed)  # type: ignore[arg-type]
-    elif of_the_run is None:
-        raise ConfigError("--data is missing: name the file or folder of the questions (a run folder brings its own)")
+    elif not (of_the_run and (of_the_run.get("data_path") or of_the_run.get("reasoning_tasks"))):
+        raise ConfigError(
+            "--data is missing: name the file or folder of the questions (the folder of a run of `kepo train` brings "
+            "its own)"
+        )
     elif request.split == "all":
         given = {name: value for name, value in narrowed.items() if value is not None}
         args = DataArguments(**{**known_fields(of_the_run), **given})

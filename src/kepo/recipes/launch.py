@@ -45,7 +45,7 @@ from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.model_card import create_model_card, refresh_model_card
-from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
+from kepo.trainer.probe import WHOLE, Probe, check_steps, check_trained, look_at_hint, look_at_supervised, say
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.students import load_adapter, load_student_processor
@@ -173,12 +173,14 @@ def _check_model(name: str | None) -> None:
         )
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise ConfigError(
-            f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
+            f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`; `kepo benchmark "
+            "models FOLDER` writes those of PhantomVQA), or give a hub name."
         )
 
 
 def check_requirements(recipe: Recipe) -> None:
-    """Optional packages, devices and models that the recipe needs are there; else a ConfigError."""
+    """There are steps to make, and optional packages, devices and models that they need; else a ConfigError."""
+    check_steps(recipe.training.max_steps, recipe.training.num_train_epochs)
     model, teacher, training = recipe.model, recipe.teacher, recipe.training
     taught = isinstance(training, KEPOConfig) and (training.uses_teacher_scores or training.uses_hints)
     loaded = taught and not teacher.teacher_url and teacher.teacher_model_name_or_path

@@ -93,6 +93,8 @@ def load_recipe(names: str | Sequence[str], overrides: Sequence[str] = ()) -> Re
     parser = TrlParser(dataclass_types=classes, prog="kepo train", exit_on_error=False)
     check_ranges({**content, **named}, places, method)
     said = {**content, **_typed(parser, overrides, classes)}
+    if said.get("deepspeed"):  # without it transformers would leave half of a config behind, for all later runs here
+        check_packages(said)
     try:
         parser.set_defaults_with_config(**(_for_sft(said) if method == "sft" else said))
         run, training, model, data, teacher = parser.parse_args_into_dataclasses(args=[], look_for_args_file=False)

@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kepo.prompts import style_of
+from kepo.types import Message, Prompt
+
 
 def column_text(value: Any) -> str | None:
     """A cell as text: numbers as they are written, lists and records as JSON; None stays None."""
@@ -39,3 +42,20 @@ def row_options(row: Mapping[str, Any]) -> tuple[str, ...]:
     """
     options = row.get("options")
     return () if isinstance(options, (str, int, float)) else column_texts(options)
+
+
+def row_prompt_style(row: Mapping[str, Any]) -> str | None:
+    """The prompt style of a row, from its column `prompt_style` or the words of its prompt; None where neither says."""
+    return row.get("prompt_style") or style_of(written_prompt(row["prompt"]))
+
+
+def written_prompt(prompt: Prompt) -> Prompt:
+    """A prompt with those parts of its messages that are text; columnar data gives every part every key."""
+    return prompt if isinstance(prompt, str) else [_written(message) for message in prompt]
+
+
+def _written(message: Message) -> Message:
+    content: Any = message["content"]
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [part for part in content if part.get("type") == "text" and part.get("text")]}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from kepo.prompts import message_text, prompt_text
@@ -23,7 +24,7 @@ from kepo.runs.metrics import append_metrics, drop_metrics_after
 from kepo.teachers.base import Teacher
 from kepo.trainer.adapter import TRLAdapter, distinct_names
 from kepo.trainer.generation_batch import GenerationBatch
-from kepo.trainer.rows import column_text, column_texts
+from kepo.trainer.rows import column_text, column_texts, row_prompt_style
 from kepo.types import Message, Rescue
 
 
@@ -104,13 +105,21 @@ class RunRecord(TrainerCallback):
 
 
 def script_parts(trainer: TRLAdapter, functions: Sequence[Any], teacher: Teacher | None) -> dict[str, Any]:
-    """What a trainer knows of its run beside its own settings, as `kepo train` writes it: model, rewards, teacher."""
+    """What a trainer knows of its run beside its own settings, as `kepo train` writes it: model, rewards, teacher.
+
+    And the prompt style, where the first prompt is one of `kepo.prompts`: evaluations then ask as it was trained.
+    """
     model: Any = trainer.model
+    rows, style = trainer.train_dataset, None
+    if isinstance(rows, Dataset) and "prompt" in rows.column_names and len(rows) > 0:
+        columns = [name for name in ("prompt", "prompt_style") if name in rows.column_names]
+        style = row_prompt_style(rows.select_columns(columns)[0])
     names = [name_of(*pair) for pair in zip(functions, trainer.reward_func_names, strict=False)]
     return {
         "run": {"method": "kepo", "reward_funcs": names},
         "model": {"model_name_or_path": model.config._name_or_path},
         "teacher": {"teacher_model_name_or_path": None if teacher is None else teacher.name},
+        **({} if style is None else {"data": {"prompt_style": style}}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from kepo.data.contents import contents_of
+from kepo.prompts import question_in
 from kepo.runs.trained_on import write_trained_on
 from kepo.trainer.rows import column_text, row_options
 from kepo.types import Question
@@ -20,8 +21,8 @@ def keep_trained_on(folder: Path, dataset: Any, *, resumed: bool) -> None:
     Args:
         folder: The run folder.
         dataset: As `KEPOTrainer` takes it. The question is read from the column `question`, or else from the last
-            message of `prompt`; its images from `image_paths`, `images` or `image`. A stream is left alone, since
-            reading it would use it up.
+            message of `prompt`, without options and instruction as `build_prompt` writes them; its images from
+            `image_paths`, `images` or `image`. A stream is left alone, since reading it would use it up.
         resumed: As in `write_trained_on`.
 
     Raises:
@@ -37,9 +38,9 @@ def _questions(dataset: Dataset) -> Iterator[Question]:
     if "image_paths" in names and all(len(paths) > 0 for paths in dataset["image_paths"]):
         dataset = dataset.remove_columns([name for name in ("images", "image") if name in names])
     for place, row in enumerate(dataset):
-        text = column_text(row.get("question")) or _prompt_text(row.get("prompt"))
+        options = row_options(row)
+        text = column_text(row.get("question")) or question_in(_prompt_text(row.get("prompt")), options)
         if text:
-            options = row_options(row)
             yield Question(id=str(place), text=text, answer="", options=options, images=_images(row))
 
 

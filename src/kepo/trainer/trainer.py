@@ -33,6 +33,7 @@ from kepo.trainer.probe import (
     GradientWatch,
     Probe,
     Scope,
+    check_steps,
     check_trained,
     look,
     owns_rollouts,
@@ -186,11 +187,12 @@ class KEPOTrainer(TRLAdapter):
             **kwargs: Everything else that `transformers.Trainer.train` takes.
 
         Raises:
-            ConfigError: There is no checkpoint to resume from.
+            ConfigError: There is no checkpoint to resume from, or no step to make.
             DataError: Not one optimizer step was made.
             KepoError: The teacher or the hint bank failed, here or on another process; a checkpoint of the last whole
                 step was written before.
         """
+        check_steps(self.args.max_steps, self.args.num_train_epochs)
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")

@@ -14,9 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kepo import KEPOTrainer
 from kepo.errors import ConfigError, DataError
-from kepo.rewards import choice_accuracy, exact_match
+from kepo.prompts import build_prompt
+from kepo.rewards import choice_accuracy, exact_match, think_format
 from kepo.trainer.probe import WHOLE
 from kepo.trainer.students import load_adapter
+from kepo.types import Question
 from tests.tiny_runs import even_start, questions
 
 GRPO: dict[str, Any] = {"teacher": None, "distillation_weight": 0.0, "exploration": "none"}
@@ -76,6 +78,27 @@ def test_max_completion_length_must_hold_an_answer(make_trainer: Callable[..., K
         make_trainer((choice_accuracy,), max_completion_length=1, **GRPO)
 
 
+def test_the_prompt_says_in_which_form_it_wants_the_answer(make_trainer: Callable[..., KEPOTrainer]) -> None:
+    """No style is told to the trainer of a script; it is not refused, or warned of, for a form it did not ask for."""
+    questions_asked = [
+        Question(id=f"q{i}", text=f"What is in {i}?", answer="A", options=("MRI", "CT")) for i in range(8)
+    ]
+    answers = _texts(*(str(build_prompt(one, "answer")[0]["content"]) for one in questions_asked))
+    rewards = (choice_accuracy, think_format)
+    look = make_trainer(rewards, dataset=answers, max_completion_length=4, **GRPO).first_look
+    assert look.completion == "<answer>A</answer>"
+    assert ["think_format gives 0" in note for note in look.notes] == [True]
+
+    thought = _texts(*(str(build_prompt(one, "think")[0]["content"]) for one in questions_asked))
+    look = make_trainer(rewards, dataset=thought, max_completion_length=20, **GRPO).first_look
+    assert (look.completion, look.notes) == ("<think>Reasoning.</think>\n<answer>A</answer>", ())
+    with pytest.raises(ConfigError, match="max_completion_length is 6, but"):
+        make_trainer(rewards, dataset=thought, max_completion_length=6, **GRPO)
+
+    own = make_trainer(rewards, max_completion_length=4, **GRPO).first_look  # in the user's own words
+    assert own.notes == ()
+
+
 def test_a_prompt_beyond_the_context(make_trainer: Callable[..., KEPOTrainer]) -> None:
     dataset = _texts("short", "long " * 700, "short")
     with pytest.raises(DataError, match=r"row 1: its prompt takes \d+ tokens.* reads 1024"):
@@ -117,6 +140,9 @@ def test_a_run_of_no_step_is_an_error(make_trainer: Callable[..., KEPOTrainer]) 
     trainer = make_trainer(dataset=IterableDataset.from_generator(one), **GRPO)
     assert trainer.first_look.rows is None
     with pytest.raises(DataError, match="without one optimizer step"):
+        trainer.train()
+    trainer = make_trainer(max_steps=0, **GRPO)  # of which transformers makes one step
+    with pytest.raises(ConfigError, match="max_steps is 0"):
         trainer.train()
 
 

@@ -9,19 +9,23 @@ import httpx
 import huggingface_hub
 import pytest
 import torch
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from kepo.errors import ConfigError
 from kepo.recipes import requirements
 from kepo.recipes.files import accelerate_configs
+from kepo.recipes.recipe import load_recipe
 from kepo.recipes.requirements import (
     check_device,
     check_launch,
     check_model,
     check_packages,
     check_processes,
+    is_installed,
     missing_packages,
     readable_errors,
 )
+from kepo.trainer.probe import check_steps
 from tests.tiny_models import build_text_model
 
 
@@ -143,3 +147,20 @@ def test_what_the_libraries_cannot_build_is_a_readable_error() -> None:
         raise ValueError("Target modules foo not found")
     with pytest.raises(ZeroDivisionError), readable_errors("The run cannot start"):
         raise ZeroDivisionError  # a fault of ours keeps its traceback
+
+
+@pytest.mark.skipif(is_installed("deepspeed"), reason="DeepSpeed is installed")
+def test_a_refused_deepspeed_config_does_not_stay(tmp_path: Path) -> None:
+    """transformers would keep half of it, which breaks every model that is loaded later in this process."""
+    with pytest.raises(ConfigError, match=r"kepo\[deepspeed\]") as caught:
+        load_recipe("arms/grpo", ["--output_dir", str(tmp_path / "run"), "--deepspeed", "ds.json"])
+    assert caught.value is not None  # and with it, all that the failed call held
+    assert not is_deepspeed_zero3_enabled()
+
+
+@pytest.mark.parametrize(("fields", "words"), [((0, 3.0), "max_steps is 0"), ((-1, 0.0), "num_train_epochs is 0")])
+def test_a_run_of_no_steps_is_refused(fields: tuple[int, float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_steps(*fields)
+    check_steps(-1, 0.5)
+    check_steps(3, 0.0)

@@ -84,8 +84,9 @@ def check_batch(args: KEPOConfig, rows: int) -> None:
     needed = questions_per_batch(args)
     if rows >= needed:
         return
+    there = "is 1 question" if rows == 1 else f"are {rows} questions"
     raise DataError(
-        f"There are {rows} questions to train on, but one generation batch takes {needed}, and incomplete batches are "
+        f"There {there} to train on, but one generation batch takes {needed}, and incomplete batches are "
         f"left out: not one step would be trained. {needed} is {args.generation_batch_size} rollouts "
         f"(per_device_train_batch_size {args.per_device_train_batch_size} x steps_per_generation "
         f"{args.steps_per_generation} x {args.world_size} processes) of num_generations {args.num_generations} each. "

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from kepo.errors import DataError
+from kepo.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,8 @@ class GradientWatch(TrainerCallback):
             return
         self._warned = True
         first, last = self._still[0]["step"], self._still[-1]["step"]
-        logger.warning(
-            "Nothing was learned from step %s to step %s: %s", first, last, likely_reason(self._still, self._settings)
-        )
+        when = f"in step {first}" if first == last else f"from step {first} to step {last}"
+        logger.warning("Nothing was learned %s: %s", when, likely_reason(self._still, self._settings))
 
 
 def learns(log: Mapping[str, Any]) -> bool:
@@ -90,16 +89,34 @@ def likely_reason(logs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
     if always("frac_reward_zero_std", 1.0):
         mean = [log["reward"] for log in logs if log.get("reward") is not None]
         level = f" ({mean[-1]:.3g} in the last one)" if mean else ""
-        explore = " or switch exploration on ('hint')" if settings["exploration"] == "none" else ""
+        explore = ", or switch exploration on ('hint')" if settings["exploration"] == "none" else ""
         return (
-            f"within every group all rollouts had the same reward{level}, so there was no advantage.{closed} If it is "
-            "low, `kepo check` shows whether correct answers are paid; else use a larger num_generations, easier "
-            f"questions or a better start{explore}. If it is high, the questions are solved: use harder ones."
+            f"within every group all rollouts had the same reward{level}, so there was no advantage.{closed} If the "
+            "reward is low: see with `kepo check` whether correct answers are paid, and use a larger num_generations, "
+            f"easier questions or a better start{explore}. If it is high, the questions are solved: use harder ones."
         )
     return (
         f"the gradient was exactly 0 and no metric says why.{closed} Look at the rollouts (`kepo inspect`), and that "
         "the model's parameters are trained (`kepo check`)."
     )
+
+
+def check_steps(max_steps: float, num_train_epochs: float) -> None:
+    """Refuse a run of no steps before it begins; transformers would make one step and call the run finished.
+
+    Args:
+        max_steps: Of the run; below 0: `num_train_epochs` decides.
+        num_train_epochs: Of the run.
+
+    Raises:
+        ConfigError: Names the field.
+    """
+    if max_steps == 0:
+        raise ConfigError(
+            "max_steps is 0, so nothing would be trained. Give a number of steps, or -1 for whole epochs."
+        )
+    if max_steps < 0 and num_train_epochs <= 0:
+        raise ConfigError(f"num_train_epochs is {num_train_epochs:g}, so nothing would be trained. Raise it.")
 
 
 def check_trained(steps: int) -> None:

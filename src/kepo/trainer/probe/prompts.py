@@ -15,6 +15,7 @@ from kepo.errors import ConfigError, DataError
 from kepo.models.encoding import sees_images, tokenizer_of
 from kepo.prompts import message_text
 from kepo.trainer.probe.records import Rows, Scope, evenly
+from kepo.trainer.rows import written_prompt
 
 # What templates, tokenizers and image processors raise on input that they do not take.
 REFUSALS = (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OSError)
@@ -46,7 +47,8 @@ def read_prompts(dataset: Any, processor: Any, rows: Rows, scope: Scope) -> Text
     for number, prompt in zip(numbers, _values(column, numbers), strict=True):
         if not prompt:
             raise DataError(f"{rows.where(number)}, column 'prompt' is {prompt!r}: give a conversation or a text.")
-        texts = [prompt] if isinstance(prompt, str) else [message_text(_whole(message)) for message in prompt]
+        written = written_prompt(prompt)
+        texts = [written] if isinstance(written, str) else [message_text(message) for message in written]
         for mark in marks:
             if any(mark in text for text in texts):
                 raise DataError(
@@ -64,14 +66,6 @@ def read_prompts(dataset: Any, processor: Any, rows: Rows, scope: Scope) -> Text
 def _values(column: Any, numbers: Sequence[int]) -> list[Any]:
     chosen = column if len(numbers) == len(column) else column.select(numbers)
     return list(chosen["prompt"])
-
-
-def _whole(message: dict[str, Any]) -> dict[str, Any]:
-    """Without image parts, whose place the template marks itself; columnar data gives every part every key."""
-    content = message["content"]
-    if not isinstance(content, list):
-        return message
-    return {**message, "content": [part for part in content if part.get("type") == "text" and part.get("text")]}
 
 
 def image_marks(processor: Any) -> list[str]:

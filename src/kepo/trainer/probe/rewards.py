@@ -10,7 +10,7 @@ from kepo.errors import ConfigError, DataError, KepoError
 from kepo.rewards.functions import REWARDS
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.generation_batch import Completions, completion_of
-from kepo.trainer.probe.completions import forms_to_try, incorrect_answer, true_answer, write
+from kepo.trainer.probe.completions import FORMS, forms_to_try, incorrect_answer, true_answer, write
 from kepo.trainer.probe.prompts import first_line
 from kepo.trainer.probe.records import RewardCheck, Rows, Scope
 from kepo.types import Prompt, Sample
@@ -132,11 +132,14 @@ def check_rewards(asked: Asked, correctness: int, threshold: float, style: str |
     if ours:
         notes += _check_earned(asked, correctness, threshold, perfect, values)
         _check_not_earned(asked, correctness, threshold, wrong, wrong_values)
-        _check_length(asked, correctness, threshold, perfect, values)
+        forms = [form] if style is not None else list(FORMS)
+        _check_length(asked, correctness, threshold, [_texts(asked, one, answers) for one in forms])
     else:
         notes += _said_of_own(asked.trainer.reward_func_names[correctness], threshold, form, style, values[0])
         notes += _said_of_incorrect(asked.trainer.reward_func_names[correctness], threshold, wrong[0], wrong_values[0])
-    checks, more = _others(asked, called, correctness, (perfect, wrong), (values[0], wrong_values[0]))
+    checks, unpaid = _others(asked, called, correctness, (perfect, wrong), (values[0], wrong_values[0]))
+    # Of prompts in the user's own words nobody knows which form they ask for.
+    more = [] if style is None else unpaid
     first = [None if text is None else _read(asked, text) for text in (perfect[0], wrong[0])]
     counted = sum(value is not None for value in values)
     return Rewarded(first[0], first[1], checks, counted, (*notes, *more))
@@ -220,26 +223,33 @@ def _check_not_earned(
             )
 
 
-def _check_length(
-    asked: Asked, index: int, threshold: float, perfect: Sequence[str | None], values: Sequence[float | None]
-) -> None:
-    """The shortest perfect completion is not cut off before its answer."""
+def _check_length(asked: Asked, index: int, threshold: float, written: Sequence[Sequence[str | None]]) -> None:
+    """The shortest perfect completion is not cut off before its answer.
+
+    `written`: the true answers in the form that the prompts ask for; in every form, where that is not known.
+    """
     longest = asked.trainer.args.max_completion_length
-    earned = [
-        text if value is not None and value >= threshold else None for text, value in zip(perfect, values, strict=True)
-    ]
-    if longest is None or not any(earned):
+    if longest is None:
         return
-    lengths = [len(asked.encoded(text)) for text in earned if text is not None]
-    if min(lengths) <= longest:
-        return
-    if all(
-        value is not None and value < threshold for value in asked.reward(index, earned, cut=True) if value is not None
-    ):
+    paid: list[str] = []
+    for texts in written:
+        values = asked.reward(index, texts)
+        earned = [text if _earns(value, threshold) else None for text, value in zip(texts, values, strict=True)]
+        paid += [text for text in earned if text is not None]
+        fits = any(text is not None and len(asked.encoded(text)) <= longest for text in earned)
+        if fits or any(_earns(value, threshold) for value in asked.reward(index, earned, cut=True)):
+            return
+    if paid:
+        shortest = min(paid, key=lambda text: len(asked.encoded(text)))
         raise ConfigError(
-            f"max_completion_length is {longest}, but the shortest perfect completion takes {min(lengths)} tokens "
-            f"({next(text for text in earned if text)!r}), so no rollout could be correct. Raise max_completion_length."
+            f"max_completion_length is {longest}, but the shortest perfect completion takes "
+            f"{len(asked.encoded(shortest))} tokens ({shortest!r}), so no rollout could be correct. Raise "
+            "max_completion_length."
         )
+
+
+def _earns(value: float | None, threshold: float) -> bool:
+    return value is not None and value >= threshold
 
 
 def _no_answer(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl import prepare_multimodal_messages
@@ -26,7 +27,7 @@ from kepo.trainer.probe.prompts import (
 )
 from kepo.trainer.probe.records import HintCheck, Probe, Rows, Scope, evenly
 from kepo.trainer.probe.rewards import Asked, Rewarded, check_rewards
-from kepo.trainer.rows import row_options
+from kepo.trainer.rows import row_options, row_prompt_style
 from kepo.types import Group, Prompt
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def look(trainer: TRLAdapter, correctness: int, scope: Scope, style: str | None 
         trainer: Ready to start.
         correctness: Index of the reward function that says what is correct.
         scope: How much is looked at.
-        style: The prompt style that the prompts were made with; None: unknown.
+        style: The prompt style that the prompts were made with; None: as the prompts themselves say, if they do.
         own: Prompts or completions come from the user's own code, so rows are not looked at.
 
     Raises:
@@ -154,7 +155,14 @@ def _rewarded(trainer: TRLAdapter, correctness: int, scope: Scope, style: str | 
     prompts = [row["prompt"] for row in data]
     opened = _opens_reasoning(trainer, full_prompt(dataset[numbers[0]]))
     asked = Asked(trainer, rows, numbers, data, prompts, opened)
+    style = _style_of_rows(data) if style is None else style
     return check_rewards(asked, correctness, trainer.args.correctness_threshold, style, scope)
+
+
+def _style_of_rows(data: Sequence[Mapping[str, Any]]) -> str | None:
+    """The one prompt style of these rows, see `row_prompt_style`; None: unknown, or mixed."""
+    styles = {row_prompt_style(row) for row in data}
+    return styles.pop() if len(styles) == 1 else None
 
 
 def _opens_reasoning(trainer: TRLAdapter, prompt: Prompt) -> bool:
