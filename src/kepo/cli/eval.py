@@ -97,8 +97,6 @@ def evaluate(
     _check_together(checkpoints, best_by, out, server, devices, device)
     check_choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
     check_device("--device", device)
-    for loaded in [*([] if server else models), *([] if teacher is None else [teacher])]:
-        check_reachable("The model", loaded)
     given: dict[str, Any] = {"prompt_style": prompt_style, "image_size": image_size, "max_new_tokens": max_new_tokens}
     given |= {"temperature": temperature, "top_p": top_p, "samples": samples, "permutations": permutations}
     given |= {"seed": seed, "reward": reward}
@@ -114,6 +112,8 @@ def evaluate(
         planned = tasks.chosen_tasks(models, best_by, planner, name)
     else:
         planned = tasks.model_tasks(models, planner, name, out, _named({"arm": arm, "replicate": replicate}))
+    for loaded in [*([] if server else models), *([] if teacher is None else [teacher])]:
+        check_reachable("The model", loaded)
     console, command = Console(quiet=quiet, highlight=False), shlex.join(sys.argv)
     _say(console, planned, planner)
 

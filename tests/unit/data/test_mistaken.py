@@ -30,7 +30,9 @@ JSON = '[{"question": "Which?", "answer": "yes"}]'
 def test_what_a_file_looks_like_is_said(tmp_path: Path, name: str, content: str, seems: str) -> None:
     (tmp_path / name).write_text(content)
     kind = name.split(".")[1]
-    with pytest.raises(DataError, match=rf"{name} is read as {kind}, but looks like {seems}\..*data_format: {seems}"):
+    with pytest.raises(
+        DataError, match=rf"{name}: it is to be read as {kind}, but looks like {seems}; .*data_format: {seems}"
+    ):
         load_questions(DataArguments(data_path=str(tmp_path / name)))
 
 
@@ -42,7 +44,7 @@ def test_a_file_that_is_what_its_name_says_is_read(tmp_path: Path, name: str, co
 
 def test_a_wrong_data_format_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(CSV)
-    with pytest.raises(DataError, match="is read as json, but looks like csv"):
+    with pytest.raises(DataError, match="to be read as json, but looks like csv"):
         load_questions(DataArguments(data_path=str(tmp_path / "rows.csv"), data_format="json"))
 
 

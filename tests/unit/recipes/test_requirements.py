@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import huggingface_hub
 import pytest
 import torch
 
@@ -118,6 +119,7 @@ def test_a_student_that_cannot_be_reached_is_refused_at_once(monkeypatch: pytest
         raise httpx.ConnectError("no such host")
 
     monkeypatch.setattr(httpx, "head", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(
         ConfigError, match=r"model_name_or_path 'some/model' .*cannot be reached \(no such host\).*hf download"
     ):

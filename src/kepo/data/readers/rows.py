@@ -132,7 +132,7 @@ def _other_kind(file: Path, kind: str) -> str | None:
         found = "json" if re.match(r"\[\s*\{", text) else None
     else:
         found = "jsonl" if kind == "json" and len(lines) > 1 and _is_record(lines[0]) else None
-    if kind in ("json", "jsonl") and found is None and not any(line.lstrip().startswith(("{", "[")) for line in lines):
+    if kind not in _DELIMITERS and found is None and not any(line.lstrip().startswith(("{", "[")) for line in lines):
         found = next((name for name, mark in (("tsv", "\t"), ("csv", ",")) if mark in lines[0]), None)
     return found
 
