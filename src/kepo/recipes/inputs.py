@@ -16,7 +16,7 @@ from kepo.data.dataset import option_as_reasoning, to_dataset, to_sft_dataset
 from kepo.data.images import check_images
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import EvaluationSettings
-from kepo.models.adapters import is_adapter
+from kepo.models.adapters import is_adapter, looks_like_path
 from kepo.recipes.recipe import Recipe
 from kepo.recipes.requirements import check_device, check_model, check_packages, check_processes
 from kepo.rewards import get_rewards
@@ -79,7 +79,7 @@ def _check_student(name: str | None) -> None:
             f"model_name_or_path {name!r} is a folder without config.json or adapter_config.json; it does not hold a "
             "model."
         )
-    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+    if not Path(name).exists() and looks_like_path(name):
         raise ConfigError(
             f"model_name_or_path {name!r} does not exist. Build it first (`kepo models --help`), or give a hub name."
         )
