@@ -33,11 +33,16 @@ class MissingExtraError(KepoError):
         super().__init__(f"{purpose} needs the package '{package}', which is not installed. Run: {install}")
 
 
+def nearest(value: str, allowed: Iterable[str]) -> str | None:
+    """The one of `allowed` that `value` is a slip of; None where none is near."""
+    return next(iter(get_close_matches(value, list(allowed), n=1)), None)
+
+
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Advice on a name that is none of `allowed`: "did you mean 'x'? Use one of x, y."."""
     names = list(allowed)
-    close = get_close_matches(value, names, n=1)
-    return (f"did you mean {close[0]!r}? Use" if close else "use") + f" one of {', '.join(names)}."
+    meant = nearest(value, names)
+    return (f"did you mean {meant!r}? Use" if meant else "use") + f" one of {', '.join(names)}."
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -127,7 +127,7 @@ def _load_teacher(
 ) -> HintWriter:
     import torch
 
-    from kepo.recipes.launch import load_teacher
+    from kepo.recipes.building import load_teacher
 
     if teacher.teacher_device is None and not teacher.teacher_url:
         teacher = replace(teacher, teacher_device="cuda" if torch.cuda.is_available() else "cpu")

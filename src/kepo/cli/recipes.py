@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, nearest
 
 
 def recipes(
@@ -54,8 +53,8 @@ def fields(
     rows = [row for rows in own_fields().values() for row in rows]
     found = [row for row in rows if search is None or search.lower() in f"{row[0]} {row[2]}".lower()]
     if not found:
-        close = get_close_matches(str(search), [row[0] for row in rows], n=1)
-        advice = f"did you mean {close[0]!r}?" if close else "without a word, `kepo fields` lists all."
+        close = nearest(str(search), [row[0] for row in rows])
+        advice = f"did you mean {close!r}?" if close else "without a word, `kepo fields` lists all."
         raise ConfigError(f"No field mentions {search!r}; {advice} TRL's own fields are in TRL's documentation.")
     table = Table("field", "default", "meaning")
     for row in found:

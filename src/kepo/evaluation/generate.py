@@ -8,7 +8,6 @@ Legend: B rows, T new tokens at most, V vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,12 @@ from transformers import AutoProcessor, TopPLogitsWarper
 from kepo.errors import ConfigError
 from kepo.evaluation.settings import Completion, EvaluationSettings
 from kepo.files import weights_fingerprint
+from kepo.models.adapters import ADAPTER_CONFIG, base_model, is_adapter, looks_like_path, processor_source
 from kepo.models.decoding import decode, reasoning_opened
 from kepo.models.encoding import encode, load_processor, sees_images, tokenizer_of
 from kepo.models.loading import load_model
 from kepo.prompts import message_text
 from kepo.types import Conversation, Prompt
-
-_ADAPTER = "adapter_config.json"
 
 
 class TransformersBackend:
@@ -207,7 +205,8 @@ def load_backend(
     Raises:
         ConfigError: there is no model at `name`, or no processor or tokenizer.
     """
-    base = _base_model(str(name))
+    _check_name(str(name))
+    base = base_model(str(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
@@ -219,7 +218,7 @@ def load_backend(
         ) from error
     return TransformersBackend(
         model.eval(),
-        _load_processor(str(name), base, trust_remote_code),
+        _load_processor(str(name), trust_remote_code),
         name=str(name),
         fingerprint=weights_fingerprint(name),
         batch_size=batch_size,
@@ -227,29 +226,20 @@ def load_backend(
     )
 
 
-def _base_model(name: str) -> str:
-    """The model itself, or the one that the adapter in folder `name` belongs to."""
+def _check_name(name: str) -> None:
+    """A folder must hold a model or an adapter; a path must be there."""
     folder = Path(name)
-    if (folder / "config.json").is_file():
-        return name
-    if (folder / _ADAPTER).is_file():
-        base = json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise ConfigError(f"{folder / _ADAPTER}, field 'base_model_name_or_path': it is empty; name the base model")
-        return str(base)
-    if folder.exists():
+    if folder.exists() and not (folder / "config.json").is_file() and not is_adapter(name):
         raise ConfigError(
-            f"{name} holds no model: there is neither config.json nor {_ADAPTER} in it. Give the folder of a model, a "
-            "checkpoint, or a finished run."
+            f"{name} holds no model: there is neither config.json nor {ADAPTER_CONFIG} in it. Give the folder of a "
+            "model, a checkpoint, or a finished run."
         )
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+    if not folder.exists() and looks_like_path(name):
         raise ConfigError(f"{name} does not exist. Give the folder of a model, or its name on the hub.")
-    return name
 
 
-def _load_processor(name: str, base: str, trust_remote_code: bool) -> Any:
-    """The processor beside the weights; an adapter saved without one uses that of its base model."""
-    source = name if name == base or any(Path(name).glob("tokenizer*")) else base
+def _load_processor(name: str, trust_remote_code: bool) -> Any:
+    source = processor_source(name)
     try:
         return AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code, padding_side="left")
     except (OSError, ValueError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""Folders that hold a PEFT adapter instead of a whole model: which base model they belong to."""
+"""What the name of a model stands for: a folder with a model, one with a PEFT adapter and its base model, the hub."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def is_adapter(name: str) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether `name` can only be a path, and none of the hub (`OWNER/NAME`)."""
+    return name.count("/") > 1 or name.startswith((".", "/", "~"))
+
+
 def base_model(name: str) -> str:
     """The base model of the adapter in folder `name`; `name` itself where it is no adapter.
 
@@ -28,7 +33,7 @@ def base_model(name: str) -> str:
     base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise ConfigError(f"{file}, field 'base_model_name_or_path': it is empty; name the base model.")
-    if not Path(base).exists() and (str(base).count("/") > 1 or str(base).startswith((".", "/", "~"))):
+    if not Path(base).exists() and looks_like_path(str(base)):
         raise ConfigError(
             f"{file}, field 'base_model_name_or_path': {base!r} does not exist. Correct it, or put the base model "
             "there."

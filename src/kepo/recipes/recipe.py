@@ -6,7 +6,6 @@ name the file and the field.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from argparse import ArgumentError, Namespace
@@ -19,7 +18,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from kepo.data.arguments import DataArguments
-from kepo.errors import ConfigError, KepoError, did_you_mean
+from kepo.errors import ConfigError, KepoError, did_you_mean, nearest
 from kepo.recipes.arguments import METHODS, RunArguments, TeacherArguments
 from kepo.recipes.files import CONTROLS, check_names, label, override_values, read_recipes, stated
 from kepo.recipes.origins import COMMAND_LINE, check_ranges, check_types, origins_named, with_lists
@@ -170,8 +169,8 @@ def _check_fields(given: Mapping[str, str], classes: Sequence[Any]) -> None:
     known = {f.name for cls in (*classes, KEPOConfig) for f in fields(cls)}
     for name, where in given.items():
         if name.removeprefix("no_") not in known and f"no_{name}" not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            advice = f"Did you mean '{close[0]}'?" if close else "`kepo fields` lists them; TRL's own fields work too."
+            meant = nearest(name, known)
+            advice = f"Did you mean '{meant}'?" if meant else "`kepo fields` lists them; TRL's own fields work too."
             raise ConfigError(f"Unknown field '{name}' in {where}. {advice}")
 
 

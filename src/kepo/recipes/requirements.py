@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kepo.errors import ConfigError, KepoError
+from kepo.models.adapters import is_adapter, looks_like_path
 
 # Value of a field -> package that is imported, and how it is installed; several fields name such values.
 _LOGGERS = {
@@ -194,8 +195,7 @@ def check_model(field: str, name: str, revision: str | None = None, trust_remote
     """
     from transformers import AutoConfig
 
-    folder = Path(name)
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if is_adapter(name):
         return  # an adapter; its base model is looked for when it is loaded
     check_reachable(field, name, revision)
     try:
@@ -241,7 +241,7 @@ def _check_hub(field: str, name: str) -> None:
 def _advice(name: str) -> str:
     if Path(name).exists():
         return "Give a folder that holds a model, as `save_pretrained` writes it."
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+    if looks_like_path(name):
         return "Check the path; `kepo models --help` builds models without a hub."
     return (
         f"Check the name. Without network: `hf download {name}` on a machine that has it, and give the folder; "

@@ -6,13 +6,12 @@ that the function has nothing to say about a row (TRL leaves it out of the sum).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from kepo.errors import ConfigError, DataError
+from kepo.errors import ConfigError, DataError, nearest
 from kepo.rewards.answers import (
     Completion,
     after_reasoning,
@@ -192,8 +191,8 @@ def get_rewards(names: Sequence[str]) -> list[RewardFunction]:
 def _built_in(name: str) -> RewardFunction:
     if name in REWARDS:
         return REWARDS[name]
-    close = difflib.get_close_matches(name, REWARDS, n=1)
-    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest(name, REWARDS)
+    meant = f" (did you mean {close!r}?)" if close else ""
     raise ConfigError(
         f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'package.module:function' for a "
         "function of your own"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, nearest
 
 # What the code of a module raises while it is imported, by its own fault; nothing is trained yet.
 _OF_THE_CODE = (
@@ -78,8 +77,8 @@ def _module(name: str, reward: str) -> ModuleType:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise  # a module that the user's own imports
         files = sorted(path.name for path in here.glob("*.py"))
-        close = difflib.get_close_matches(f"{name}.py", files, n=1)
-        advice = f" Did you mean '{close[0]}:{reward.rpartition(':')[2]}'?" if close else ""
+        close = nearest(f"{name}.py", files)
+        advice = f" Did you mean '{close}:{reward.rpartition(':')[2]}'?" if close else ""
         raise ConfigError(
             f"reward {reward!r}: there is no module {name!r}, neither installed nor as {name.replace('.', '/')}.py in "
             f"{here}.{advice}"
@@ -89,8 +88,8 @@ def _module(name: str, reward: str) -> ModuleType:
 def _file(path: Path, reward: str) -> ModuleType:
     if not path.is_file():
         beside = sorted(one.name for one in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, beside, n=1)
-        advice = f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
+        close = nearest(path.name, beside)
+        advice = f" Did you mean {str(path.parent / close)!r}?" if close else ""
         raise ConfigError(f"reward {reward!r}: there is no file {path} (looked in {Path.cwd()}).{advice}")
     known = sys.modules.get(path.stem)
     if known is not None and known.__file__ is not None and Path(known.__file__).resolve() == path.resolve():
@@ -125,6 +124,6 @@ def _no_function(module: ModuleType, attribute: str, where: str) -> str:
     if hasattr(module, attribute):
         return f"{attribute!r} in {where} is not a function"
     own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    close = difflib.get_close_matches(attribute, own, n=1)
-    there = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(own[:8]) or 'no function'}"
+    close = nearest(attribute, own)
+    there = f"did you mean {close!r}?" if close else f"it has {', '.join(own[:8]) or 'no function'}"
     return f"{attribute!r} does not exist in {where}; {there}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -13,7 +12,7 @@ import msgspec
 import yaml
 
 from kepo.data.omnimedvqa import MODALITIES, canonical_modality
-from kepo.errors import ConfigError, did_you_mean
+from kepo.errors import ConfigError, did_you_mean, nearest
 from kepo.recipes.files import STUDIES, find_file, find_recipe
 from kepo.studies.schema import Record, StudySpec
 from kepo.types import SPLITS
@@ -165,8 +164,8 @@ def _explain(error: msgspec.ValidationError, content: Any, file: Path) -> NoRetu
     if named[1] == "missing required":
         _refuse(file, key, "it is missing")
     known = {name for kind in Record.__subclasses__() for name in kind.__struct_fields__}
-    close = difflib.get_close_matches(named[2], known, n=1)
-    _refuse(file, key, f"it is unknown; did you mean {close[0]!r}?" if close else "it is unknown; see docs/study.md")
+    close = nearest(named[2], known)
+    _refuse(file, key, f"it is unknown; did you mean {close!r}?" if close else "it is unknown; see docs/study.md")
 
 
 def _problems(spec: StudySpec) -> Iterator[tuple[str, str]]:

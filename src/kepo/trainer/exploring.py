@@ -23,7 +23,7 @@ from kepo.teachers.base import HintWriter
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, completion_of
-from kepo.trainer.rows import row_options
+from kepo.trainer.rows import row_answer, row_options
 from kepo.types import Group, Prompt, Rescue, Sample
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class ExplorationStep:
             row = g * self._args.num_generations - batch.first_row
             held = 0 <= row < len(batch.rows)
             data = batch.rows[row] if held else {}
-            answer = data.get("answer", data.get("solution"))
+            answer = row_answer(data)
             groups.append(
                 Group(
                     key=str(data.get("id", row)) if held else "",

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from jinja2 import Environment, StrictUndefined
 
 from kepo.files import write_text
+from kepo.models.adapters import ADAPTER_CONFIG
 from kepo.runs import is_run, open_run
 from kepo.runs.trained_on import read_trained_on
 from kepo.trainer.card_results import cell, eval_result, evaluations, notes_of, plain, rows_of
@@ -74,7 +75,7 @@ def write_model_card(
     data = ModelCardData(
         model_name=name,
         base_model=base,
-        library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
+        library_name="peft" if (folder / ADAPTER_CONFIG).is_file() else "transformers",
         license=license_name,
         pipeline_tag="image-text-to-text" if vision else "text-generation",
         tags=list(dict.fromkeys(["kepo", "trl", *tags])),
@@ -123,7 +124,7 @@ def refresh_model_card(folder: Path) -> Path | None:
     Raises:
         DataError: As `write_model_card`.
     """
-    if not is_run(folder) or not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if not is_run(folder) or not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return None
     return write_model_card(folder, open_run(folder).manifest)
 

@@ -35,6 +35,17 @@ def column_texts(value: Any) -> tuple[str, ...]:
     return tuple("" if each is None else str(column_text(each)) for each in value)
 
 
+def row_answer(row: Mapping[str, Any]) -> Any:
+    """The true answer of a question: `answer`, else `solution`; None: it has none."""
+    return row.get("answer") if row.get("answer") is not None else row.get("solution")
+
+
+def row_images(row: Mapping[str, Any]) -> list[Any]:
+    """The images of a question: those of `images`, else that of `image`."""
+    given = row.get("images") if row.get("images") is not None else row.get("image")
+    return [image for image in (given if isinstance(given, list) else [given]) if image is not None]
+
+
 def row_options(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The option texts of a question, in order; none where the column `options` holds no list and no record.
 

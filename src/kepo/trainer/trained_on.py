@@ -11,7 +11,7 @@ from datasets import Dataset
 from kepo.data.contents import contents_of
 from kepo.prompts import question_in
 from kepo.runs.trained_on import write_trained_on
-from kepo.trainer.rows import column_text, row_options
+from kepo.trainer.rows import column_text, row_images, row_options
 from kepo.types import Question
 
 
@@ -55,6 +55,4 @@ def _prompt_text(prompt: Any) -> str:
 def _images(row: Mapping[str, Any]) -> tuple[Any, ...]:
     if "images" not in row and "image" not in row:
         return tuple(row.get("image_paths") or ())
-    given = row.get("images") if row.get("images") is not None else row.get("image")
-    images = given if isinstance(given, list) else [given]
-    return tuple(image for image in images if image is not None)
+    return tuple(row_images(row))

@@ -20,7 +20,7 @@ from kepo.errors import ConfigError
 from kepo.exploration import HintBank
 from kepo.prompts import HINT_LEVELS, prompt_text
 from kepo.recipes.arguments import TeacherArguments
-from kepo.recipes.launch import _teacher
+from kepo.recipes.building import teacher_of
 from kepo.runs import read_rollouts
 from kepo.types import Conversation
 from tests.tiny_models import tiny_image
@@ -187,7 +187,7 @@ def test_a_bank_of_other_teachers_is_said_and_can_be_read(
 
 
 def test_a_recipe_with_a_bank_needs_no_teacher_for_hints_alone(config: Callable[..., Any]) -> None:
-    assert _teacher(TeacherArguments(), config(distillation_weight=0.0, hint_bank="hints.jsonl")) is None
+    assert teacher_of(TeacherArguments(), config(distillation_weight=0.0, hint_bank="hints.jsonl")) is None
     for fields in ({"distillation_weight": 0.0}, {"hint_bank": "hints.jsonl"}):
         with pytest.raises(ConfigError, match="This arm needs a teacher"):
-            _teacher(TeacherArguments(), config(**fields))
+            teacher_of(TeacherArguments(), config(**fields))

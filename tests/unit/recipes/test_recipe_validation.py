@@ -11,8 +11,8 @@ import pytest
 from kepo.errors import ConfigError, DataError
 from kepo.phantom.files import write_questions
 from kepo.phantom.questions import phantom_questions
-from kepo.recipes import launch
-from kepo.recipes.launch import load_validation
+from kepo.recipes import inputs
+from kepo.recipes.inputs import load_validation
 from kepo.recipes.recipe import load_recipe
 
 
@@ -41,7 +41,7 @@ def test_without_questions_there_is_none() -> None:
 def test_questions_are_asked_as_in_training(
     questions: str, monkeypatch: pytest.MonkeyPatch, recipe: str, overrides: tuple[str, ...], longest: int
 ) -> None:
-    monkeypatch.setattr(launch, "Validation", lambda *arguments: SimpleNamespace(arguments=arguments))
+    monkeypatch.setattr(inputs, "Validation", lambda *arguments: SimpleNamespace(arguments=arguments))
     made: Any = _load(recipe, "--validation_path", questions, "--validate_every", "7", *overrides)("trainer")
     trainer, asked, in_domain, every, settings = made.arguments
     assert (trainer, len(asked), in_domain, every) == ("trainer", 4, "MRI", 7)

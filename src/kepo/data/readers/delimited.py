@@ -66,11 +66,11 @@ def delimited_rows(path: Path, delimiter: str, encoding: str) -> Iterator[tuple[
             text = "".join(used).rstrip("\r\n")
             if isinstance(cells, str):
                 lines.give_back(used[1:])
-                yield number, Unusable(path.name, number, "", cells, _shown(used[0].rstrip("\r\n"), encoding))
+                yield number, Unusable(path.name, number, "", cells, _shown(used[0].rstrip("\r\n")))
             elif _UNDECODED.search(text):
                 for later, line in enumerate(used):
                     reason = f"not {encoding}; say which encoding it is"
-                    yield number + later, Unusable(path.name, number + later, "", reason, _shown(line, encoding))
+                    yield number + later, Unusable(path.name, number + later, "", reason, _shown(line))
             elif not any(cells):
                 continue
             elif len(cells) != len(header):
@@ -135,6 +135,6 @@ def _opened(path: Path, encoding: str) -> TextIO:
         raise ConfigError(f"unknown encoding {encoding!r}; use utf-8, latin-1, cp1252, ...") from error
 
 
-def _shown(line: str, encoding: str) -> str:
+def _shown(line: str) -> str:
     """A line for messages, its undecoded bytes as question marks."""
     return shortened(_UNDECODED.sub("\N{REPLACEMENT CHARACTER}", line.rstrip("\r\n")))

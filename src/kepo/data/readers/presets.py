@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from kepo.data.readers.layouts import preset_entries
 from kepo.data.readers.table import TableMap
-from kepo.errors import ConfigError
+from kepo.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ def load_preset(name: str) -> Preset:
     """The preset `name`; a ConfigError lists the names where there is none of this one."""
     entries = preset_entries()
     if name not in entries:
-        close = get_close_matches(name.lower().replace("_", "-"), entries, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        close = nearest(name.lower().replace("_", "-"), entries)
+        meant = f"; did you mean {close}?" if close else ""
         raise ConfigError(f"there is no preset {name!r}; there are {', '.join(entries)}{meant}")
     return Preset(**{**entries[name], "map": TableMap(**entries[name]["map"])})

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from trl import GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
-from trl.trainer.utils import get_callable_name, is_async_callable
+from trl.trainer.utils import is_async_callable
 
 from kepo.errors import ConfigError
 from kepo.models.decoding import decode, reasoning_opened, special_tags
@@ -22,6 +22,7 @@ from kepo.models.encoding import encode
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
 from kepo.trainer.adapter.forward import DistillationTarget
+from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
 from kepo.trainer.processes import Processes
@@ -109,7 +110,7 @@ class TRLAdapter(GRPOTrainer):
         """
         functions = self.reward_funcs
         self.reward_funcs = [
-            _Known(known[i]) if known and i in known else function for i, function in enumerate(functions)
+            KnownRewards(known[i]) if known and i in known else function for i, function in enumerate(functions)
         ]
         try:
             rows = [
@@ -355,43 +356,3 @@ class TRLAdapter(GRPOTrainer):
         if self.is_fsdp_enabled:
             return lambda module: prepare_fsdp(module, self.accelerator)
         return None
-
-
-@dataclass
-class _Known:
-    """In the place of a reward function whose rewards are known: gives them, and logs what it logged."""
-
-    rewards: Sequence[RowReward]
-
-    def __call__(self, log_extra: Callable[[str, list[Any]], None], **_: Any) -> list[float]:
-        for column in dict.fromkeys(column for reward in self.rewards for column in reward.logged):
-            log_extra(column, [reward.logged.get(column) for reward in self.rewards])
-        return [reward.value for reward in self.rewards]
-
-
-def reward_names(reward_funcs: Sequence[Any]) -> list[str]:
-    """The names under which TRL logs `reward_funcs`."""
-    names = []
-    for reward in reward_funcs:
-        if isinstance(reward, str):
-            names.append(reward.split("/")[-1])
-        elif isinstance(reward, torch.nn.Module):
-            names.append(str(getattr(reward.config, "_name_or_path", "reward_model")).split("/")[-1])
-        else:
-            names.append(get_callable_name(reward))
-    return names
-
-
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """Names of which none is there twice: of several reward functions called `f`, the second is `f_2`.
-
-    TRL logs them under one name; in settings and in the rollout log each has one of its own.
-    """
-    found: list[str] = []
-    for name in names:
-        number, distinct = 1, name
-        while distinct in found:
-            number += 1
-            distinct = f"{name}_{number}"
-        found.append(distinct)
-    return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from kepo.trainer.rows import row_options
+from kepo.trainer.rows import row_answer, row_options
 from kepo.types import option_letters
 
 _REASONING = "Reasoning."  # stands for any; formats want some
@@ -30,7 +30,7 @@ def true_answer(row: Mapping[str, Any]) -> str | None:
 
     With options it is the letter of the correct one, as `kepo.data.to_dataset` writes it.
     """
-    value = row.get("answer") if row.get("answer") is not None else row.get("solution")
+    value = row_answer(row)
     if value is None or isinstance(value, list | dict):
         return None
     return str(value).rpartition("####")[2].strip() or None

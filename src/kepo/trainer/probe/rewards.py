@@ -13,6 +13,7 @@ from kepo.trainer.generation_batch import Completions, completion_of
 from kepo.trainer.probe.completions import FORMS, forms_to_try, incorrect_answer, true_answer, write
 from kepo.trainer.probe.prompts import first_line
 from kepo.trainer.probe.records import RewardCheck, Rows, Scope
+from kepo.trainer.rows import row_answer
 from kepo.types import Prompt, Sample
 
 # What reward functions are seen to raise on values that they do not expect.
@@ -196,7 +197,7 @@ def _check_earned(
             "ordinary tokens (special=False), or use prompt_style: plain."
         )
     where = asked.rows.where(asked.numbers[place])
-    answer = asked.data[place].get("answer", asked.data[place].get("solution"))
+    answer = row_answer(asked.data[place])
     message = f"{name} gives a perfect completion {values[place]:g} instead of {threshold:g}"
     detail = f"{where}, answer {answer!r}, completion {read!r}"
     if name in _MAY_MISS and 2 * len(failed) <= len(values):

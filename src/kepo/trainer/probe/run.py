@@ -27,7 +27,7 @@ from kepo.trainer.probe.prompts import (
 )
 from kepo.trainer.probe.records import HintCheck, Probe, Rows, Scope, evenly
 from kepo.trainer.probe.rewards import Asked, Rewarded, check_rewards
-from kepo.trainer.rows import row_options, row_prompt_style
+from kepo.trainer.rows import row_answer, row_images, row_options, row_prompt_style
 from kepo.types import Group, Prompt
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ def _tokens_of(trainer: TRLAdapter, rows: Rows, number: int, dataset: Any) -> li
 def full_prompt(row: dict[str, Any]) -> Prompt:
     """The prompt of a data set row with its images, as TRL puts them in."""
     prompt: Prompt = row["prompt"]
-    images = row.get("images") if row.get("images") is not None else row.get("image")
-    images = images if isinstance(images, list) else [] if images is None else [images]
+    images = row_images(row)
     if isinstance(prompt, str) or not images:
         return prompt
     return list(prepare_multimodal_messages(prompt, images=images))
@@ -175,7 +174,7 @@ def _opens_reasoning(trainer: TRLAdapter, prompt: Prompt) -> bool:
 def look_at_hint(trainer: TRLAdapter, teacher: Teacher) -> HintCheck | None:
     """One hint of the teacher for the first question, and its audit; None for data without true answers."""
     row = trainer.train_dataset[0]
-    answer = row.get("answer", row.get("solution"))
+    answer = row_answer(row)
     group = Group(
         key=str(row.get("id", 0)),
         prompt=full_prompt(row),
