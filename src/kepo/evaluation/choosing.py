@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError, DataError
-from kepo.evaluation.accuracy import IN_DOMAIN, domains
+from kepo.evaluation.accuracy import IN_DOMAIN, accuracy_by, domains
 from kepo.evaluation.asking import contents_of
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.runs import Evaluation, checkpoints_in, read_evaluation
@@ -88,12 +88,12 @@ def evaluated_checkpoints(run: str | Path, name: str) -> dict[int, Evaluation]:
 
 
 def _in_domain_accuracy(table: pa.Table, in_domain: Sequence[str], run: str | Path, by: str) -> tuple[float, int]:
-    found = domains(table, in_domain)[IN_DOMAIN]
+    # A run that trained on no modality of its own is chosen by all questions.
+    found = domains(table, in_domain)[IN_DOMAIN] if in_domain else accuracy_by(table, None)[None]
     if not found.n:
-        trained = ", ".join(in_domain) or "nobody said which"
         raise ConfigError(
-            f"{run}: the evaluation {by!r} has no question of the modality trained on ({trained}), and the choice "
-            "rests on these; give --in-domain, or validation questions of this modality"
+            f"{run}: the evaluation {by!r} has no question of the modality trained on ({', '.join(in_domain)}), and the "
+            "choice rests on these; give --in-domain, or validation questions of this modality"
         )
     return found.estimate, found.n
 

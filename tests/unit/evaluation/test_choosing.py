@@ -97,3 +97,10 @@ def test_an_image_is_told_by_its_pixels_not_by_its_path(tmp_path: Path) -> None:
     embedded = replace(questions(1)[0], images=(image,))
     on_disk = replace(embedded, images=(tmp_path / "a.png",))
     assert dict(contents_of([embedded], SETTINGS)) == dict(contents_of([on_disk], SETTINGS))
+
+
+def test_a_run_of_no_modality_is_chosen_by_all_questions(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 10, [0, 2], _asked(), in_domain=[])
+    _checkpoint(tmp_path, 20, [1, 3, 5], _asked(), in_domain=[])
+    choice = choose_checkpoint(tmp_path, "validation")
+    assert (choice.step, choice.questions) == (20, 8)
