@@ -32,6 +32,8 @@ _MORE_THAN_8_BIT = ("I", "F")
 _DEEP_COLOUR = re.compile(r"(?:LA|RGB[AXa]?|CMYK);16")
 # What Pillow's decoders raise on damaged files, besides what it documents.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
+# How base64 texts of JPEG, PNG, GIF and WebP begin; no path begins so by chance.
+_BASE64_STARTS = ("data:image", "/9j/4", "iVBORw0KGgo", "R0lGODlh", "UklGR")
 _SHOWN_FAILURES, _BAR_FROM = 5, 300
 _FRAMES = "kepo_frames"  # in the `info` of an image
 
@@ -109,7 +111,7 @@ def _read_image(value: Any, field: str, root: ImageRoot | None, refuse: Refuse, 
             return as_rgb(decoded(io.BytesIO(value)))
         except ImageError as error:
             refuse(field, f"the stored image {error}", f"the stored image {error.reason}")
-    if isinstance(value, str) and (len(value) > 2000 or value.lstrip().startswith("data:image")):
+    if isinstance(value, str) and value.lstrip().startswith(_BASE64_STARTS):
         reason = "is an image as base64 text, not a path"
         refuse(field, f"{shortened(value, 40)!r} {reason}; use a preset that reads such (vlmevalkit)", reason)
     if isinstance(value, str | Path) and str(value).strip():

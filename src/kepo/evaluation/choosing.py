@@ -92,8 +92,8 @@ def _in_domain_accuracy(table: pa.Table, in_domain: Sequence[str], run: str | Pa
     found = domains(table, in_domain)[IN_DOMAIN] if in_domain else accuracy_by(table, None)[None]
     if not found.n:
         raise ConfigError(
-            f"{run}: the evaluation {by!r} has no question of the modality trained on ({', '.join(in_domain)}), and the "
-            "choice rests on these; give --in-domain, or validation questions of this modality"
+            f"{run}: the evaluation {by!r} has no question of the modality trained on ({', '.join(in_domain)}), and "
+            "the choice rests on these; give --in-domain, or validation questions of this modality"
         )
     return found.estimate, found.n
 

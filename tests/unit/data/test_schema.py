@@ -114,6 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"answer": "B", "options": ["10⁵", "10^5"]}, "options", "options A and B read the same"),
     ({"answer": "B", "options": ["Na⁺", "Na+"]}, "options", "options A and B read the same"),
     ({"image": "data:image/png;base64,iVBORw0KGgo"}, "image", "base64 text, not a path"),
+    ({"image": "/9j/4AAQSkZJRgABAQAAAQABAAD" + "A" * 3000}, "image", "base64 text, not a path"),
     ({"options": ..., "option_A": "x", "option_B": "X."}, "option_B", "options A and B read the same"),
     ({"answer": 1, "options": ["1", "2", "3"]}, "answer", "1 is the text of option A, and may be the index of another"),
     ({"answer": 3.0, "options": [1, 2, 3]}, "answer", r"text of option C, .*; write \(C\) for that option, or say how"),

@@ -133,8 +133,7 @@ def check_rewards(asked: Asked, correctness: int, threshold: float, style: str |
     if ours:
         notes += _check_earned(asked, correctness, threshold, perfect, values)
         _check_not_earned(asked, correctness, threshold, wrong, wrong_values)
-        forms = [form] if style is not None else list(FORMS)
-        _check_length(asked, correctness, threshold, [_texts(asked, one, answers) for one in forms])
+        _check_length(asked, correctness, threshold, [_texts(asked, one, answers) for one in FORMS])
     else:
         notes += _said_of_own(asked.trainer.reward_func_names[correctness], threshold, form, style, values[0])
         notes += _said_of_incorrect(asked.trainer.reward_func_names[correctness], threshold, wrong[0], wrong_values[0])
@@ -227,7 +226,7 @@ def _check_not_earned(
 def _check_length(asked: Asked, index: int, threshold: float, written: Sequence[Sequence[str | None]]) -> None:
     """The shortest perfect completion is not cut off before its answer.
 
-    `written`: the true answers in the form that the prompts ask for; in every form, where that is not known.
+    `written`: the true answers in every form, because a policy may leave out the reasoning that it was asked for.
     """
     longest = asked.trainer.args.max_completion_length
     if longest is None:
