@@ -58,12 +58,15 @@ def test_a_pretrained_language_model_on_reasoning_tasks(tmp_path: Path, monkeypa
     export_smollm2(Path("models/smollm2"))
     small = ["--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "16"]
     hints = ["--exploration_attempts", "2", "--hint_max_new_tokens", "16", "--max_steps", "1", "--num_train", "8"]
-    result = train(load_recipe("smollm2/kepo", [*SHORT, *small, *hints, "--correctness_threshold", "2.0"]))
+    result = train(load_recipe("smollm2/kepo", [*SHORT, *small, *hints]))
     log = next(log for log in result.history if "loss" in log)
-    # No reward reaches 2, so all groups fail: hints are written and tried, and nothing is kept.
+    # Sixteen tokens are too few for this model's own reasoning, so the group fails, and hints are written and tried.
     assert log["exploration/all_failed_groups"] == 1.0
-    assert log["exploration/attempts"] == 2.0
-    assert log["exploration/injected_share"] == 0.0
-    rows = read_rollouts(result.folder).to_pylist()
-    assert all(row["hints_tried"] and row["exploration_failure"] == "no correct sample" for row in rows)
+    assert log["exploration/attempts"] >= 1.0
+    rows, failures = read_rollouts(result.folder).to_pylist(), ("no correct sample", "no finished sample")
+    assert all(row["hints_tried"] for row in rows)
+    kept = [row for row in rows if row["injected"]]
+    assert log["exploration/injected_share"] == len(kept) / len(rows)
+    assert all(row["reward/math_accuracy"] == 1.0 for row in kept)
+    assert kept or all(row["exploration_failure"] in failures for row in rows)
     assert all(row["completion"] for row in rows)

@@ -69,7 +69,7 @@ def test_a_run_that_fails_stops_no_other_and_is_listed(project: Path, monkeypatc
     done = _study("mine.yaml", "--workers", 2, "--quiet")
     assert done.exit_code == 1
     said = " ".join(done.stderr.split())
-    assert "MRI/lost: test failed: error: ./nowhere does not exist" in said
+    assert "MRI/lost: test failed: error: The model './nowhere' is neither a folder here" in said
     assert "1 of 2 runs failed" in said
     assert "out/MRI/logs/lost.log" in said
     assert len(read_evaluation("out/MRI/runs/base").table) == 6
