@@ -34,11 +34,19 @@ def _models(kind: str, folder: Path) -> tuple[Path, Path]:
     # vLLM's attention on the CPU knows no heads narrower than 32.
     if kind == "text":
         student = build_text_model(folder / "student", "llama", hidden_size=64)
-        AutoModelForCausalLM.from_pretrained(student).to(torch.float16).save_pretrained(student)
+        _save_for_vllm(AutoModelForCausalLM.from_pretrained(student), student)
         return student, build_text_model(folder / "teacher", "qwen3", seed=1)
     student = build_vlm(folder / "student", "idefics3", hidden_size=64)
-    AutoModelForImageTextToText.from_pretrained(student).to(torch.float16).save_pretrained(student)
+    _save_for_vllm(AutoModelForImageTextToText.from_pretrained(student), student)
     return student, build_vlm(folder / "teacher", "idefics3", seed=1)
+
+
+def _save_for_vllm(model: Any, folder: Path) -> None:
+    """In float16. Every third ordinary token ends a completion, as only finished samples are kept."""
+    ends = model.generation_config.eos_token_id
+    ordinary = range(100, model.config.get_text_config().vocab_size, 3)
+    model.generation_config.eos_token_id = [*(ends if isinstance(ends, list) else [ends]), *ordinary]
+    model.to(torch.float16).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=["text", "images"])
