@@ -118,14 +118,15 @@ def find_answer(text: str) -> tuple[str, bool] | None:
     """The answer that a completion gives between tags, trimmed, and whether its closing tag is there.
 
     It is the inside of the last `<answer>` outside of the reasoning, or, without such a tag, of the last
-    `<|begin_of_box|>`. An answer inside the reasoning is none, except one that ends it where nothing follows. None:
-    there is no answer, or it is empty.
+    `<|begin_of_box|>`. An answer inside the reasoning is none, except a closed one that is the last the completion
+    says, whether `</think>` is there or not. None: there is no answer, or it is empty.
     """
     parts = split_reasoning(text)
     rest = "\n".join(parts.outside)
-    if parts.finished and not parts.unfinished and not rest.strip():
-        closed = _last_answer(parts.finished[-1])
-        ends = ANSWER_CLOSE.split(parts.finished[-1])[-1]
+    inside = parts.unfinished or (parts.finished[-1] if parts.finished else "")
+    if inside and not rest.strip():
+        closed = _last_answer(inside)
+        ends = ANSWER_CLOSE.split(inside)[-1]
         return closed if closed is not None and closed[1] and not ends.strip() else None
     if ANSWER_OPEN.search(rest):
         return _last_answer(rest)

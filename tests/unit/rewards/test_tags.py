@@ -28,8 +28,10 @@ LATER = "<think>First <answer>B</answer>, no.</think> <answer>A</answer>"
         (f"<think>{ENDED}", False, 1.0, 1.0),
         (CUT, True, 0.0, 0.0),
         (f"<think>{CUT}", None, 0.0, 0.0),
-        ("<think>x <answer>A</answer>", False, 0.0, 0.0),
-        ("<answer>A</answer>", True, 0.0, 0.0),
+        ("<think>x <answer>A</answer>", False, 1.0, 0.0),  # the last that it says
+        ("<think>x <answer>A</answer> or else", False, 0.0, 0.0),
+        ("<think>x <answer>A", False, 0.0, 0.0),
+        ("<answer>A</answer>", True, 1.0, 0.0),
         ("<answer>A</answer>", False, 1.0, 0.0),
         ("</think><answer>A</answer>", True, 1.0, 0.0),  # no reasoning
         (LATER, None, 1.0, 0.0),
