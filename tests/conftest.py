@@ -20,9 +20,7 @@ def mini_omnimedvqa() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With several processes, one of them runs the tests of a file, and one all tests of the real model servers."""
-    for item in items:
-        served = "served" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("served" if served else str(item.path)))
+    served = "served" in item.path.parts
+    item.add_marker(pytest.mark.xdist_group("served" if served else item.path.stem))
