@@ -18,9 +18,3 @@ def mini_omnimedvqa() -> Path:
     if not (folder / "QA_information").is_dir():
         pytest.skip(f"no real-image test data at {folder}; set KEPO_TEST_DATA to the folder that holds it")
     return folder
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several processes, one of them runs the tests of a file, and one all tests of the real model servers."""
-    served = "served" in item.path.parts
-    item.add_marker(pytest.mark.xdist_group("served" if served else item.path.stem))
