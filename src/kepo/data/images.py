@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 Refuse: TypeAlias = Callable[[str, str, str], NoReturn]
 """Called with field, problem, and the problem without its value; raises the DataError of the row."""
 
-# Pillow clips these to 0..255 when it converts to RGB, which turns most of a 12- or 16-bit scan white.
-_MORE_THAN_8_BIT = ("I", "F")
-# Of colour images with 16 bits per channel Pillow keeps the high byte, so a dark 12-bit scan becomes black.
-_DEEP_COLOUR = re.compile(r"(?:LA|RGB[AXa]?|CMYK);16")
+# Pillow clips the pixels of modes I and F to 0..255 when it converts to RGB, which turns most of a 12- or 16-bit scan
+# white. Of colour images with 16 bits per channel it keeps the high byte, so a dark scan becomes black.
+_DEEP = re.compile(r"[IF]|(?:LA|RGB[AXa]?|CMYK);16")
 # What Pillow's decoders raise on damaged files, besides what it documents.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
 # How base64 texts of JPEG, PNG, GIF and WebP begin; no path begins so by chance.
@@ -215,8 +214,7 @@ def decoded(file: Path | io.BytesIO) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file) as image:
-                # Known before the pixels are decoded, and lost with them.
-                deep = any(_DEEP_COLOUR.match(str(_raw_mode(tile))) for tile in getattr(image, "tile", ()))
+                deep = _is_deep(image)
                 # Cameras put a preview into a second frame (MPO).
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
                 image.load()
@@ -230,9 +228,21 @@ def decoded(file: Path | io.BytesIO) -> Image:
         raise ImageError("may not be read", f" ({error}); change its permissions") from error
     except _DAMAGED as error:
         raise ImageError("is truncated or damaged", f" ({error}); fetch it again") from error
-    if deep:
-        raise ImageError("has more than 8 bits per channel", " (a colour image of 16 bits); scale it to 8 bits first")
-    return shallow(image)
+    return image if deep is None else _refuse_deep(deep)
+
+
+def _is_deep(image: Image) -> str | None:
+    """How the pixels of a file that is not decoded yet are packed, if in more than 8 bits per channel; else None.
+
+    Decoded, a colour image does not tell any more.
+    """
+    packed = (str(_raw_mode(tile)) for tile in getattr(image, "tile", ()))
+    return next((mode for mode in (image.mode, *packed) if _DEEP.match(mode)), None)
+
+
+def _refuse_deep(mode: str) -> NoReturn:
+    advice = f" (mode {mode}); scale it to 8 bits first, so that nothing is clipped"
+    raise ImageError("has more than 8 bits per channel", advice)
 
 
 def _raw_mode(tile: Any) -> Any:
@@ -243,10 +253,7 @@ def _raw_mode(tile: Any) -> Any:
 
 def shallow(image: Image) -> Image:
     """`image` itself; an ImageError if it has more than 8 bits per channel."""
-    if image.mode.startswith(_MORE_THAN_8_BIT):
-        advice = f" (mode {image.mode}); scale it to 8 bits first, so that nothing is clipped"
-        raise ImageError("has more than 8 bits per channel", advice)
-    return image
+    return _refuse_deep(image.mode) if _DEEP.match(image.mode) else image
 
 
 def as_rgb(image: Image, size: int | None = None) -> Image:
@@ -271,14 +278,22 @@ def opened(image: Any, size: int | None = None) -> Image:
 
 
 def has_transparency(images: Iterable[Any]) -> bool:
-    """Whether any of these files has transparent pixels, or could; only their headers are read."""
+    """Whether any of these files has transparent pixels, or could; only their headers are read.
+
+    Raises:
+        ImageError: a file has more than 8 bits per channel, which whoever decodes it later may clip without a word.
+    """
     from PIL import Image
 
-    def transparent(file: str | Path) -> bool:
+    found = False
+    for file in dict.fromkeys(str(one) for one in images if isinstance(one, str | Path)):
         try:
             with Image.open(file) as image:
-                return image.has_transparency_data
+                deep, found = _is_deep(image), found or image.has_transparency_data
         except (*_DAMAGED, Image.DecompressionBombError):
-            return False  # whoever shows it says what is wrong with it
-
-    return any(transparent(file) for file in {str(one) for one in images if isinstance(one, str | Path)})
+            continue  # whoever shows it says what is wrong with it
+        if deep is not None:
+            raise ImageError(
+                f"the image {file} has more than 8 bits per channel", f" (mode {deep}); scale it to 8 bits first"
+            )
+    return found

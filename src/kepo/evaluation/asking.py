@@ -82,7 +82,7 @@ def content_of(text: str, conversation: Conversation) -> str:
     return digest.hexdigest()[:32]
 
 
-def contents_of(questions: Sequence[Question], settings: EvaluationSettings) -> Iterator[tuple[str, str]]:
+def asked_contents(questions: Sequence[Question], settings: EvaluationSettings) -> Iterator[tuple[str, str]]:
     """(id, `content_of`) of every question as it would be asked; opens one image at a time."""
     for question in questions:
         [conversation] = conversations([OrderedQuestion(question, 0)], settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError, DataError
 from kepo.evaluation.accuracy import IN_DOMAIN, accuracy_by, domains
-from kepo.evaluation.asking import contents_of
+from kepo.evaluation.asking import asked_contents
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.runs import Evaluation, checkpoints_in, read_evaluation
 from kepo.types import Question
@@ -118,7 +118,7 @@ def check_unseen(choice: Choice, run: str | Path, questions: Sequence[Question])
     settings = EvaluationSettings(
         prompt_style=generation.get("prompt_style", "think"), image_size=generation.get("image_size")
     )
-    shown = (id_ for id_, content in contents_of(questions, settings) if content in contents)
+    shown = (id_ for id_, content in asked_contents(questions, settings) if content in contents)
     _refuse(list(shown), "text and images", choice)
 
 

@@ -26,7 +26,8 @@ class RunArguments:
     )
     reward_funcs: list[str] = HfArg(
         default_factory=lambda: ["choice_accuracy", "think_format"],
-        help="Reward functions: names of kepo.rewards, or 'package.module:function' for any TRL reward function.",
+        help="Reward functions: names of kepo.rewards, or 'file.py:function' or 'package.module:function' for any TRL "
+        "reward function.",
     )
     overwrite: bool = HfArg(default=False, help="Delete the run that already lies in output_dir and start again.")
     validation_path: str | None = HfArg(

@@ -31,7 +31,8 @@ from kepo.types import Question
 class Inputs:
     """What the trainer of a recipe is built from."""
 
-    train: Dataset
+    questions: list[Question]  # to train on
+    train: Dataset  # the same, as the trainer reads it
     evaluation: Dataset | None
     validation: Callable[[Any], TrainerCallback] | None  # makes the callback of a trainer
     rewards: list[Any]  # none in supervised training
@@ -45,10 +46,10 @@ def read_inputs(recipe: Recipe) -> Inputs:
         DataError: Data that cannot be trained on.
     """
     _check_requirements(recipe)
-    train, evaluation = load_datasets(recipe)
+    questions, train, evaluation = load_datasets(recipe)
     validation = load_validation(recipe)
     rewards = get_rewards(recipe.run.reward_funcs) if recipe.run.method == "kepo" else []
-    return Inputs(train, evaluation, validation, rewards)
+    return Inputs(questions, train, evaluation, validation, rewards)
 
 
 def _check_requirements(recipe: Recipe) -> None:
@@ -88,8 +89,8 @@ def _check_student(name: str | None) -> None:
         )
 
 
-def load_datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
-    """The data sets of training and evaluation, in the form that the trainer of the recipe reads."""
+def load_datasets(recipe: Recipe) -> tuple[list[Question], Dataset, Dataset | None]:
+    """The questions to train on, and the data sets of training and evaluation as the recipe's trainer reads them."""
     data: DataArguments = recipe.data
     train_questions, eval_questions = load_splits(data)
 
@@ -106,7 +107,7 @@ def load_datasets(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
             f"eval_strategy is {str(recipe.training.eval_strategy)!r} but num_eval is 0. Set num_eval, or set "
             "eval_strategy to 'no'."
         )
-    return convert(train_questions), evaluation
+    return train_questions, convert(train_questions), evaluation
 
 
 def load_validation(recipe: Recipe) -> Callable[[Any], TrainerCallback] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +12,9 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from kepo.data.contents import contents_of
-from kepo.evaluation.contamination import questions_of_run
 from kepo.files import write_text
 from kepo.recipes.building import build_trainer
-from kepo.recipes.inputs import read_inputs
+from kepo.recipes.inputs import Inputs, read_inputs
 from kepo.recipes.recipe import Recipe
 from kepo.recipes.requirements import readable_errors
 from kepo.runs.folder import claim, older_run_set_aside
@@ -61,7 +60,7 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
     if trainer.is_world_process_zero():
         write_text(recipe.as_yaml(), folder / RECIPE)
     if not isinstance(trainer, KEPOTrainer):  # which does so itself
-        _prepare_supervised(trainer, recipe, folder, checkpoint)
+        _prepare_supervised(trainer, inputs, folder, checkpoint)
     trainer.accelerator.print(f"Training on {record.device}; everything is written to {folder}.")
     if inputs.validation is not None:
         trainer.add_callback(inputs.validation(trainer))
@@ -100,10 +99,10 @@ def check(recipe: Recipe) -> Probe:
     return probe
 
 
-def _prepare_supervised(trainer: Any, recipe: Recipe, folder: Path, checkpoint: str | None) -> None:
+def _prepare_supervised(trainer: Any, inputs: Inputs, folder: Path, checkpoint: str | None) -> None:
     """Keep what is trained on, and resume from weights that are saved under other names."""
     if trainer.is_world_process_zero():
-        write_trained_on(folder, contents_of(questions_of_run(asdict(recipe.data))), resumed=checkpoint is not None)
+        write_trained_on(folder, contents_of(inputs.questions), resumed=checkpoint is not None)
     if checkpoint is not None:
         trainer.add_callback(CheckpointWeights(trainer, checkpoint))
 

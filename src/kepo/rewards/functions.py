@@ -179,8 +179,8 @@ REWARDS: Mapping[str, RewardFunction] = MappingProxyType({function.__name__: fun
 def get_rewards(names: Sequence[str]) -> list[RewardFunction]:
     """The reward functions called `names`, in order.
 
-    A name is one of `REWARDS`, or `package.module:function` for any other function of TRL's form, for example
-    `trl.rewards:accuracy_reward`.
+    A name is one of `REWARDS`, or `package.module:function` or `file.py:function` for any other function of TRL's form,
+    for example `trl.rewards:accuracy_reward`.
 
     Raises:
         ConfigError: a name is unknown, or cannot be imported.
@@ -194,6 +194,6 @@ def _built_in(name: str) -> RewardFunction:
     close = nearest(name, REWARDS)
     meant = f" (did you mean {close!r}?)" if close else ""
     raise ConfigError(
-        f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'package.module:function' for a "
+        f"reward {name!r} is unknown{meant}; use one of {', '.join(REWARDS)}, or 'file.py:function' for a "
         "function of your own"
     )

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 
 from kepo.errors import ConfigError, DataError
-from kepo.rewards import check_math_answers, choice_accuracy, math_accuracy
-from kepo.rewards.languages import note_unread_languages
 from kepo.teachers.base import Teacher
 from kepo.trainer.config import TOTAL_REWARD, KEPOConfig
 from kepo.trainer.probe.data import check_input, check_rewarded, is_sized, owns_rollouts
@@ -44,7 +42,6 @@ def check_given(
     check_teacher(args, teacher)
     check_dataset(args, dataset)
     check_input(args, functions, names, dataset, own)
-    check_answers(functions, dataset)
     check_evaluation(functions, names, evaluation, own)
     check_generation(args, own)
 
@@ -104,14 +101,6 @@ def check_dataset(args: KEPOConfig, dataset: Any) -> None:
         )
 
 
-def check_answers(functions: Sequence[Any], dataset: Any) -> None:
-    """The true answers are such as the reward functions can read; a data set that is streamed is not looked at."""
-    if math_accuracy in functions and is_sized(dataset) and "answer" in dataset.column_names:
-        check_math_answers(list(dataset["answer"]))
-    if choice_accuracy in functions and is_sized(dataset) and "options" in dataset.column_names:
-        note_unread_languages(dataset["options"])
-
-
 def check_evaluation(functions: Sequence[Any], names: Sequence[str], given: Any, grpo: Mapping[str, Any]) -> None:
     """The data sets of evaluation have rows that the reward functions can reward; streamed ones are not looked at.
 
@@ -129,7 +118,6 @@ def check_evaluation(functions: Sequence[Any], names: Sequence[str], given: Any,
             raise DataError(f"{called} has no rows. Check how it was split and filtered, or leave it out.")
         if not owns_rollouts(grpo):
             check_rewarded(functions, names, dataset, called)
-            check_answers(functions, dataset)
 
 
 def check_generation(args: KEPOConfig, grpo: Mapping[str, Any]) -> None:

@@ -142,7 +142,6 @@ class KEPOTrainer(TRLAdapter):
             self._check_prompt(first)
         self.add_callback(GradientWatch(vars(args)))
         self.first_look = self.probe(QUICK)
-        say(self.first_look)
 
     def probe(self, scope: Scope = WHOLE, style: str | None = None) -> Probe:
         """What makes a run useless, looked for on the real model, processor, data and rewards. Collective.
@@ -193,6 +192,7 @@ class KEPOTrainer(TRLAdapter):
                 step was written before.
         """
         check_steps(self.args.max_steps, self.args.num_train_epochs)
+        say(self.first_look)
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = claim(Path(self.args.output_dir), overwrite=False, resume="latest")

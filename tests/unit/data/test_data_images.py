@@ -130,6 +130,8 @@ def test_images_of_16_bits_are_refused_whatever_their_colours(tmp_path: Path, ki
         question_from_row({"question": "?", "answer": "x", "image": path.read_bytes()}, Place("a.parquet", 1), None)
     with pytest.raises(ImageError, match="more than 8 bits"):
         opened(path)
+    with pytest.raises(ImageError, match=r"deep\.png has more than 8 bits per channel"):
+        to_dataset([question("q", path)], "plain")
 
 
 def test_bitmaps_of_16_bits_per_pixel_are_no_deep_images(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kepo.errors import ConfigError
-from kepo.evaluation.asking import contents_of
+from kepo.evaluation.asking import asked_contents
 from kepo.evaluation.choosing import check_unseen, choose_checkpoint
 from kepo.evaluation.run import evaluate
 from kepo.evaluation.settings import EvaluationSettings
@@ -96,7 +96,7 @@ def test_an_image_is_told_by_its_pixels_not_by_its_path(tmp_path: Path) -> None:
     image.save(tmp_path / "a.png")
     embedded = replace(questions(1)[0], images=(image,))
     on_disk = replace(embedded, images=(tmp_path / "a.png",))
-    assert dict(contents_of([embedded], SETTINGS)) == dict(contents_of([on_disk], SETTINGS))
+    assert dict(asked_contents([embedded], SETTINGS)) == dict(asked_contents([on_disk], SETTINGS))
 
 
 def test_a_run_of_no_modality_is_chosen_by_all_questions(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def data(tmp_path: Path) -> str:
 
 def _sets(data: str, arm: str, *more: str):
     overrides = ["--data_path", data, "--data_format", "jsonl", "--num_train", "4", "--num_eval", "2", *more]
-    return load_datasets(load_recipe(f"smollm2/{arm}", [*overrides, "--prompt_style", "think"]))
+    return load_datasets(load_recipe(f"smollm2/{arm}", [*overrides, "--prompt_style", "think"]))[1:]
 
 
 def test_training_and_evaluation_use_one_prompt(data: str) -> None:

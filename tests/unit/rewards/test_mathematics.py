@@ -167,13 +167,12 @@ def test_the_trainer_reads_the_answers_of_its_data_first() -> None:
     from datasets import Dataset
 
     from kepo.rewards import exact_match
-    from kepo.trainer.checks import check_answers
+    from kepo.trainer.probe.data import check_rewarded
 
-    data = Dataset.from_dict({"answer": ["1", "[1,2", ""]})
-    check_answers([exact_match], data)
-    check_answers([math_accuracy], data.to_iterable_dataset())
+    data = Dataset.from_dict({"answer": ["1", "[1,2", "[3,4"]})
+    check_rewarded([exact_match], ["exact_match"], data, "train_dataset")
     with pytest.raises(DataError, match="row 1"):
-        check_answers([math_accuracy], data)
+        check_rewarded([math_accuracy], ["math_accuracy"], data, "train_dataset")
 
 
 @pytest.mark.parametrize(

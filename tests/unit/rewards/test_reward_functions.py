@@ -184,7 +184,7 @@ def test_get_rewards_keeps_the_order_and_imports_what_is_dotted() -> None:
             "think_fromat",
             r"reward 'think_fromat' is unknown \(did you mean 'think_format'\?\); use one of choice_accuracy,",
         ),
-        ("zzz", r"reward 'zzz' is unknown; use one of .* or 'package.module:function'"),
+        ("zzz", r"reward 'zzz' is unknown; use one of .* or 'file.py:function'"),
         ("no_such_module_here:f", "there is no module 'no_such_module_here'"),
         (":f", "write it as 'package.module:function' or 'file.py:function'"),
         ("kepo.rewards:no_such", "'no_such' does not exist in kepo.rewards; "),

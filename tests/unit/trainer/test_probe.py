@@ -56,6 +56,7 @@ def test_a_missing_column_is_named_with_those_that_are_there() -> None:
     with pytest.raises(DataError, match="'difficulty'"):
         check_columns([lambda completions, difficulty, **_: []], ["own"], ["prompt"])
     check_columns([lambda completions, difficulty=1, **_: []], ["own"], ["prompt"])
+    check_columns([lambda completions, completion_finished, reasoning_opened, **_: []], ["own"], ["prompt"])
     own_rollouts = {"rollout_func": print}  # which may bring the column
     check_input(ARGS, [exact_match], ["exact_match"], _data(), own_rollouts)
 

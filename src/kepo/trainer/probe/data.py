@@ -12,8 +12,9 @@ from typing import Any
 from datasets import Dataset
 
 from kepo.errors import DataError
-from kepo.rewards import choice_accuracy, math_accuracy
+from kepo.rewards import check_math_answers, choice_accuracy, math_accuracy
 from kepo.rewards.functions import REWARDS
+from kepo.rewards.languages import note_unread_languages
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.probe.records import row_name
 from kepo.types import option_letters
@@ -22,7 +23,7 @@ from kepo.types import option_letters
 _GIVEN = frozenset(
     {
         *("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"),
-        *("environments", "completion_finished"),
+        *("environments", "completion_finished", "reasoning_opened"),
     }
 )
 _FLEXIBLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -53,11 +54,17 @@ def check_input(args: KEPOConfig, functions: Sequence[Any], names: Sequence[str]
 def check_rewarded(functions: Sequence[Any], names: Sequence[str], dataset: Any, called: str) -> None:
     """Refuse a data set that these reward functions cannot reward; `called` is what errors call it.
 
+    Options in a script that answers are not read in are noted.
+
     Raises:
         DataError: A column that a reward function reads is missing, or an answer in it cannot be read.
     """
     check_columns(functions, names, dataset.column_names, called)
     check_answers(functions, dataset, called)
+    if math_accuracy in functions:
+        check_math_answers(list(dataset["answer"]))
+    if choice_accuracy in functions:
+        note_unread_languages(dataset["options"])
 
 
 def is_sized(dataset: Any) -> bool:
