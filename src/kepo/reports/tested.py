@@ -97,8 +97,9 @@ def _validated(study: Study) -> bool:
 
 
 def explained(study: Study, table: Table) -> Table:
-    """The table, with notes on whose weights its numbers are."""
-    return replace(table, notes=(*table.notes, *notes(study.arms)))
+    """The table, with notes on whose weights its numbers are, as far as it has no `columns` that say so."""
+    said = _mark_explained(study.arms) if columns(study)[0] in table.columns else notes(study.arms)
+    return replace(table, notes=(*table.notes, *said))
 
 
 def notes(arms: Sequence[Arm]) -> list[str]:
@@ -109,7 +110,12 @@ def notes(arms: Sequence[Arm]) -> list[str]:
             by_steps.setdefault(steps_text(arm.evaluated) + _beside(arm), []).append(arm.label)
     known = [f"{', '.join(labels)}: {steps}" for steps, labels in by_steps.items() if steps != NONE]
     found = [f"Step whose weights were tested: {'; '.join(known)}."] if known else []
-    return found + ([f"{MARK} Tested before training: {named}."] if (named := _named(arms)) else [])
+    return found + _mark_explained(arms)
+
+
+def _mark_explained(arms: Sequence[Arm]) -> list[str]:
+    named = _named(arms)
+    return [f"{MARK} Tested before training: {named}."] if named else []
 
 
 def _beside(arm: Arm) -> str:
