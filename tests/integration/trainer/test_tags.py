@@ -20,8 +20,8 @@ ROW = {"prompt": [{"role": "user", "content": "Which?"}], "answer": "A", "option
 @pytest.mark.parametrize(
     ("end", "written", "cut"),
     [
-        ("", "<think>CT</think><answer>A</answer>", "<think>CT <answer>A</answer>"),
-        ("<think>", "CT</think><answer>A</answer>", "CT <answer>A</answer>"),
+        ("", "<think>CT</think><answer>A</answer>", "<think>CT <answer>A</answer> no"),
+        ("<think>", "CT</think><answer>A</answer>", "CT <answer>A</answer> no"),
     ],
 )
 def test_rewards_see_the_tags(
