@@ -83,6 +83,12 @@ def test_a_file_of_another_kind(
         load_questions(DataArguments(data_path=str(tmp_path / name), data_format=data_format))
 
 
+def test_json_lines_with_a_damaged_first_line_stay_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(f"broken, here\n{ROW}\n{ROW}\n")
+    with pytest.raises(DataError, match="row 1: the line is not JSON"):
+        load_questions(DataArguments(data_path=str(tmp_path / "t.jsonl")))
+
+
 def test_files_of_their_kind(tmp_path: Path) -> None:
     quoted = '\ufeff"question","answer"\na,b'
     for name, content in [("a.jsonl", ROW), ("b.json", f"\ufeff\n [{ROW}]"), ("c.json", f"[{ROW}]"), ("d.csv", quoted)]:

@@ -32,8 +32,6 @@ from kepo.errors import DataError
 from kepo.types import Question
 
 _ALWAYS_NAMED = ("columns", "constants", "answer", "option_separator")
-
-
 _OWN = TableMap({"question": ("question", "text"), "image": ("image", "images")})
 
 
@@ -108,12 +106,8 @@ def load_hub_dataset(
 
 def _load(table: Table, preset: str | None, said: TableMap | None, image_root: Path | None) -> list[Question]:
     present = table.columns()
-    if (
-        preset is None
-        and said is None
-        and not {"question", "text"} & set(present)
-        and "trl" in fitting_presets(present)[:1]
-    ):
+    unsaid = preset is None and said is None and not {"question", "text"} & set(present)
+    if unsaid and "trl" in fitting_presets(present)[:1]:
         preset = "trl"
     table_map = load_preset(preset).map if preset is not None else None
     if said is not None:
