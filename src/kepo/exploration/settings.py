@@ -29,6 +29,8 @@ class ExplorationSettings:
     num_injected: int = 2
     exploration_attempts: int = 5
     exploration_samples_per_attempt: int | None = None
+    exploration_surplus: float = 0.13
+    exploration_max_cost: int = 16
     hint_level: int = 1
     hint_max_level: int | None = None
     hint_leak_policy: str = "reject"
