@@ -195,7 +195,8 @@ def rows(injected: Sequence[int], attempts: Sequence[int]) -> list[dict[str, obj
 def table(found: Sequence[dict[str, object]]) -> str:
     """The comparisons as a table in Markdown."""
     lines = [
-        "| groups | K | A | rescued, % missing / new / run | samples per kept, missing / new / run / best | run of best |",
+        "| groups | K | A | rescued, %: missing / new / run | samples per kept: missing / new / run / best "
+        "| run of best |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in found:

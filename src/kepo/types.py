@@ -139,6 +139,7 @@ class Rescue:
     outcomes: Mapping[int | None, Outcomes] = field(default_factory=dict)
     truncated_samples: int = 0  # how many of its samples were cut off, and so not even verified
     leaked_hints: int = 0  # how many of the teacher's answers leaked, those asked again included
+    unneeded_hints: int = 0  # how many were asked for ahead, and were not needed when they came
     levels_asked: int = 0  # at how many levels hints were asked for, of a bank or of the teacher
     # Why nothing was kept ("no hint", "no correct sample", "no finished sample", "no failed rollout"); None when
     # something was.

@@ -39,9 +39,10 @@ class SuccessHistory:
 
     def load(self, record: Mapping[str, Any]) -> None:
         """Take over the `record` of another history; an empty one forgets everything."""
+        loaded = {part: dict(record.get(part, {})) for part in self.record}
         for part, levels in self.record.items():
             levels.clear()
-            levels.update(record.get(part, {}))
+            levels.update(loaded[part])
         self._fitted.clear()
 
     def belief(self, key: str, level: int | None) -> Belief:
