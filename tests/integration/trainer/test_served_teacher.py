@@ -105,7 +105,7 @@ def test_hints_are_asked_for_first_and_written_beside_what_does_not_need_them(
 
     def explore(trainer: Any, prompts: Any, filler: Any) -> list[Sample]:
         events.append("explore")
-        return [Sample((66, 67, trainer.eos_token_ids[0]), "rescued") for _ in prompts]
+        return [Sample((66, 67 + i, trainer.eos_token_ids[0]), "rescued") for i in range(len(prompts))]
 
     monkeypatch.setattr(KEPOTrainer, "sample_completions", explore)
     fields = {"exploration_trigger": "always", "exploration_attempts": 2, "hint_level": 0, "hint_max_level": 1}
