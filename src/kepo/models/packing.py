@@ -143,7 +143,7 @@ def plan_packs(rows: Sequence[TokenRow], cost: Cost | None) -> list[tuple[int, .
     Returns:
         The rows of each pack; every row is in one.
     """
-    alone = [(row,) for row in range(len(rows))]
+    alone: list[tuple[int, ...]] = [(row,) for row in range(len(rows))]
     if cost is None:
         return alone
     firsts = first_equal([row.images for row in rows])
@@ -200,12 +200,16 @@ def pack(
 
 
 def _dealt(groups: Any, rows: Sequence[TokenRow], size: int) -> list[tuple[int, ...]]:
-    """Packs of at most `size` rows of one group each, with completions of alike total length."""
-    packs = []
+    """Packs of at most `size` rows of one group each: each row, longest first, to the pack that is shortest so far."""
+    packs: list[tuple[int, ...]] = []
     for group in groups:
-        count = -(-len(group) // size)
-        by_length = sorted(group, key=lambda row: -len(rows[row].completion))
-        packs += [tuple(sorted(by_length[start::count])) for start in range(count)]
+        dealt: list[list[int]] = [[] for _ in range(-(-len(group) // size))]
+        totals = [0] * len(dealt)
+        for row in sorted(group, key=lambda row: -len(rows[row].completion)):
+            place = min(range(len(dealt)), key=lambda place: (len(dealt[place]) >= size, totals[place]))
+            dealt[place].append(row)
+            totals[place] += len(rows[row].completion)
+        packs += [tuple(sorted(members)) for members in dealt]
     return packs
 
 

@@ -49,37 +49,46 @@ class SharedPrompt:
         if enabled and (reason := _refusal(model)) is not None:
             self._turn_off(reason)
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether `check_once` may still compare."""
+        return self.enabled and not self._checked
+
     def pack(self, rows: Sequence[TokenRow], device: torch.device | str) -> Packed:
         """The batch of `rows`, see `kepo.models.packing.pack`."""
         return self._packed(rows, plan_packs(rows, self._cost if self.enabled else None), device)
 
-    def needs_check(self, rows: Sequence[TokenRow]) -> bool:
-        """Whether `rows` are the first that would share a prompt."""
-        return self.enabled and not self._checked and any(len(members) > 1 for members in plan_packs(rows, self._cost))
-
-    def check(
+    def check_once(
         self,
         rows: Sequence[TokenRow],
         device: torch.device | str,
         logps_of: Callable[[Packed], Tensor],
         most: Callable[[int], int] = int,
     ) -> None:
-        """Compare one row of a pack with the same row alone; turn packs off, with one log line, where they differ.
+        """On the first rows that share a prompt, compare one of them with the same row alone.
+
+        Where they differ, packs are turned off with one log line. Does nothing after that, and as long as no row shares
+        its prompt.
 
         Args:
-            rows: Of a batch.
+            rows: B >= 1, of a batch.
             device: Of the model.
-            logps_of: The (N,) log-probabilities of the scored tokens of a batch, without gradient; called twice.
+            logps_of: The (N,) log-probabilities of the scored tokens of a batch, without gradient and dropout; called
+                twice. Collective where the model is sharded.
             most: The largest of one integer per process, so that all processes decide alike; collective.
         """
+        if not self.unchecked:
+            return
+        largest = max(plan_packs(rows, self._cost), key=len)
+        if most(len(largest)) < 2:
+            return
         self._checked = True
-        members = max(plan_packs(rows, self._cost), key=len)
-        pair = [rows[row] for row in sorted(members, key=lambda row: len(rows[row].completion))[-2:]]
+        pair = [rows[row] for row in sorted(largest, key=lambda row: len(rows[row].completion))[-2:]]
         reason = None
         try:
             packed = logps_of(self._packed(pair, [range(len(pair))], device))
             alone = logps_of(self._packed(pair[-1:], [(0,)], device))
-            reason = _difference(packed[-len(alone) :], alone)
+            reason = _difference(packed[len(packed) - len(alone) :], alone)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a model says to packs, it can still read rows

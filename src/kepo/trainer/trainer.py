@@ -21,7 +21,6 @@ from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
 from kepo.trainer.adapter import DistillationTarget, TRLAdapter, distinct_names, reward_names
-from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.from_grpo import as_kepo_config
@@ -126,6 +125,8 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, self.reward_funcs)
         if args.share_image_features:
             share_image_features(self.model)
+        if args.share_prompt or args.skip_idle_rows or args.uses_teacher_scores:
+            self.use_token_passes(share_prompt=bool(args.share_prompt))
 
         self.teacher = teacher
         self.run_record = RunRecord(self, script_parts(self, functions, teacher))
@@ -166,7 +167,6 @@ class KEPOTrainer(TRLAdapter):
                 )
             # From the config, because a sharded embedding may have no rows here.
             teacher.check_student(self.tokenizer, self.model.config.get_text_config().vocab_size)
-            add_divergence(self.model)
             opens = gate_reward == self._correctness
             self._teaching = TeachingStep(teacher, self, self._together, gate_reward, correctness_opens=opens)
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
@@ -333,12 +333,28 @@ class KEPOTrainer(TRLAdapter):
 
         corrects = self.args.injection_correction != "none" and "injected" in inputs and bool(inputs["injected"].any())
         target = self._distillation_target(inputs)
-        loss, divergence = self.compute_policy_loss(model, inputs, target, old_logps if corrects else None)
+        idle = self._idle_rows(inputs)
+        loss, divergence = self.compute_policy_loss(model, inputs, target, old_logps if corrects else None, idle)
         if divergence is not None:
             return loss + self._distillation_loss(inputs, divergence)
         if "gate_weights" in inputs:
             self.log_metric("distillation/loss", 0.0)
         return loss
+
+    def _idle_rows(self, inputs: Mapping[str, Any]) -> torch.Tensor | None:
+        """(B,) bool, rows that can have no gradient: no advantage, gate closed, and no term that sees every row.
+
+        The mask of entropies needs those of all rows, and the load-balancing loss sees all tokens; None then.
+        """
+        sees_all = (
+            self.beta != 0.0 or self.top_entropy_quantile < 1.0 or self.has_entropy_bonus or self.aux_loss_enabled
+        )
+        if not self.args.skip_idle_rows or sees_all or not self.model.training:
+            return None
+        idle = inputs["advantages"].reshape(len(inputs["completion_ids"]), -1).eq(0).all(1)
+        if "gate_weights" in inputs:
+            idle = idle & ~inputs["gate_weights"].gt(0).any(1)
+        return idle
 
     def corrected_old_logps(self, inputs: Mapping[str, Any], logps: torch.Tensor) -> torch.Tensor:
         """(B, T) what the current log-probabilities are compared with, with the correction of injected rows."""
