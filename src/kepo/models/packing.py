@@ -34,8 +34,9 @@ class TokenRow:
 
     prompt: tuple[int, ...]  # token ids
     completion: tuple[int, ...]  # those that are scored, from the first on
-    token_types: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of the prompt's tokens, by field
+    token_types: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of prompt and completion, by field
     images: Mapping[str, Tensor] = field(default_factory=dict)  # see `split_rows`
+    late_images: bool = False  # some of the images stand in the completion, because a tool returned them
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def rows_of(
     fields: Fields,
     num_images: Sequence[int] | None = None,
     num_tiles: Sequence[int] | None = None,
+    image_token: int | None = None,
 ) -> list[TokenRow]:
     """The rows of a batch with prompts padded on the left and completions padded on the right.
 
@@ -110,6 +112,7 @@ def rows_of(
         fields: What the model takes beside them; names that are neither images nor token types are not kept.
         num_images: See `split_rows`.
         num_tiles: See `split_rows`.
+        image_token: The token that stands for a piece of an image; None: the model sees none.
     """
     width = input_ids.size(1) - completion_length
     ids, mask = input_ids.tolist(), attention_mask.bool().tolist()
@@ -122,9 +125,10 @@ def rows_of(
     return [
         TokenRow(
             prompt=kept(row, ids[row], 0, width),
-            completion=kept(row, ids[row], width, len(ids[row])),
-            token_types={name: kept(row, values[row], 0, width) for name, values in types.items()},
+            completion=(completion := kept(row, ids[row], width, len(ids[row]))),
+            token_types={name: kept(row, values[row], 0, len(ids[row])) for name, values in types.items()},
             images=images[row],
+            late_images=image_token in completion,
         )
         for row in range(len(ids))
     ]
@@ -138,13 +142,13 @@ def plan_packs(rows: Sequence[TokenRow], cost: Cost | None) -> list[tuple[int, .
 
     Args:
         rows: B.
-        cost: Of the decoder; None: every row alone.
+        cost: Of the decoder; None: every row alone, as it is where a completion holds images.
 
     Returns:
         The rows of each pack; every row is in one.
     """
     alone: list[tuple[int, ...]] = [(row,) for row in range(len(rows))]
-    if cost is None:
+    if cost is None or any(row.late_images for row in rows):
         return alone
     firsts = first_equal([row.images for row in rows])
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -176,18 +180,19 @@ def pack(
         rope: From the fields of the packs' prompts (right-padded, `attention_mask` included) to their (3, n, P)
             positions, of a model whose images have positions in space; None: positions count tokens.
     """
-    prompts = [rows[members[0]] for members in packs]
+    firsts = [rows[members[0]] for members in packs]
+    shared = max(len(members) for members in packs) > 1
     sequences = [_sequence(rows, members) for members in packs]
     longest = max(len(sequence) for sequence in sequences)
     filled = [[*sequence, *[(pad_id, _PADDING, 0)] * (longest - len(sequence))] for sequence in sequences]
     ids, segments, positions = torch.tensor(filled, device=device).unbind(-1)  # (n, S) each
     inputs: dict[str, Any] = {"input_ids": ids}
-    for name in prompts[0].token_types:
-        types = [row.token_types[name] for row in prompts]
+    for name in firsts[0].token_types:
+        types = [row.token_types[name][: len(row.prompt) if shared else None] for row in firsts]
         padded = [[*given, *[0] * (longest - len(given))] for given in types]
         inputs[name] = torch.tensor(padded, device=device)
-    inputs |= {name: value.to(device) for name, value in join_rows([row.images for row in prompts]).items()}
-    if max(len(members) for members in packs) == 1:
+    inputs |= {name: value.to(device) for name, value in join_rows([row.images for row in firsts]).items()}
+    if not shared:
         inputs["attention_mask"] = (segments != _PADDING).long()
     else:
         blocks = _image_blocks(inputs.get("token_type_ids")) if decoder.bidirectional_images else None

@@ -46,10 +46,13 @@ def split_rows(
 
 
 def join_rows(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The fields of a batch of the given rows (see `split_rows`), without those of which nothing is left."""
-    names = rows[0] if rows else {}
-    joined = {name: torch.cat([row[name] for row in rows]) for name in names}
-    return {name: value for name, value in joined.items() if len(value)}
+    """The fields of a batch of the given rows (see `split_rows`), without those of which nothing is left.
+
+    Entries of different sizes are filled up with zeros, as processors do it.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    parts = {name: [row[name] for row in rows if name in row and len(row[name])] for name in names}
+    return {name: torch.cat(_filled_up(values)) for name, values in parts.items() if values}
 
 
 def first_equal(rows: Sequence[Mapping[str, Tensor]]) -> list[int]:
@@ -82,6 +85,18 @@ def _sizes(
     if name == "pixel_values" and len(value) == sum(images):
         return list(images)
     return [1] * rows
+
+
+def _filled_up(values: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one shape but for the first dimension."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    missing = [[most - size for most, size in zip(shape, value.shape[1:], strict=True)] for value in values]
+    return [
+        torch.nn.functional.pad(value, [side for size in reversed(sizes) for side in (0, size)])
+        if any(sizes)
+        else value
+        for value, sizes in zip(values, missing, strict=True)
+    ]
 
 
 def _mark(row: Mapping[str, Tensor]) -> tuple[Any, ...]:

@@ -178,8 +178,8 @@ class KEPOConfig(OneGPU, GRPOConfig):
     share_prompt: bool | None = HfArg(
         default=None,
         help="Compute a prompt once for the rollouts that share it, in rollouts, training and scoring; the results "
-        "differ by rounding. The first batch is checked, and it is turned off where a model does not allow it. None: as "
-        "`share_image_features`.",
+        "differ by rounding. The first batch is checked, and it is turned off where a model does not allow it. None: "
+        "as `share_image_features`.",
     )
     skip_idle_rows: bool | None = HfArg(
         default=None,

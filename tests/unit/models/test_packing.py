@@ -17,7 +17,7 @@ def test_rows_are_read_without_padding() -> None:
     first, second = rows_of(ids, mask, 2, {"token_type_ids": types, "pixel_values": torch.tensor([[1.0], [2.0]])})
     assert (first.prompt, first.completion) == ((5, 6), (7, 8))
     assert (second.prompt, second.completion) == ((1, 2, 3), (9,))
-    assert first.token_types == {"token_type_ids": (1, 0)}
+    assert first.token_types == {"token_type_ids": (1, 0, 0, 0)}
     assert second.images["pixel_values"].tolist() == [[2.0]]
 
 
@@ -32,6 +32,13 @@ def test_equal_prompts_share_a_pack_and_equal_prompts_with_other_images_do_not()
     ]
     assert plan_packs(rows, CHEAP_ATTENTION) == [(0, 1), (2,), (3,)]
     assert plan_packs(rows, None) == [(0,), (1,), (2,), (3,)]
+
+
+def test_images_in_completions_keep_rows_apart() -> None:
+    ids, mask = torch.tensor([[1, 2, 9], [1, 2, 3]]), torch.ones(2, 3)
+    rows = rows_of(ids, mask, 1, {}, image_token=9)
+    assert [row.late_images for row in rows] == [True, False]
+    assert plan_packs([*rows, rows[1]], CHEAP_ATTENTION) == [(0,), (1,), (2,)]
 
 
 def test_long_completions_are_packed_in_smaller_numbers() -> None:
@@ -98,7 +105,7 @@ def test_a_window_counts_positions_not_places_in_the_pack() -> None:
 
 
 def test_tokens_of_one_image_see_each_other() -> None:
-    types = {"token_type_ids": (0, 1, 1, 0, 1)}
+    types = {"token_type_ids": (0, 1, 1, 0, 1, 0)}
     rows = [TokenRow((1, 2, 3, 4, 5), (6,), types), TokenRow((1, 2, 3, 4, 5), (7,), types)]
     decoder = Decoder("sdpa", torch.float32, bidirectional_images=True)
     mask = pack(rows, [(0, 1)], decoder, pad_id=0, device="cpu").inputs["attention_mask"][0, 0]

@@ -1,7 +1,7 @@
 """TRL's generation batch, cut into micro-batches that hold whole groups.
 
-TRL shuffles single rollouts. A group that lies in one micro-batch shares its prompt there; the rows of an optimizer step
-are the same where it consumes a whole generation batch, and whole groups otherwise.
+TRL shuffles single rollouts. A group that lies in one micro-batch shares its prompt there. Where an optimizer step
+consumes a whole generation batch, its rows are the same either way; otherwise it gets whole groups.
 
 Legend: B rows of this process, G rollouts of a group.
 """

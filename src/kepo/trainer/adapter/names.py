@@ -37,8 +37,10 @@ EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_log_metric": (("name", "value"), ("self._pending_metrics[name].append(value)",)),
     "_compute_loss": (("model", "inputs"), ('inputs.get("old_per_token_logps")', "compute_entropy=True")),
     "_get_per_token_logps_and_entropies": (
-        ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy", "compute_aux_loss")
-        + ("num_images", "num_tiles"),
+        (
+            *("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+            *("compute_entropy", "compute_aux_loss", "num_images", "num_tiles"),
+        ),
         ("fused_lm_head=True", 'model_inputs["output_router_logits"] = True'),
     ),
     "_prepare_inputs": (

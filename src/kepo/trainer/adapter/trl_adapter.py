@@ -78,6 +78,7 @@ class TRLAdapter(GRPOTrainer):
     }
 
     reward_funcs: list[Any]
+    _buffered_inputs: list[dict[str, Any]] | None
     _loss_pass: _LossPass | None = None
     _colocated: ColocatedPrompts | None = None
 
@@ -217,7 +218,8 @@ class TRLAdapter(GRPOTrainer):
             if current is not None:
                 current.correct(logps)
             return logps, entropies, aux_loss
-        rows = rows_of(input_ids, attention_mask, logits_to_keep, fields, num_images, num_tiles)
+        image_token = getattr(self.model.config, "image_token_id", None)
+        rows = rows_of(input_ids, attention_mask, logits_to_keep, fields, num_images, num_tiles, image_token)
         passes = self.passes["reference model" if model is getattr(self, "ref_model", None) else "student"]
         results = [
             passes.run(
@@ -233,12 +235,16 @@ class TRLAdapter(GRPOTrainer):
             for start in range(0, len(rows), batch_size or len(rows))
         ]
         logps = torch.cat([result.logps for result in results])
-        entropies = torch.cat([result.entropies for result in results]) if compute_entropy else None
-        aux_loss = torch.stack([result.aux_loss for result in results]).mean() if compute_aux_loss else None
+        entropies = [result.entropies for result in results if result.entropies is not None]
+        aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
         if current is not None:
             current.divergence = results[0].divergence
             current.correct(logps)
-        return logps, entropies, aux_loss
+        return (
+            logps,
+            torch.cat(entropies) if entropies else None,
+            torch.stack(aux_losses).mean() if aux_losses else None,
+        )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not (self.passes and self.model.training):
