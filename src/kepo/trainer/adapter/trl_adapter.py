@@ -25,6 +25,7 @@ from kepo.trainer.adapter.forward import DistillationTarget
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
+from kepo.trainer.phases import PhaseCallback, PhaseClock, logprobs_phase
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -60,6 +61,7 @@ class TRLAdapter(GRPOTrainer):
 
     Attributes:
         processes: The processes of the run.
+        phases: Where the seconds of a step go.
     """
 
     # What TRL writes into the model card.
@@ -76,7 +78,9 @@ class TRLAdapter(GRPOTrainer):
     _colocated: ColocatedPrompts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.phases = PhaseClock()
         super().__init__(*args, **kwargs)
+        self.add_callback(PhaseCallback(self.phases, self.log_metric))
         self.processes = Processes(self.accelerator)
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
             self._colocated = ColocatedPrompts(self.vllm_generation.generate)
@@ -169,7 +173,8 @@ class TRLAdapter(GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         current = self._loss_pass
         student = model if current is None or current.target is None else current.forward_of(model)
-        logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(student, *args, **kwargs)
+        with logprobs_phase(self.phases):
+            logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(student, *args, **kwargs)
         if current is not None and current.old_logps is not None:
             current.inputs["old_per_token_logps"] = current.old_logps(logps)
         return logps, entropies, aux_loss
