@@ -29,6 +29,7 @@ from kepo.trainer.adapter.passes import PassSettings, StudentPasses
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
+from kepo.trainer.phases import PhaseCallback, PhaseClock, logprobs_phase
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -66,6 +67,7 @@ class TRLAdapter(GRPOTrainer):
     Attributes:
         processes: The processes of the run.
         passes: Forward passes of our own, by policy ("student", "reference model"); empty: TRL's.
+        phases: Where the seconds of a step go.
     """
 
     # What TRL writes into the model card.
@@ -83,7 +85,9 @@ class TRLAdapter(GRPOTrainer):
     _colocated: ColocatedPrompts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.phases = PhaseClock()
         super().__init__(*args, **kwargs)
+        self.add_callback(PhaseCallback(self.phases, self.log_metric))
         self.processes = Processes(self.accelerator)
         self.passes: dict[str, StudentPasses] = {}
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
@@ -208,40 +212,54 @@ class TRLAdapter(GRPOTrainer):
         num_tiles: Sequence[int] | None = None,
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        current = self._loss_pass
-        if not self.passes:
-            given = {"num_images": num_images, "num_tiles": num_tiles, **fields}
-            options = (batch_size, compute_entropy, compute_aux_loss)
-            logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *options, **given
+        given = {"num_images": num_images, "num_tiles": num_tiles, **fields}
+        with logprobs_phase(self.phases):
+            compute = self._token_passes if self.passes else super()._get_per_token_logps_and_entropies
+            logps, entropies, aux_loss = compute(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **given
             )
-            if current is not None:
-                current.correct(logps)
-            return logps, entropies, aux_loss
+        if self._loss_pass is not None:
+            self._loss_pass.correct(logps)
+        return logps, entropies, aux_loss
+
+    def _token_passes(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        width: int,
+        batch_size: int | None,
+        entropy: bool,
+        aux_loss: bool,
+        num_images: Sequence[int] | None,
+        num_tiles: Sequence[int] | None,
+        **fields: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """As `_get_per_token_logps_and_entropies` of TRL, by passes of our own."""
+        current = self._loss_pass
         image_token = getattr(self.model.config, "image_token_id", None)
-        rows = rows_of(input_ids, attention_mask, logits_to_keep, fields, num_images, num_tiles, image_token)
+        rows = rows_of(input_ids, attention_mask, width, fields, num_images, num_tiles, image_token)
         passes = self.passes["reference model" if model is getattr(self, "ref_model", None) else "student"]
+        size = batch_size or len(rows)
         results = [
             passes.run(
                 model,
-                rows[start : start + (batch_size or len(rows))],
-                logits_to_keep,
+                rows[start : start + size],
+                width,
                 input_ids.device,
                 idle=None if current is None else current.idle,
-                entropy=compute_entropy,
+                entropy=entropy,
                 target=None if current is None else current.target,
-                **({"output_router_logits": True} if compute_aux_loss else {}),
+                **({"output_router_logits": True} if aux_loss else {}),
             )
-            for start in range(0, len(rows), batch_size or len(rows))
+            for start in range(0, len(rows), size)
         ]
-        logps = torch.cat([result.logps for result in results])
-        entropies = [result.entropies for result in results if result.entropies is not None]
-        aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
         if current is not None:
             current.divergence = results[0].divergence
-            current.correct(logps)
+        entropies = [result.entropies for result in results if result.entropies is not None]
+        aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
         return (
-            logps,
+            torch.cat([result.logps for result in results]),
             torch.cat(entropies) if entropies else None,
             torch.stack(aux_losses).mean() if aux_losses else None,
         )
