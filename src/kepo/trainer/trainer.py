@@ -302,6 +302,7 @@ class KEPOTrainer(TRLAdapter):
         if batch is not None:
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
+            batch.equal = _equal_in_groups(total, rewards, self.num_generations)[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
             if self._exploration is None:
                 self._note_all_failed(batch, rewards)
@@ -334,6 +335,11 @@ class KEPOTrainer(TRLAdapter):
         if self.args.rollout_log:
             with self.phases(LOGGING):
                 write_rollouts(self, batch, output)
+        if self.args.skip_idle_rows and self.args.multi_objective_aggregation == "sum_then_normalize":
+            # Where all rewards of a group are equal, their mean may differ from them in the last bit, and what is left
+            # of that divided by a standard deviation of 0 is noise; without it these rows have no gradient.
+            assert batch.equal is not None
+            output["advantages"] = output["advantages"].masked_fill(batch.equal.to(output["advantages"].device), 0.0)
         if self.args.policy_weight != 1.0:
             output["advantages"] = output["advantages"] * self.args.policy_weight
         return output
@@ -416,6 +422,13 @@ class KEPOTrainer(TRLAdapter):
         self.log_metric("distillation/loss", self.accelerator.reduce(loss.detach(), reduction="mean").item() * scale)
         self.log_metric("distillation/weight", self._distillation_weight)
         return self._distillation_weight * loss.to(weights.device)
+
+
+def _equal_in_groups(total: torch.Tensor, rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(W * B,) bool, whether the rewards of a row's group are all known and equal, from (W * B,) and (W * B, F)."""
+    totals = total.view(-1, group_size)
+    equal = (totals == totals[:, :1]).all(1) & ~rewards.isnan().all(1).view(-1, group_size).any(1)
+    return equal.repeat_interleave(group_size)
 
 
 def _padded_rows(rows: Mapping[int, Sequence[float]], mask: torch.Tensor) -> torch.Tensor:

@@ -226,6 +226,19 @@ def test_a_batch_without_any_gradient_has_zero_gradients(make_trainer: Callable[
     assert torch.isfinite(torch.tensor(trainer._metrics["train"]["entropy"])).all()
 
 
+def test_equal_rewards_have_no_advantage_whatever_their_sum(make_trainer: Callable[..., KEPOTrainer]) -> None:
+    """The mean of three rewards of 1.7 is not 1.7, and the rest, divided by 0 + 1e-4, looks like an advantage."""
+
+    def constant(completions: Any, **_: Any) -> list[float]:
+        return [1.7] * len(completions)
+
+    fields = {"exploration": "none", "gate": "never", "num_generations": 3, "per_device_train_batch_size": 6}
+    trl = _batch(make_trainer((constant,), **fields))
+    assert trl["advantages"].any()
+    ours = _batch(make_trainer((constant,), skip_idle_rows=True, **fields))
+    assert not ours["advantages"].any()
+
+
 def test_micro_batches_hold_whole_groups(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(
         exploration="none", per_device_train_batch_size=4, gradient_accumulation_steps=4, generation_batch_size=16
