@@ -39,7 +39,7 @@ from kepo.trainer.probe import (
     owns_rollouts,
     say,
 )
-from kepo.trainer.processes import FailTogether, TogetherWriter
+from kepo.trainer.processes import FailTogether, together_writer
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
@@ -104,7 +104,7 @@ class KEPOTrainer(TRLAdapter):
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
         if args.exploration != "none":
-            writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
+            writer = together_writer(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
         super().__init__(
             model,
@@ -134,6 +134,8 @@ class KEPOTrainer(TRLAdapter):
         self.add_callback(self.run_record)
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
+        if self._exploration is not None and self._exploration.memory is not None:
+            self.add_callback(self._exploration.memory)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
@@ -284,11 +286,18 @@ class KEPOTrainer(TRLAdapter):
         if self._exploration is not None:
             with self.phases(REWARDS):
                 self._exploration.score(batch, rollouts)
-            if self._teaching is not None and self._distillation_weight > 0:
-                self._teaching.begin(batch, rollouts, self.progress)
+            # A teacher elsewhere works beside this process: on hints first, which are needed first.
             with self.phases(EXPLORATION):
-                self._exploration.run(batch, rollouts)
+                begun = self._exploration.begin(batch)
+            self._begin_scoring(batch, rollouts)
+            with self.phases(EXPLORATION):
+                self._exploration.run(batch, rollouts, begun)
+            self._begin_scoring(batch, rollouts)
         return rollouts
+
+    def _begin_scoring(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        if self._teaching is not None and self._distillation_weight > 0:
+            self._teaching.begin(batch, rollouts, self.progress)
 
     def score_rollouts(
         self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
