@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import TrainerCallback
 
 ROLLOUTS, EXPLORATION, REWARDS, TEACHER = "rollouts", "exploration", "rewards", "teacher"
@@ -114,43 +117,65 @@ def watch_decoder(model: Any, role: str, clock: PhaseClock) -> None:
 class PeakBytes:
     """Most bytes that tensors hold at once inside a `with` block beyond those that were there before, in `bytes`.
 
-    On a CPU torch's tracker counts the tensors, on a GPU the allocator does.
+    On a CPU every operation's results are counted, on a GPU the allocator is asked.
 
     Args:
         device: Where to look.
-        models: What is there before: their weights do not count.
-        optimizer: Whose states do not count.
     """
 
-    def __init__(self, device: torch.device, models: list[Any], optimizer: Any) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.bytes = 0
-        self._device = device
-        self._tracker: MemTracker | None = None
-        if device.type != "cuda":
-            self._tracker = MemTracker()
-            self._tracker.track_external(*models, optimizer)
+        self._storages = None if device.type == "cuda" else NewStorages()
 
     def __enter__(self) -> PeakBytes:
-        if self._tracker is None:
+        if self._storages is not None:
+            self._storages.__enter__()
+        else:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated()
-        else:
-            self._before = self._total("current")
-            self._tracker.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._tracker is None:
+        if self._storages is not None:
+            self._storages.__exit__(*error)
+            self.bytes = self._storages.peak
+        else:
             torch.cuda.synchronize()
             self.bytes = torch.cuda.max_memory_allocated() - self._before
-        else:
-            self._tracker.__exit__(*error)
-            self.bytes = self._total("peak") - self._before
 
-    def _total(self, when: str) -> int:
-        assert self._tracker is not None
-        return int(self._tracker.get_tracker_snapshot(when)[self._device]["Total"])
+
+class NewStorages(TorchDispatchMode):
+    """Counts the bytes of storages that operations make, until they are freed; `peak` is the most at once.
+
+    torch's `MemTracker` does the same by module, and refuses a module that is called twice in one step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._held = 0
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in _storages((args, kwargs)):
+            self._known.setdefault(storage, True)  # not made here, or counted already
+        results = func(*args, **(kwargs or {}))
+        for storage in _storages(results):
+            if storage not in self._known:
+                self._known[storage] = True
+                self._held += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self._held)
+        return results
+
+    def _free(self, size: int) -> None:
+        self._held -= size
+
+
+def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    for value in tree_leaves(values):
+        if isinstance(value, torch.Tensor):
+            yield value.untyped_storage()
 
 
 class _OptimizerPhase(TrainerCallback):

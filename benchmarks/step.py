@@ -74,8 +74,7 @@ class Arm:
 
     def peak(self) -> int:
         """Bytes of one more step, beyond weights and optimizer states."""
-        device = self.trainer.accelerator.device
-        measured = PeakBytes(device, [self.trainer.model, *self._frozen], self.trainer.optimizer)
+        measured = PeakBytes(self.trainer.accelerator.device)
         self._turns.step(around=measured)
         self._clock.take()
         return measured.bytes
