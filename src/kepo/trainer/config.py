@@ -137,7 +137,19 @@ class KEPOConfig(OneGPU, GRPOConfig):
     num_injected: int = HfArg(default=2, help="K: rollouts of a group replaced at most, 1 <= K <= G.")
     exploration_attempts: int = HfArg(default=5, help="Attempts per explored group, >= 1.")
     exploration_samples_per_attempt: int | None = HfArg(
-        default=None, help="Samples per attempt and group; None: as many as are still missing."
+        default=None,
+        help="Samples per attempt and group; None: as many as are still missing, and more where a correct one is rare "
+        "(`exploration_surplus`).",
+    )
+    exploration_surplus: float = HfArg(
+        default=0.13,
+        help="In [0, 1): share of the correct samples of an attempt that may be expected to be more than are missing; "
+        "kept rollouts cost at most 1 / (1 - this) times the tokens that they would. 0: never more than are missing.",
+    )
+    exploration_max_cost: int = HfArg(
+        default=16,
+        help="Samples that one replaced rollout may cost, >= 1: beyond what is missing, a group is sampled only where "
+        "the chance is expected to be at least 1 in this, and this many times per rollout at most.",
     )
     hint_level: int = HfArg(default=1, help="Strength of the hint: 0 concept, 1 plan, 2 near-solution.")
     hint_max_level: int | None = HfArg(

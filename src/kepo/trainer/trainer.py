@@ -39,7 +39,7 @@ from kepo.trainer.probe import (
     owns_rollouts,
     say,
 )
-from kepo.trainer.processes import FailTogether, TogetherWriter
+from kepo.trainer.processes import FailTogether, together_writer
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
@@ -104,7 +104,7 @@ class KEPOTrainer(TRLAdapter):
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
         if args.exploration != "none":
-            writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
+            writer = together_writer(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
         super().__init__(
             model,
@@ -134,6 +134,8 @@ class KEPOTrainer(TRLAdapter):
         self.add_callback(self.run_record)
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
+        if self._exploration is not None and self._exploration.memory is not None:
+            self.add_callback(self._exploration.memory)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
@@ -284,11 +286,18 @@ class KEPOTrainer(TRLAdapter):
         if self._exploration is not None:
             with self.phases(REWARDS):
                 self._exploration.score(batch, rollouts)
-            if self._teaching is not None and self._distillation_weight > 0:
-                self._teaching.begin(batch, rollouts, self.progress)
+            # A teacher elsewhere works beside this process: on hints first, which are needed first.
             with self.phases(EXPLORATION):
-                self._exploration.run(batch, rollouts)
+                begun = self._exploration.begin(batch)
+            self._begin_scoring(batch, rollouts)
+            with self.phases(EXPLORATION):
+                self._exploration.run(batch, rollouts, begun)
+            self._begin_scoring(batch, rollouts)
         return rollouts
+
+    def _begin_scoring(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        if self._teaching is not None and self._distillation_weight > 0:
+            self._teaching.begin(batch, rollouts, self.progress)
 
     def score_rollouts(
         self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
@@ -302,6 +311,7 @@ class KEPOTrainer(TRLAdapter):
         if batch is not None:
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
+            batch.equal = _equal_in_groups(total, rewards, self.num_generations)[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
             if self._exploration is None:
                 self._note_all_failed(batch, rewards)
@@ -334,6 +344,11 @@ class KEPOTrainer(TRLAdapter):
         if self.args.rollout_log:
             with self.phases(LOGGING):
                 write_rollouts(self, batch, output)
+        if self.args.skip_idle_rows and self.args.multi_objective_aggregation == "sum_then_normalize":
+            # Where all rewards of a group are equal, their mean may differ from them in the last bit, and what is left
+            # of that divided by a standard deviation of 0 is noise; without it these rows have no gradient.
+            assert batch.equal is not None
+            output["advantages"] = output["advantages"].masked_fill(batch.equal.to(output["advantages"].device), 0.0)
         if self.args.policy_weight != 1.0:
             output["advantages"] = output["advantages"] * self.args.policy_weight
         return output
@@ -416,6 +431,13 @@ class KEPOTrainer(TRLAdapter):
         self.log_metric("distillation/loss", self.accelerator.reduce(loss.detach(), reduction="mean").item() * scale)
         self.log_metric("distillation/weight", self._distillation_weight)
         return self._distillation_weight * loss.to(weights.device)
+
+
+def _equal_in_groups(total: torch.Tensor, rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(W * B,) bool, whether the rewards of a row's group are all known and equal, from (W * B,) and (W * B, F)."""
+    totals = total.view(-1, group_size)
+    equal = (totals == totals[:, :1]).all(1) & ~rewards.isnan().all(1).view(-1, group_size).any(1)
+    return equal.repeat_interleave(group_size)
 
 
 def _padded_rows(rows: Mapping[int, Sequence[float]], mask: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from kepo import KEPOTrainer, LocalTeacher
 from kepo.models.packing import TokenRow, rows_of
 from kepo.models.shared_prompt import SharedPrompt
 from kepo.trainer.adapter.forward import add_token_pass
-from kepo.trainer.adapter.passes import PassSettings, StudentPasses
+from kepo.trainer.adapter.passes import PassSettings, StudentPasses, _read
 from tests.tiny_models import (
     ARCHITECTURES_TEXT,
     ARCHITECTURES_VLM,
@@ -226,6 +226,19 @@ def test_a_batch_without_any_gradient_has_zero_gradients(make_trainer: Callable[
     assert torch.isfinite(torch.tensor(trainer._metrics["train"]["entropy"])).all()
 
 
+def test_equal_rewards_have_no_advantage_whatever_their_sum(make_trainer: Callable[..., KEPOTrainer]) -> None:
+    """The mean of three rewards of 1.7 is not 1.7, and the rest, divided by 0 + 1e-4, looks like an advantage."""
+
+    def constant(completions: Any, **_: Any) -> list[float]:
+        return [1.7] * len(completions)
+
+    fields = {"exploration": "none", "gate": "never", "num_generations": 3, "per_device_train_batch_size": 6}
+    trl = _batch(make_trainer((constant,), **fields))
+    assert trl["advantages"].any()
+    ours = _batch(make_trainer((constant,), skip_idle_rows=True, **fields))
+    assert not ours["advantages"].any()
+
+
 def test_micro_batches_hold_whole_groups(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(
         exploration="none", per_device_train_batch_size=4, gradient_accumulation_steps=4, generation_batch_size=16
@@ -235,6 +248,20 @@ def test_micro_batches_hold_whole_groups(make_trainer: Callable[..., KEPOTrainer
     prompts = [batch["prompt_ids"].tolist() for batch in trainer._buffered_inputs]
     assert all(row == rows[0] for rows in prompts for row in rows)
     assert len({str(rows[0]) for rows in prompts}) == 4
+
+
+def test_every_pass_runs_the_image_tower_where_a_row_has_images() -> None:
+    image = {"pixel_values": torch.ones(1, 3)}
+    none = {"pixel_values": torch.ones(0, 3)}
+    rows = [TokenRow((1,), (2, 3), images=none), TokenRow((4,), (5, 6), images=image), TokenRow((4,), (7, 8, 9))]
+    assert list(_read(rows, None)) == [0, 1, 2]
+    assert list(_read(rows, torch.tensor([True, False, False]))) == [1, 2]
+    assert {row: read.completion for row, read in _read(rows, torch.tensor([False, True, False])).items()} == {
+        0: (2, 3),
+        1: (5,),
+        2: (7, 8, 9),
+    }
+    assert list(_read(rows, torch.tensor([True, True, True]))) == [1]
 
 
 def test_a_model_that_reads_packs_otherwise_turns_them_off(
