@@ -1,0 +1,351 @@
+"""Tokens, floating-point operations and bytes of a training step by phase, counted on fixed rollouts.
+
+    python -m benchmarks.counts            # the table, and what differs from benchmarks/counts.json
+    python -m benchmarks.counts --write    # write that file anew
+
+Nothing is timed, so the numbers are the same on every machine with the same versions of the libraries. A test compares
+them with the file: a phase that became dearer, or cheaper, by more than 1 % fails. Models are tiny, on the CPU; what
+is sampled is given token by token, but sampled by the real `generate`. docs/performance.md explains the columns.
+
+Q questions, G rollouts of each, B = Q x G rows, L positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, TrainerCallback
+
+from benchmarks.meter import Cost, CostMeter
+from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
+from kepo.models.llava import build_llava
+from kepo.models.tokenizer import train_tokenizer
+from tests.tiny_models import build_text_model, tiny_image
+
+FILE = Path(__file__).with_suffix(".json")
+TOLERANCE = 0.01  # relative; what counts are made of is exact, so this only lets trifles pass
+
+QUESTIONS, GENERATIONS, MICRO_BATCH = 4, 8, 8
+LONGEST = 60  # tokens of a completion, of TRL's limit as well
+# How many rollouts of each question are correct: a mixed group, one without an advantage, an all-failed one, a mixed.
+CORRECT = (3, GENERATIONS, 0, 2)
+
+ARMS: dict[str, dict[str, Any]] = {
+    "grpo": {"exploration": "none", "distillation_weight": 0.0},
+    # A reference model, and a second optimizer step on the same rollouts, for which TRL keeps old log-probabilities.
+    "grpo, KL, 2 iterations": {
+        "exploration": "none", "distillation_weight": 0.0, "beta": 0.04, "num_iterations": 2,
+    },
+    "opd": {"exploration": "none", "gate": "always", "policy_weight": 0.0},
+    "kepo": {},
+}  # fmt: skip
+
+STUDENT_PHASES = ("rollouts", "hinted samples", "old and reference", "forward", "backward")
+TEACHER_PHASES = ("hints", "teacher")
+PHASES = ("rollouts", "hints", "hinted samples", "teacher", "old and reference", "forward", "backward")
+_ELSEWHERE = "elsewhere"  # what is in no phase: the optimizer, logging; no operation that is counted
+
+_MAGIC = 65  # the first token of a correct completion, an ordinary one
+_SCENE = (
+    "What does the image show? A) MRI B) CT. The bright band lies {where} and its edge is {edge}. A darker line runs "
+    "beside it. Give the letter of the right option."
+)
+_WHERE = ("near the top", "left of the middle of the field of view", "at the lower right", "in the centre")
+_EDGE = ("sharp", "blurred", "blurred on one side and sharp on the other", "broken in two places")
+
+
+@dataclass
+class PhaseCost(Cost):
+    """What a phase of a step costs, and what it would have to.
+
+    Attributes:
+        needed: Positions that have to go through the decoder: a prompt once per group, and the completion tokens of
+            the rows that matter: in forward those with a gradient, for the teacher those with an open gate.
+    """
+
+    needed: int = 0
+
+
+Counts = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""Of a model, an arm, a phase: a number by its name, as in the file."""
+
+
+# --- fixed rollouts -----------------------------------------------------------------------------------------------
+
+
+def correct(completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """The reward: whether a completion begins with the token that makes it correct."""
+    return [float(ids[0] == _MAGIC) for ids in completion_ids]
+
+
+def questions(images: bool) -> Dataset:
+    """Q questions of unequal length; with images, one each."""
+    texts = [_SCENE.format(where=where, edge=edge) for where, edge in zip(_WHERE, _EDGE, strict=True)]
+    rows: dict[str, list[Any]] = {
+        "id": [f"q{n}" for n in range(QUESTIONS)],
+        "prompt": [[{"role": "user", "content": text}] for text in texts],
+        "answer": ["A"] * QUESTIONS,
+        "options": [["MRI", "CT"]] * QUESTIONS,
+    }
+    if images:
+        rows["images"] = [[tiny_image(n)] for n in range(QUESTIONS)]
+    return Dataset.from_dict(rows)
+
+
+def completion(number: int, is_correct: bool, end: int) -> list[int]:
+    """A completion of 20 to 60 tokens, its end token included; no two numbers give the same tokens."""
+    length = LONGEST - 7 * number % 41
+    first = _MAGIC if is_correct else _MAGIC + 1
+    return [first, *(100 + (13 * number + 5 * place) % 150 for place in range(length - 2)), end]
+
+
+def rollouts(end: int) -> list[list[int]]:
+    """The B completions of a generation batch, group after group; correct ones are spread over a group."""
+    flags = [(5 * row) % GENERATIONS < right for right in CORRECT for row in range(GENERATIONS)]
+    return [completion(number, flag, end) for number, flag in enumerate(flags)]
+
+
+class Scripted(LogitsProcessor):
+    """Leaves one token to sample: that of the row's script, and the end token after it."""
+
+    def __init__(self, scripts: Sequence[Sequence[int]], prompt_length: int, end: int) -> None:
+        self._scripts, self._prompt_length, self._end = scripts, prompt_length, end
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        place = input_ids.shape[1] - self._prompt_length
+        tokens = [script[place] if place < len(script) else self._end for script in self._scripts]
+        forced = torch.full_like(scores, float("-inf"))
+        forced[torch.arange(len(tokens)), tokens] = 0.0
+        return forced
+
+
+class ScriptedSampling:
+    """Gives `generate` of student and teacher the tokens to sample, and notes how many positions that needs.
+
+    Attributes:
+        needed: By phase: the tokens of each call's distinct prompts, and those that were sampled.
+    """
+
+    def __init__(self, meter: CostMeter) -> None:
+        self._meter = meter
+        self.needed: dict[str, int] = {}
+        self._scripts: dict[str, Iterator[list[int]]] = {}
+
+    def restart(self, tokenizer: Any) -> None:
+        """Begin a generation batch: every phase samples the same as in the last one."""
+        end = tokenizer.eos_token_id
+        hint = tokenizer("<hint>Reason step by step about its edge.</hint>", add_special_tokens=False)["input_ids"]
+        self.needed = {}
+        self._scripts = {
+            "rollouts": cycle(rollouts(end)),
+            # Every second hinted sample is correct, however many an attempt takes.
+            "hinted samples": (completion(100 + n, n % 2 == 1, end) for n in count()),
+            "hints": cycle([[*hint, end]]),
+        }
+
+    def attach(self, model: Any) -> None:
+        """Let `model` sample what it is given."""
+        generate = model.generate
+
+        def scripted(*args: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+            phase = self._meter.phase
+            copies = getattr(kwargs.get("generation_config"), "num_return_sequences", None) or 1
+            scripts = [next(self._scripts[phase]) for _ in range(input_ids.shape[0] * copies)]
+            prompts = {tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)}
+            sampled = sum(map(len, scripts))
+            self.needed[phase] = self.needed.get(phase, 0) + sum(map(len, prompts)) + sampled
+            processor = Scripted(scripts, input_ids.shape[1], model.generation_config.eos_token_id)
+            kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or ()), processor])
+            return generate(*args, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+        model.generate = scripted
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+class OneBatch(TrainerCallback):
+    """Counts one generation batch, the second: the trainer may check itself in the first one."""
+
+    def __init__(self, meter: CostMeter, steps: int, restart: Callable[[], None]) -> None:
+        self._meter, self._steps, self._restart = meter, steps, restart
+
+    def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step % self._steps == 0:
+            self._restart()
+        if state.global_step == self._steps:
+            self._meter.start(_ELSEWHERE)
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 2 * self._steps:
+            self._meter.stop()
+
+
+def needed_tokens(batch: Mapping[str, Any], beta: float) -> dict[str, int]:
+    """Positions that phases after the rollouts need for TRL's batch of B rows with our keys."""
+    prompts = batch["prompt_mask"].sum(1).view(QUESTIONS, GENERATIONS)[:, 0]  # (Q,)
+    completions = batch["completion_mask"].sum(1)  # (B,)
+    gated = batch["gate_weights"].sum(1) > 0 if "gate_weights" in batch else torch.zeros_like(completions).bool()
+    learned = (batch["advantages"] != 0) | gated | (beta != 0)
+
+    def needed(rows: torch.Tensor) -> int:
+        groups = rows.view(QUESTIONS, GENERATIONS).any(1)
+        return int(prompts[groups].sum() + completions[rows].sum())
+
+    return {"teacher": needed(gated), "forward": needed(learned), "old and reference": needed(learned)}
+
+
+def count_arm(student: Path, teacher_folder: Path, fields: Mapping[str, Any], images: bool) -> dict[str, PhaseCost]:
+    """The costs of one generation batch by phase."""
+    steps = fields.get("num_iterations", 1)
+    meter = CostMeter()
+    sampling = ScriptedSampling(meter)
+    with tempfile.TemporaryDirectory() as folder:
+        args = KEPOConfig(
+            output_dir=folder, per_device_train_batch_size=MICRO_BATCH, num_generations=GENERATIONS,
+            gradient_accumulation_steps=QUESTIONS * GENERATIONS // MICRO_BATCH, max_completion_length=LONGEST,
+            max_steps=2 * steps, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, seed=0,
+            rollout_log=False, gradient_checkpointing=False, shuffle_dataset=False, use_cpu=True, bf16=False, **fields,
+        )  # fmt: skip
+        uses_teacher = args.uses_teacher_scores or args.uses_hints
+        teacher = LocalTeacher(teacher_folder, device="cpu") if uses_teacher else None
+        trainer = KEPOTrainer(str(student), [correct], args, questions(images), teacher=teacher)
+        trainer.remove_callback(PrinterCallback)  # only the table is wanted
+        trainer.add_callback(OneBatch(meter, steps, lambda: sampling.restart(trainer.tokenizer)))
+        batches = _instrument(meter, sampling, trainer, teacher)
+        trainer.train()
+    needed = {**sampling.needed, **needed_tokens(batches[-1], args.beta)}
+    needed["forward"] *= steps
+    needed["old and reference"] *= 1 + (trainer.ref_model is not None)
+    escaped = meter.costs.pop(_ELSEWHERE)
+    assert not escaped.tokens, f"{escaped} is in no phase; wrap what does this work"
+    assert not escaped.flops, f"{escaped} is in no phase; wrap what does this work"
+    return {
+        phase: PhaseCost(**_fields_of(meter.costs[phase]), needed=needed.get(phase, 0))
+        for phase in PHASES
+        if phase in meter.costs and meter.costs[phase].flops
+    }
+
+
+def _fields_of(cost: Cost) -> dict[str, int]:
+    return {name: getattr(cost, name) for name in ("tokens", "flops", "attention_flops", "peak_bytes")}
+
+
+def _instrument(
+    meter: CostMeter, sampling: ScriptedSampling, trainer: Any, teacher: LocalTeacher | None
+) -> list[Mapping[str, Any]]:
+    """Let `meter` see the phases of a step, and `generate` the scripts; returns where batches will be put."""
+    batches: list[Mapping[str, Any]] = []
+    make = trainer.make_generation_batch
+
+    def noted(rows: Any) -> Any:
+        batch = make(rows)
+        _check_rollouts(batch, trainer.tokenizer.eos_token_id)
+        batches.append(batch)
+        torch.manual_seed(0)  # which rows make a micro-batch does not depend on what was drawn before
+        return batch
+
+    trainer.make_generation_batch = noted
+    # What is left of this call, once rollouts, exploration and teacher have paid.
+    meter.wrap(trainer, "make_generation_batch", "old and reference")
+    meter.wrap(trainer, "generate_rollouts", "rollouts")
+    meter.wrap(trainer, "sample_completions", "hinted samples")
+    meter.wrap(trainer, "compute_batch_loss", "forward")
+    meter.wrap(trainer.accelerator, "backward", "backward")
+    models = [trainer.model, trainer.ref_model]
+    sampling.attach(trainer.model)
+    if teacher is not None:
+        meter.wrap(teacher, "score", "teacher")
+        meter.wrap(teacher, "write_hints", "hints")
+        sampling.attach(teacher.model)
+        models.append(teacher.model)
+    for model in models:
+        if model is not None:
+            meter.count_tokens(model)
+    return batches
+
+
+def _check_rollouts(batch: Mapping[str, Any], end: int) -> None:
+    """The batch has the scripts, but where exploration has put hinted samples."""
+    made = [ids[mask.bool()].tolist() for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
+    injected = batch["injected"].tolist() if "injected" in batch else [False] * len(made)
+    for row, (ids, script) in enumerate(zip(made, rollouts(end), strict=True)):
+        assert injected[row] or ids == script, f"rollout {row} is not the one of the script; see ScriptedSampling"
+    assert "injected" not in batch or sum(injected) == 2, "exploration did not find its two samples"
+
+
+@contextmanager
+def models() -> Iterator[dict[str, tuple[Path, Path, bool]]]:
+    """Folders of student and teacher, and whether they see images, by name. Seeded, of one tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        text = [
+            build_text_model(root / family, family, hidden_size=hidden)
+            for family, hidden in (("llama", 128), ("qwen3", 192))
+        ]
+        # Not of the package's own prompts: other words there would change the length of these.
+        train_tokenizer([_SCENE], vocab_size=320).save_pretrained(root / "tokenizer")
+        llava = [
+            build_llava(root / size, [], size=size, tokenizer_from=root / "tokenizer")  # type: ignore[arg-type]
+            for size in ("student", "teacher")
+        ]
+        yield {"text": (text[0], text[1], False), "llava": (llava[0], llava[1], True)}
+
+
+def count_everything() -> Counts:
+    """All arms on all models."""
+    with models() as folders:
+        return {
+            name: {
+                arm: {phase: _rounded(cost) for phase, cost in count_arm(student, teacher, fields, images).items()}
+                for arm, fields in ARMS.items()
+            }
+            for name, (student, teacher, images) in folders.items()
+        }
+
+
+def _rounded(cost: PhaseCost) -> dict[str, float]:
+    """A cost in the units of the file."""
+    return {
+        "tokens": cost.tokens,
+        "tokens needed": cost.needed,
+        "MFLOP": round(cost.flops / 1e6, 1),
+        "MFLOP of attention": round(cost.attention_flops / 1e6, 1),
+        "peak KiB": round(cost.peak_bytes / 1024, 1),
+    }
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that do the arithmetic, without the local part that names a build."""
+    return {module.__name__: module.__version__.split("+")[0] for module in (torch, transformers, trl, accelerate)}
+
+
+def as_json(counts: Counts) -> str:
+    """The text of the file: one line per phase, so that a change shows as the lines of its phases."""
+    arms = []
+    for model, of_model in counts.items():
+        for arm, phases in of_model.items():
+            lines = ",\n".join(f"      {json.dumps(phase)}: {json.dumps(cost)}" for phase, cost in phases.items())
+            arms.append((model, f"    {json.dumps(arm)}: {{\n{lines}\n    }}"))
+    parts = []
+    for model in counts:
+        of_model = ",\n".join(text for name, text in arms if name == model)
+        parts.append(f"  {json.dumps(model)}: {{\n{of_model}\n  }}")
+    return f'{{\n  "versions": {json.dumps(versions())},\n' + ",\n".join(parts) + "\n}\n"
