@@ -32,7 +32,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, 
 
 from benchmarks.meter import Cost, CostMeter
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
-from kepo.models.llava import build_llava
+from kepo.models.llava import LlavaSize, build_llava
 from kepo.models.tokenizer import train_tokenizer
 from tests.tiny_models import build_text_model, tiny_image
 
@@ -117,6 +117,11 @@ def rollouts(end: int) -> list[list[int]]:
     """The B completions of a generation batch, group after group; correct ones are spread over a group."""
     flags = [(5 * row) % GENERATIONS < right for right in CORRECT for row in range(GENERATIONS)]
     return [completion(number, flag, end) for number, flag in enumerate(flags)]
+
+
+def shortened(script: Sequence[int]) -> list[int]:
+    """The script of a batch that is not counted: its first and its last token, to be sampled sooner."""
+    return [script[0], script[-1]]
 
 
 class Scripted(LogitsProcessor):
@@ -300,8 +305,9 @@ def models() -> Iterator[dict[str, tuple[Path, Path, bool]]]:
         # Not of the package's own prompts: other words there would change the length of these.
         train_tokenizer([_SCENE], vocab_size=320).save_pretrained(root / "tokenizer")
         llava = [
-            build_llava(root / size, [], size=size, tokenizer_from=root / "tokenizer")  # type: ignore[arg-type]
-            for size in ("student", "teacher")
+            build_llava(root / f"llava-{width}", [], size=size, tokenizer_from=root / "tokenizer")
+            for width in (96, 128)
+            for size in (LlavaSize(vision_width=64, vision_layers=2, text_width=width, text_layers=2),)
         ]
         yield {"text": (text[0], text[1], False), "llava": (llava[0], llava[1], True)}
 

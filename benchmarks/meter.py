@@ -15,34 +15,35 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 aten = torch.ops.aten
 
 
-def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-def _cpu_attention_backward(grad_out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+def _attention_backward(grad_out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_backward_flop_count(grad_out, query, key, value)
 
 
-# torch's table has the attention kernels of GPUs only, so attention on a CPU would count as nothing. A mask counts as
-# dense, as it does there: what it hides is computed all the same.
+# torch's own table has the attention kernels of GPUs only; without these, attention on a CPU would count as nothing. A
+# mask counts as dense, as it does there: what it hides is computed all the same.
 CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-# Where SDPA takes no fused kernel, it is made of batched products, which these models use for nothing else.
+_FORMULAS = {**flop_registry, **{operation: shape_wrapper(formula) for operation, formula in CPU_ATTENTION.items()}}
+# Where SDPA takes no fused kernel it is made of batched products, which our models use for hardly anything else.
 _ATTENTION = (*CPU_ATTENTION, aten.bmm, aten.baddbmm)
 
 
@@ -63,32 +64,42 @@ class Cost:
     peak_bytes: int = 0
 
 
-class TensorBytes(TorchDispatchMode):
-    """Bytes of the storages that were made while the mode is on and are still there.
+class OperationCosts(TorchDispatchMode):
+    """Adds up what torch's operations do while the mode is on.
 
-    Memory that a kernel takes and gives back by itself is not seen.
+    Operations are counted by the formulas of torch's `FlopCounterMode`, in one mode with the bytes: that mode beside
+    another one takes three times as long. Bytes are those of the storages that were made meanwhile and are still
+    there; memory that a kernel takes and gives back by itself is not seen.
 
     Attributes:
+        flops: By operation.
         current: Bytes now.
         peak: Most bytes since it was last set.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()
+        self.flops: Counter[Any] = Counter()
         self.current = self.peak = 0
         self._held: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        operation = getattr(func, "_overloadpacket", func)
+        if operation in _FORMULAS:
+            self.flops[operation] += _FORMULAS[operation](*args, **kwargs, out_val=out)
         given: set[int] | None = None
-        for tensor in _tensors(out):
+        for tensor in _tensors((out,)):
             storage = tensor.untyped_storage()
             if id(storage) in self._held:
                 continue
             if given is None:
-                given = {id(each.untyped_storage()) for each in _tensors((args, kwargs))}
+                given = {id(each.untyped_storage()) for each in _tensors((*args, *kwargs.values()))}
             if id(storage) not in given:  # not a view of what was there before
                 self._add(storage)
         return out
@@ -105,8 +116,13 @@ class TensorBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.current)
 
 
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor))
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among arguments or results of an operation, and in lists of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
 
 
 class CostMeter:
@@ -119,9 +135,7 @@ class CostMeter:
     def __init__(self) -> None:
         self.costs: dict[str, Cost] = {}
         self.phase = ""
-        self._bytes: TensorBytes | None = None
-        self._counter: FlopCounterMode | None = None
-        self._settled: tuple[int, int] = (0, 0)
+        self._operations: OperationCosts | None = None
 
     @contextmanager
     def running(self, phase: str) -> Iterator[None]:
@@ -134,24 +148,19 @@ class CostMeter:
 
     def start(self, phase: str) -> None:
         """Begin to count, from nothing."""
-        self.costs, self.phase, self._settled = {}, phase, (0, 0)
+        self.costs, self.phase = {}, phase
         # When cycles of garbage are collected depends on the history of the process; nothing here may.
         gc.collect()
         gc.disable()
-        self._bytes = TensorBytes()
-        self._counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-        # In this order the bytes are those of the operations that the counter takes others apart to.
-        self._bytes.__enter__()
-        self._counter.__enter__()
+        self._operations = OperationCosts()
+        self._operations.__enter__()
 
     def stop(self) -> None:
         """End counting."""
-        assert self._counter is not None
-        assert self._bytes is not None
-        self._settle()
-        self._counter.__exit__(None, None, None)
-        self._bytes.__exit__(None, None, None)
-        self._counter = self._bytes = None
+        assert self._operations is not None
+        self._settle(self._operations)
+        self._operations.__exit__(None, None, None)
+        self._operations = None
         gc.enable()
 
     @contextmanager
@@ -179,29 +188,25 @@ class CostMeter:
         """Count the positions that go through the decoder of a transformers model."""
 
         def count(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._counter is not None:
+            if self._operations is not None:
                 states = args[0] if args else kwargs["hidden_states"]  # (B, L, H)
                 self._cost().tokens += states.shape[0] * states.shape[1]
 
         model.get_decoder().layers[0].register_forward_pre_hook(count, with_kwargs=True)
 
     def _switch(self, phase: str) -> None:
-        if self._counter is not None:
-            self._settle()
+        if self._operations is not None:
+            self._settle(self._operations)
         self.phase = phase
 
     def _cost(self) -> Cost:
         return self.costs.setdefault(self.phase, Cost())
 
-    def _settle(self) -> None:
+    def _settle(self, done: OperationCosts) -> None:
         """Charge the current phase with what was done since the last change of phases."""
-        assert self._counter is not None
-        assert self._bytes is not None
-        by_operation = self._counter.get_flop_counts().get("Global", {})
-        totals = sum(by_operation.values()), sum(by_operation.get(each, 0) for each in _ATTENTION)
         cost = self._cost()
-        cost.flops += totals[0] - self._settled[0]
-        cost.attention_flops += totals[1] - self._settled[1]
-        cost.peak_bytes = max(cost.peak_bytes, self._bytes.peak)
-        self._settled = totals
-        self._bytes.peak = self._bytes.current
+        cost.flops += done.flops.total()
+        cost.attention_flops += sum(done.flops[operation] for operation in _ATTENTION)
+        cost.peak_bytes = max(cost.peak_bytes, done.peak)
+        done.flops.clear()
+        done.peak = done.current
