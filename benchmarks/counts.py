@@ -16,17 +16,19 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import accelerate
 import torch
 import transformers
 import trl
+import trl.trainer.utils
 from datasets import Dataset
 from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, TrainerCallback
 
@@ -54,10 +56,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "kepo": {},
 }  # fmt: skip
 
-STUDENT_PHASES = ("rollouts", "hinted samples", "old and reference", "forward", "backward")
-TEACHER_PHASES = ("hints", "teacher")
+LEFT_OUT = {("llava", "grpo, KL, 2 iterations")}  # it would show nothing that the text model does not
+
+TEACHER_PHASES = ("hints", "teacher")  # the student does the others
 PHASES = ("rollouts", "hints", "hinted samples", "teacher", "old and reference", "forward", "backward")
 _ELSEWHERE = "elsewhere"  # what is in no phase: the optimizer, logging; no operation that is counted
+
+# TRL's head computes log-probabilities in tiles of a fixed width, made for vocabularies of 100,000: with a tiny one the
+# empty rest of a tile would be larger than everything else together.
+_TILE = 1024
 
 _MAGIC = 65  # the first token of a correct completion, an ordinary one
 _SCENE = (
@@ -80,8 +87,8 @@ class PhaseCost(Cost):
     needed: int = 0
 
 
-Counts = dict[str, dict[str, dict[str, dict[str, float]]]]
-"""Of a model, an arm, a phase: a number by its name, as in the file."""
+Counts = dict[str, dict[str, dict[str, float]]]
+"""Of a model and arm ("llava, kepo"), a phase: a number by its name, as in the file."""
 
 
 # --- fixed rollouts -----------------------------------------------------------------------------------------------
@@ -120,8 +127,8 @@ def rollouts(end: int) -> list[list[int]]:
 
 
 def shortened(script: Sequence[int]) -> list[int]:
-    """The script of a batch that is not counted: its first and its last token, to be sampled sooner."""
-    return [script[0], script[-1]]
+    """The script in the batch that is not counted: as it begins and ends, to be sampled sooner."""
+    return [*script[:3], script[-1]]
 
 
 class Scripted(LogitsProcessor):
@@ -142,25 +149,30 @@ class ScriptedSampling:
     """Gives `generate` of student and teacher the tokens to sample, and notes how many positions that needs.
 
     Attributes:
+        rollouts: Scripts of the B rollouts of the current generation batch.
         needed: By phase: the tokens of each call's distinct prompts, and those that were sampled.
     """
 
     def __init__(self, meter: CostMeter) -> None:
         self._meter = meter
+        self.rollouts: list[list[int]] = []
         self.needed: dict[str, int] = {}
         self._scripts: dict[str, Iterator[list[int]]] = {}
 
-    def restart(self, tokenizer: Any) -> None:
-        """Begin a generation batch: every phase samples the same as in the last one."""
+    def restart(self, tokenizer: Any, short: bool) -> None:
+        """Begin a generation batch, with `short` one that is not counted."""
         end = tokenizer.eos_token_id
         hint = tokenizer("<hint>Reason step by step about its edge.</hint>", add_special_tokens=False)["input_ids"]
+        self.rollouts = [shortened(script) if short else script for script in rollouts(end)]
         self.needed = {}
         self._scripts = {
-            "rollouts": cycle(rollouts(end)),
+            "rollouts": cycle(self.rollouts),
+            "hints": cycle([[*hint, end]]),
             # Every second hinted sample is correct, however many an attempt takes.
             "hinted samples": (completion(100 + n, n % 2 == 1, end) for n in count()),
-            "hints": cycle([[*hint, end]]),
         }
+        if short:
+            self._scripts = {phase: map(shortened, scripts) for phase, scripts in self._scripts.items()}
 
     def attach(self, model: Any) -> None:
         """Let `model` sample what it is given."""
@@ -183,15 +195,18 @@ class ScriptedSampling:
 # --- counting -----------------------------------------------------------------------------------------------------
 
 
-class OneBatch(TrainerCallback):
-    """Counts one generation batch, the second: the trainer may check itself in the first one."""
+class SecondBatch(TrainerCallback):
+    """Counts the second generation batch: in the first one, a trainer may check itself.
 
-    def __init__(self, meter: CostMeter, steps: int, restart: Callable[[], None]) -> None:
+    `restart` is called when a batch begins, with whether it is the first. A batch has `steps` optimizer steps.
+    """
+
+    def __init__(self, meter: CostMeter, steps: int, restart: Callable[[bool], None]) -> None:
         self._meter, self._steps, self._restart = meter, steps, restart
 
     def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         if state.global_step % self._steps == 0:
-            self._restart()
+            self._restart(state.global_step == 0)
         if state.global_step == self._steps:
             self._meter.start(_ELSEWHERE)
 
@@ -230,15 +245,16 @@ def count_arm(student: Path, teacher_folder: Path, fields: Mapping[str, Any], im
         teacher = LocalTeacher(teacher_folder, device="cpu") if uses_teacher else None
         trainer = KEPOTrainer(str(student), [correct], args, questions(images), teacher=teacher)
         trainer.remove_callback(PrinterCallback)  # only the table is wanted
-        trainer.add_callback(OneBatch(meter, steps, lambda: sampling.restart(trainer.tokenizer)))
+        trainer.add_callback(SecondBatch(meter, steps, lambda first: sampling.restart(trainer.tokenizer, short=first)))
         batches = _instrument(meter, sampling, trainer, teacher)
-        trainer.train()
+        with patch.object(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", _TILE):
+            trainer.train()
     needed = {**sampling.needed, **needed_tokens(batches[-1], args.beta)}
     needed["forward"] *= steps
     needed["old and reference"] *= 1 + (trainer.ref_model is not None)
     escaped = meter.costs.pop(_ELSEWHERE)
-    assert not escaped.tokens, f"{escaped} is in no phase; wrap what does this work"
-    assert not escaped.flops, f"{escaped} is in no phase; wrap what does this work"
+    if escaped.tokens or escaped.flops:
+        raise RuntimeError(f"{escaped} was done in no phase; wrap the method that does it in _instrument")
     return {
         phase: PhaseCost(**_fields_of(meter.costs[phase]), needed=needed.get(phase, 0))
         for phase in PHASES
@@ -259,7 +275,7 @@ def _instrument(
 
     def noted(rows: Any) -> Any:
         batch = make(rows)
-        _check_rollouts(batch, trainer.tokenizer.eos_token_id)
+        _check_rollouts(batch, sampling.rollouts)
         batches.append(batch)
         torch.manual_seed(0)  # which rows make a micro-batch does not depend on what was drawn before
         return batch
@@ -284,13 +300,15 @@ def _instrument(
     return batches
 
 
-def _check_rollouts(batch: Mapping[str, Any], end: int) -> None:
-    """The batch has the scripts, but where exploration has put hinted samples."""
-    made = [ids[mask.bool()].tolist() for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
-    injected = batch["injected"].tolist() if "injected" in batch else [False] * len(made)
-    for row, (ids, script) in enumerate(zip(made, rollouts(end), strict=True)):
-        assert injected[row] or ids == script, f"rollout {row} is not the one of the script; see ScriptedSampling"
-    assert "injected" not in batch or sum(injected) == 2, "exploration did not find its two samples"
+def _check_rollouts(batch: Mapping[str, Any], scripts: Sequence[Sequence[int]]) -> None:
+    """The batch has the scripted rollouts, but where exploration has put hinted samples."""
+    injected = batch["injected"].tolist() if "injected" in batch else [False] * len(scripts)
+    for row, script in enumerate(scripts):
+        ids = batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
+        if not injected[row] and ids != script:
+            raise RuntimeError(
+                f"rollout {row} is {ids}, and not {script}: it was not sampled by the model's `generate`"
+            )
 
 
 @contextmanager
@@ -316,16 +334,17 @@ def count_everything() -> Counts:
     """All arms on all models."""
     with models() as folders:
         return {
-            name: {
-                arm: {phase: _rounded(cost) for phase, cost in count_arm(student, teacher, fields, images).items()}
-                for arm, fields in ARMS.items()
+            f"{model}, {arm}": {
+                phase: in_units(cost) for phase, cost in count_arm(student, teacher, fields, images).items()
             }
-            for name, (student, teacher, images) in folders.items()
+            for model, (student, teacher, images) in folders.items()
+            for arm, fields in ARMS.items()
+            if (model, arm) not in LEFT_OUT
         }
 
 
-def _rounded(cost: PhaseCost) -> dict[str, float]:
-    """A cost in the units of the file."""
+def in_units(cost: PhaseCost) -> dict[str, float]:
+    """A cost as it stands in the file."""
     return {
         "tokens": cost.tokens,
         "tokens needed": cost.needed,
@@ -339,19 +358,106 @@ def _rounded(cost: PhaseCost) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that do the arithmetic, without the local part that names a build."""
+    """Of the libraries that decide what is computed, without the local part, which names a build."""
     return {module.__name__: module.__version__.split("+")[0] for module in (torch, transformers, trl, accelerate)}
 
 
 def as_json(counts: Counts) -> str:
-    """The text of the file: one line per phase, so that a change shows as the lines of its phases."""
-    arms = []
-    for model, of_model in counts.items():
-        for arm, phases in of_model.items():
-            lines = ",\n".join(f"      {json.dumps(phase)}: {json.dumps(cost)}" for phase, cost in phases.items())
-            arms.append((model, f"    {json.dumps(arm)}: {{\n{lines}\n    }}"))
+    """The text of the file: a line for each phase, so that a diff shows the phases that changed."""
+    parts = [f'"versions": {json.dumps(versions())}']
+    for arm, phases in counts.items():
+        lines = ",\n".join(f"    {json.dumps(phase)}: {json.dumps(cost)}" for phase, cost in phases.items())
+        parts.append(f"{json.dumps(arm)}: {{\n{lines}\n  }}")
+    return "{\n  " + ",\n  ".join(parts) + "\n}\n"
+
+
+def read_file(path: Path = FILE) -> tuple[Counts, dict[str, str]]:
+    """The counts of the file, and the versions that they were made with."""
+    recorded = json.loads(path.read_text())
+    made_with = recorded.pop("versions")
+    return recorded, made_with
+
+
+def differences(found: Counts, recorded: Counts) -> list[str]:
+    """What differs by more than the tolerance, one line each; empty where the file tells the truth."""
+    lines = []
+    for arm in dict.fromkeys((*recorded, *found)):
+        now, before = found.get(arm, {}), recorded.get(arm, {})
+        for phase in dict.fromkeys((*before, *now)):
+            if phase not in now or phase not in before:
+                lines.append(f"{arm}, {phase}: {'new' if phase in now else 'in the file, but nothing was counted'}")
+                continue
+            lines += [
+                f"{arm}, {phase}: {value:,} {name}, in the file {old:,} ({_change(value, old)})"
+                for name, value in now[phase].items()
+                if abs(value - (old := before[phase].get(name, 0))) > TOLERANCE * old
+            ]
+    return lines
+
+
+def _change(value: float, old: float) -> str:
+    return f"{value / old - 1:+.1%}" if old else "new"
+
+
+def explain(lines: Sequence[str], made_with: Mapping[str, str]) -> str:
+    """What to tell about differences, or versions, that are not those of the file; empty where all is well."""
     parts = []
-    for model in counts:
-        of_model = ",\n".join(text for name, text in arms if name == model)
-        parts.append(f"  {json.dumps(model)}: {{\n{of_model}\n  }}")
-    return f'{{\n  "versions": {json.dumps(versions())},\n' + ",\n".join(parts) + "\n}\n"
+    here = versions()
+    moved = [
+        f"{name} {here.get(name)} instead of {of_file}"
+        for name, of_file in made_with.items()
+        if here.get(name) != of_file
+    ]
+    if moved:
+        parts.append(
+            f"{FILE.name} was made with other versions: here is {', '.join(moved)}, which may change what is computed. "
+            "Install requirements/constraints.txt, or, if the pin was moved, write the file anew."
+        )
+    if lines:
+        parts.append(f"The cost of a step is not that of {FILE.name} (tolerance {TOLERANCE:.0%}):")
+        parts += [f"  {line}" for line in lines]
+    if parts:
+        parts.append(
+            "What became dearer needs a reason; what became cheaper is written down, so that it stays so. To accept: "
+            "python -m benchmarks.counts --write"
+        )
+    return "\n".join(parts)
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def table(counts: Counts) -> Iterator[str]:
+    """Markdown: the costs of every phase, and the sums of student and teacher."""
+    names = ("tokens", "tokens needed", "MFLOP", "MFLOP of attention", "peak KiB")
+    yield f"| model, arm | phase | {' | '.join(names)} |"
+    yield f"| --- | --- |{' ---: |' * len(names)}"
+    for arm, phases in counts.items():
+        for phase, cost in phases.items():
+            yield f"| {arm} | {phase} | {' | '.join(f'{cost[name]:,}' for name in names)} |"
+        for who in ("student", "teacher"):
+            own = [cost for phase, cost in phases.items() if (phase in TEACHER_PHASES) == (who == "teacher")]
+            if own:
+                sums = [f"{round(sum(cost[name] for cost in own), 1):,}" for name in names[:-1]]
+                peak = max(cost[names[-1]] for cost in own)
+                yield f"| {arm} | **{who}** | {' | '.join(sums)} | {peak:,} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {FILE.name} anew")
+    write = parser.parse_args().write
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    counts = count_everything()
+    sys.stdout.write("\n".join(table(counts)) + "\n")
+    if write:
+        FILE.write_text(as_json(counts))
+        return
+    recorded, made_with = read_file()
+    if problem := explain(differences(counts, recorded), made_with):
+        sys.exit("\n" + problem)
+
+
+if __name__ == "__main__":
+    main()
