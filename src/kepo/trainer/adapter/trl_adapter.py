@@ -25,7 +25,7 @@ from kepo.trainer.adapter.forward import DistillationTarget
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
-from kepo.trainer.phases import PhaseCallback, PhaseClock, logprobs_phase
+from kepo.trainer.phases import WithPhases, logprobs_phase
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -53,7 +53,7 @@ class _LossPass:
         return forward
 
 
-class TRLAdapter(GRPOTrainer):
+class TRLAdapter(WithPhases, GRPOTrainer):
     """TRL's GRPO trainer behind public names.
 
     The methods under "hooks" are called by TRL; their own bodies are TRL's, so a subclass overrides them and calls
@@ -61,7 +61,6 @@ class TRLAdapter(GRPOTrainer):
 
     Attributes:
         processes: The processes of the run.
-        phases: Where the seconds of a step go.
     """
 
     # What TRL writes into the model card.
@@ -78,9 +77,7 @@ class TRLAdapter(GRPOTrainer):
     _colocated: ColocatedPrompts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.phases = PhaseClock()
         super().__init__(*args, **kwargs)
-        self.add_callback(PhaseCallback(self.phases, self.log_metric))
         self.processes = Processes(self.accelerator)
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
             self._colocated = ColocatedPrompts(self.vllm_generation.generate)
