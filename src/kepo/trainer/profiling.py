@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 from kepo.errors import ConfigError
 from kepo.files import readable_errors, replacing
 from kepo.runs.profile import PROFILE, TRACE, OperatorCost, PhaseCost, Profile, profile_as_markdown, write_profile
-from kepo.trainer.phases import LOGGING, PHASES, RANGE, REST, ROLLOUTS, PhaseCallback, PhaseClock, StepTimes
+from kepo.trainer.phases import LOGGING, PHASES, REST, ROLLOUTS, PhaseCallback, PhaseClock, StepTimes
 
 _WARM_UP = 1  # the first step allocates, compiles and chooses kernels
 _OPERATORS = 15  # of the table
@@ -202,11 +202,11 @@ def phase_costs(steps: list[StepTimes], tokens: Counter[str]) -> tuple[PhaseCost
 
 
 def _operators(tracer: profile, steps: int, on_device: bool) -> tuple[OperatorCost, ...]:
-    """The operators that cost most, without the ranges of phases and of the profiler itself."""
+    """The operators that cost most, without the ranges of phases and others."""
     found: list[tuple[float, str, int]] = []
     for event in tracer.key_averages():
         # Kernels are listed beside the operators that started them, which have their time.
-        if event.device_type == DeviceType.CPU and not event.key.startswith((RANGE, "ProfilerStep")):
+        if event.device_type == DeviceType.CPU and not event.is_user_annotation:
             microseconds = event.self_device_time_total if on_device else event.self_cpu_time_total
             found.append((microseconds / 1e6, event.key, event.count))
     whole = sum(seconds for seconds, _, _ in found) or 1.0
