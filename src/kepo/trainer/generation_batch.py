@@ -94,9 +94,10 @@ class GenerationBatch:
     tool_images: list[Any] = field(default_factory=list)  # (B) lists of images that tools returned; empty without tools
     rewards: torch.Tensor | None = None  # (B, F) of the final completions, unweighted; NaN: does not apply
     total: torch.Tensor | None = None  # (B,) their weighted sum
+    equal: torch.Tensor | None = None  # (B,) bool, all rewards of the row's group are known and equal
     correctness_rewards: list[RowReward] = field(default_factory=list)  # (B) of the completions, for exploration
     correctness: torch.Tensor | None = None  # (W * B) of all processes' rollouts before exploration
-    early: EarlyScores | None = None  # what an asynchronous teacher was asked before exploration
+    early: list[EarlyScores] = field(default_factory=list)  # what an asynchronous teacher was asked ahead; no row twice
     all_failed: list[bool] = field(default_factory=list)  # (B) no rollout of the row's group was correct
     injected: dict[int, KeptSample] = field(default_factory=dict)  # row -> what replaced its rollout
     rescues: dict[int, Rescue] = field(default_factory=dict)  # row -> what exploration did for its group
