@@ -29,7 +29,7 @@ from kepo.trainer.adapter.passes import PassSettings, StudentPasses
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
-from kepo.trainer.phases import PhaseCallback, PhaseClock, logprobs_phase
+from kepo.trainer.phases import WithPhases, logprobs_phase
 from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
@@ -58,7 +58,7 @@ class _LossPass:
             self.inputs["old_per_token_logps"] = torch.where(idle, logps.detach(), old)
 
 
-class TRLAdapter(GRPOTrainer):
+class TRLAdapter(WithPhases, GRPOTrainer):
     """TRL's GRPO trainer behind public names.
 
     The methods under "hooks" are called by TRL; their own bodies are TRL's, so a subclass overrides them and calls
@@ -67,7 +67,6 @@ class TRLAdapter(GRPOTrainer):
     Attributes:
         processes: The processes of the run.
         passes: Forward passes of our own, by policy ("student", "reference model"); empty: TRL's.
-        phases: Where the seconds of a step go.
     """
 
     # What TRL writes into the model card.
@@ -85,9 +84,7 @@ class TRLAdapter(GRPOTrainer):
     _colocated: ColocatedPrompts | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.phases = PhaseClock()
         super().__init__(*args, **kwargs)
-        self.add_callback(PhaseCallback(self.phases, self.log_metric))
         self.processes = Processes(self.accelerator)
         self.passes: dict[str, StudentPasses] = {}
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
