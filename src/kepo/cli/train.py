@@ -40,7 +40,12 @@ _SHOWN = {
     "teacher/faults": "failed tries to reach the teacher",
     "time/rollouts_s": "seconds of rollouts",
     "time/exploration_s": "seconds of exploration",
+    "time/rewards_s": "seconds of rewards",
     "time/teacher_s": "seconds of waiting for the teacher",
+    "time/logprobs_s": "seconds of old and reference log-probabilities",
+    "time/training_s": "seconds of forward and backward",
+    "time/optimizer_s": "seconds of the optimizer",
+    "time/step_s": "seconds of a whole step",
     "loss": "loss",
     "mean_token_accuracy": "token accuracy",
 }

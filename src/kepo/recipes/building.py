@@ -91,11 +91,16 @@ def teacher_of(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
             "This arm needs a teacher (distillation loss or hints). Set teacher_model_name_or_path, or switch both "
             "off: distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
-    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
+    share = args.share_prompt is not False
+    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code, share_prompt=share)
 
 
 def load_teacher(
-    settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+    settings: TeacherArguments,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    *,
+    share_prompt: bool = True,
 ) -> Teacher:
     """The teacher that `settings` name, on a server or loaded here.
 
@@ -103,6 +108,7 @@ def load_teacher(
         settings: With a name in `teacher_model_name_or_path`.
         chat_template_kwargs: Variables of the chat template, as the student's.
         trust_remote_code: Run code that comes with the model.
+        share_prompt: Of a teacher that is loaded here: compute a prompt once for the rows that share it.
 
     Raises:
         ConfigError: Settings that cannot work together.
@@ -127,6 +133,7 @@ def load_teacher(
         dtype=settings.teacher_dtype,
         quantization_config=BitsAndBytesConfig(**four_bit) if settings.teacher_load_in_4bit else None,
         batch_size=settings.teacher_batch_size,
+        share_prompt=share_prompt,
         trust_remote_code=trust_remote_code,
         **shared,
     )
