@@ -187,6 +187,17 @@ class KEPOConfig(OneGPU, GRPOConfig):
         help="Encode each image once instead of once per rollout; the results differ by rounding. None: where the run "
         "distills or explores, so that a run that does neither is TRL's GRPO bit for bit.",
     )
+    share_prompt: bool | None = HfArg(
+        default=None,
+        help="Compute a prompt once for the rollouts that share it, in rollouts, training and scoring; the results "
+        "differ by rounding. The first batch is checked, and it is turned off where a model does not allow it. None: "
+        "as `share_image_features`.",
+    )
+    skip_idle_rows: bool | None = HfArg(
+        default=None,
+        help="Leave rollouts without gradient (no advantage, gate closed, no KL term) out of the training pass; the "
+        "update is the same up to rounding. None: as `share_image_features`.",
+    )
     rollout_log: bool = HfArg(default=True, help="Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet.")
 
     def __post_init__(self) -> None:
@@ -196,8 +207,9 @@ class KEPOConfig(OneGPU, GRPOConfig):
         if self.exploration != "none":
             ExplorationSettings.of(self).check_group_size(self.num_generations)
         self._align_checkpoints()
-        if self.share_image_features is None:
-            self.share_image_features = self.uses_teacher_scores or self.exploration != "none"
+        for name in ("share_image_features", "share_prompt", "skip_idle_rows"):
+            if getattr(self, name) is None:
+                setattr(self, name, self.uses_teacher_scores or self.exploration != "none")
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""

@@ -16,6 +16,7 @@ from kepo.teachers.base import AsynchronousTeacher, ScoreRequest, Scores, Teache
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import EarlyScores, GenerationBatch, Rollouts
+from kepo.trainer.phases import TEACHER
 from kepo.trainer.processes import FailTogether
 from kepo.types import Prompt
 
@@ -45,6 +46,7 @@ class TeachingStep:
         self._together = together
         self._gate_reward = gate_reward
         self._log = trainer.log_metric
+        self._phases = trainer.phases
         # Correct rollouts are never replaced, so where correctness opens the gate they can be asked about at once.
         self._opened_by_correctness = self._args.gate == "always" or (
             self._args.gate in ("trajectory", "token") and correctness_opens
@@ -66,7 +68,8 @@ class TeachingStep:
             for row, reward in enumerate(batch.correctness_rewards)
             if row not in begun and reward.value >= least
         }
-        batch.early.append(EarlyScores(requests, self._teacher.start_scoring(list(requests.values()))))
+        with self._phases(TEACHER):
+            batch.early.append(EarlyScores(requests, self._teacher.start_scoring(list(requests.values()))))
 
     def run(self, batch: GenerationBatch, output: Mapping[str, Any], progress: float) -> dict[str, Any]:
         """The teacher's keys of a batch: `gate_weights` (B, T), `teacher_scores` (list of B), `gate_total` (0-d).
@@ -84,7 +87,7 @@ class TeachingStep:
         requests = {
             row: _request(batch, row, completions[row], prompts[row]) for row in range(len(shown)) if shown[row]
         }
-        with batch.clock("teacher"):
+        with self._phases(TEACHER):
             found = self._together(lambda: self._ask(requests, batch.early))
         scores = [found.get(row) for row in range(len(shown))]
         weights = gate_weights(
