@@ -67,9 +67,9 @@ class Arm:
         watch_decoder(trainer.model, "student", clock)
         self._turns = Turns(trainer)
 
-    def turn(self) -> dict[str, float]:
-        """One step: its seconds and tokens by phase."""
-        self._turns.step()
+    def turn(self, around: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, float]:
+        """One step: its seconds and tokens by phase; `around` is entered before and left after it."""
+        self._turns.step(around)
         return self._clock.take()
 
     def peak(self) -> int:
@@ -120,7 +120,8 @@ def builders(work: Workload, reference: Any, folder: Path) -> dict[str, Callable
         output = folder / name.replace(" ", "-")
         args = KEPOConfig(output_dir=str(output), rollout_log=False, **{**work.fields, **fields})
         needed = args.uses_teacher_scores
-        teacher = LocalTeacher(work.teacher, work.processor) if needed else None
+        share = args.share_prompt is not False
+        teacher = LocalTeacher(work.teacher, work.processor, share_prompt=share) if needed else None
         trainer = KEPOTrainer(
             work.student(), [work.rollouts.reward], args, work.dataset, None, work.processor, teacher=teacher
         )
