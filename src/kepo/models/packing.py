@@ -182,10 +182,11 @@ def pack(
     """
     firsts = [rows[members[0]] for members in packs]
     shared = max(len(members) for members in packs) > 1
-    sequences = [_sequence(rows, members) for members in packs]
-    longest = max(len(sequence) for sequence in sequences)
-    filled = [[*sequence, *[(pad_id, _PADDING, 0)] * (longest - len(sequence))] for sequence in sequences]
-    ids, segments, positions = torch.tensor(filled, device=device).unbind(-1)  # (n, S) each
+    longest = max(_length(rows, members) for members in packs)
+    ids, segments, positions = (
+        torch.tensor([[*given, *[fill] * (longest - len(given))] for given in sequences], device=device)
+        for sequences, fill in zip(_sequences(rows, packs), (pad_id, _PADDING, 0), strict=True)
+    )  # (n, S) each
     inputs: dict[str, Any] = {"input_ids": ids}
     for name in firsts[0].token_types:
         types = [row.token_types[name][: len(row.prompt) if shared else None] for row in firsts]
@@ -222,13 +223,24 @@ def _length(rows: Sequence[TokenRow], members: Sequence[int]) -> int:
     return len(rows[members[0]].prompt) + sum(len(rows[row].completion) for row in members)
 
 
-def _sequence(rows: Sequence[TokenRow], members: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Token, segment and position of every token of a pack."""
-    prompt = rows[members[0]].prompt
-    sequence = [(token, 0, place) for place, token in enumerate(prompt)]
-    for segment, row in enumerate(members, start=1):
-        sequence += [(token, segment, len(prompt) + place) for place, token in enumerate(rows[row].completion)]
-    return sequence
+def _sequences(
+    rows: Sequence[TokenRow], packs: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Of each pack the token ids, the segment of each token, and its position."""
+    ids: list[list[int]] = []
+    segments: list[list[int]] = []
+    positions: list[list[int]] = []
+    for members in packs:
+        prompt = rows[members[0]].prompt
+        ids.append([*prompt])
+        segments.append([0] * len(prompt))
+        positions.append([*range(len(prompt))])
+        for segment, row in enumerate(members, start=1):
+            completion = rows[row].completion
+            ids[-1] += completion
+            segments[-1] += [segment] * len(completion)
+            positions[-1] += range(len(prompt), len(prompt) + len(completion))
+    return ids, segments, positions
 
 
 def _scored(rows: Sequence[TokenRow], packs: Sequence[Sequence[int]], longest: int) -> tuple[Tensor, Tensor]:
@@ -252,26 +264,27 @@ def _scored(rows: Sequence[TokenRow], packs: Sequence[Sequence[int]], longest: i
 
 def _masks(segments: Tensor, positions: Tensor, blocks: Tensor | None, decoder: Decoder) -> Any:
     """What the decoder takes as `attention_mask`: one mask, or one by kind of layer where it has several kinds."""
-    full = _visible(segments, positions, blocks, None)
-    if decoder.kinds == ("full_attention",):
-        return _as_taken(full, decoder)
-    windowed = _visible(segments, positions, blocks, decoder.window)
-    by_kind = {"full_attention": full, "sliding_attention": windowed}
+    full = _visible(segments, blocks)
+    by_kind = {"full_attention": full, "sliding_attention": full}
+    if decoder.window is not None and int(positions.max()) >= decoder.window:
+        distance = positions.unsqueeze(2) - positions.unsqueeze(1)
+        by_kind["sliding_attention"] = full & (distance < decoder.window)
     masks = {kind: _as_taken(by_kind[kind], decoder) for kind in decoder.kinds}
     # A decoder with layers of one kind makes one mask, and takes one.
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def _visible(segments: Tensor, positions: Tensor, blocks: Tensor | None, window: int | None) -> Tensor:
-    """(n, S, S) which token (third dimension) each token (second) sees."""
-    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
-    distance = positions.unsqueeze(2) - positions.unsqueeze(1)
-    ordered = distance >= 0
+def _visible(segments: Tensor, blocks: Tensor | None) -> Tensor:
+    """(n, S, S) which token (third dimension) each token (second) sees: the prompt, and its own segment so far."""
+    segments = segments.to(torch.int16)  # a third of the time
+    length = segments.size(1)
+    before = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    key = segments.unsqueeze(1)
+    # Padding sees the prompt too, because a token that sees none would be NaN.
+    visible = (key == segments.unsqueeze(2)).logical_or_(key == 0).logical_and_(before)
     if blocks is not None:
-        ordered |= (blocks.unsqueeze(2) == blocks.unsqueeze(1)) & (blocks.unsqueeze(1) > 0)
-    # Padding sees the prompt's first token, because a token that sees none would be NaN.
-    visible = ordered & ((key == 0) | ((key == query) & (key != _PADDING)))
-    return visible if window is None else visible & (distance < window)
+        visible |= (blocks.unsqueeze(2) == blocks.unsqueeze(1)) & (blocks.unsqueeze(1) > 0)
+    return visible
 
 
 def _as_taken(visible: Tensor, decoder: Decoder) -> Any:

@@ -100,7 +100,7 @@ def _filled_up(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _mark(row: Mapping[str, Tensor]) -> tuple[Any, ...]:
-    return tuple((tuple(value.shape), float(value.double().sum())) for value in row.values())
+    return tuple((tuple(value.shape), float(value.sum(dtype=torch.float64))) for value in row.values())
 
 
 def _equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:

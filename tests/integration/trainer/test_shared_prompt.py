@@ -17,7 +17,7 @@ from kepo import KEPOTrainer, LocalTeacher
 from kepo.models.packing import TokenRow, rows_of
 from kepo.models.shared_prompt import SharedPrompt
 from kepo.trainer.adapter.forward import add_token_pass
-from kepo.trainer.adapter.passes import PassSettings, StudentPasses
+from kepo.trainer.adapter.passes import PassSettings, StudentPasses, _read
 from tests.tiny_models import (
     ARCHITECTURES_TEXT,
     ARCHITECTURES_VLM,
@@ -248,6 +248,20 @@ def test_micro_batches_hold_whole_groups(make_trainer: Callable[..., KEPOTrainer
     prompts = [batch["prompt_ids"].tolist() for batch in trainer._buffered_inputs]
     assert all(row == rows[0] for rows in prompts for row in rows)
     assert len({str(rows[0]) for rows in prompts}) == 4
+
+
+def test_every_pass_runs_the_image_tower_where_a_row_has_images() -> None:
+    image = {"pixel_values": torch.ones(1, 3)}
+    none = {"pixel_values": torch.ones(0, 3)}
+    rows = [TokenRow((1,), (2, 3), images=none), TokenRow((4,), (5, 6), images=image), TokenRow((4,), (7, 8, 9))]
+    assert list(_read(rows, None)) == [0, 1, 2]
+    assert list(_read(rows, torch.tensor([True, False, False]))) == [1, 2]
+    assert {row: read.completion for row, read in _read(rows, torch.tensor([False, True, False])).items()} == {
+        0: (2, 3),
+        1: (5,),
+        2: (7, 8, 9),
+    }
+    assert list(_read(rows, torch.tensor([True, True, True]))) == [1]
 
 
 def test_a_model_that_reads_packs_otherwise_turns_them_off(

@@ -81,7 +81,7 @@ def test_a_pack_by_hand() -> None:
         [1, 1, 1, 1, 0],
         [1, 1, 0, 0, 1],
     ]
-    assert packed.inputs["attention_mask"][1, 0, :, 3:].sum() == 0  # nobody sees padding
+    assert packed.inputs["attention_mask"][1, 0, :3, 3:].sum() == 0  # nobody but padding sees padding
     assert packed.inputs["attention_mask"].any(-1).all()  # and everybody sees something
     assert packed.tokens.tolist() == [20, 21, 30, 40, 41]
     assert packed.states.tolist() == [1, 2, 1, 5, 6]

@@ -82,17 +82,12 @@ class StudentPasses:
             rows: B >= 1.
             width: T.
             device: Of the model.
-            idle: (B,) bool, rows that need not be computed. Where all are idle, the shortest is computed up to its
-                first token, so that every pass has a graph; None: no row is idle.
+            idle: (B,) bool, rows that need not be computed; None: all must be. See `_read`.
             entropy: Whether the entropies are wanted.
             target: The teacher's view.
             **options: More arguments of the model.
         """
-        kept = [row for row in range(len(rows)) if idle is None or not idle[row]]
-        read = {row: rows[row] for row in kept}
-        if not kept:
-            least = min(range(len(rows)), key=lambda row: (not rows[row].images, len(rows[row].completion)))
-            read = {least: replace(rows[least], completion=rows[least].completion[:1])}
+        read = _read(rows, idle)
         self._check(model, list(read.values()), device)
         packed = self._shared.pack(list(read.values()), device)
         lengths = torch.zeros(len(rows), dtype=torch.long)
@@ -107,10 +102,9 @@ class StudentPasses:
         entropies = None
         if entropy and output.entropy is not None:
             mean = output.entropy.detach().mean() if len(output.entropy) else output.entropy.new_zeros(())
-            left_out = torch.ones(len(rows), dtype=torch.bool)
-            left_out[kept] = False
             entropies = _spread(output.entropy, scored)
-            entropies = torch.where(left_out.unsqueeze(1).to(entropies.device), mean, entropies)
+            if idle is not None:
+                entropies = torch.where(idle.unsqueeze(1).to(entropies.device), mean, entropies)
         return PassResult(logps, entropies, output.divergence, output.aux_loss, packed.computed)
 
     def _wanted(self, packed: Packed, entropy: bool) -> TokenPass:
@@ -134,6 +128,24 @@ class StudentPasses:
             return
         with _undisturbed(model):
             self._shared.check_once(rows, device, logps_of, self._most)
+
+
+def _read(rows: Sequence[TokenRow], idle: torch.Tensor | None) -> dict[int, TokenRow]:
+    """The rows that a pass computes, by their index.
+
+    A pass without any would have no graph, and one without images would leave out the image tower, whose weights other
+    processes may wait to gather: then the first token of the shortest idle row is computed, too.
+    """
+    read = {row: rows[row] for row in range(len(rows)) if idle is None or not idle[row]}
+    seeing = [row for row in range(len(rows)) if _sees(rows[row])]
+    if not read or (seeing and not any(_sees(row) for row in read.values())):
+        least = min(seeing or range(len(rows)), key=lambda row: len(rows[row].completion))
+        read[least] = replace(rows[least], completion=rows[least].completion[:1])
+    return dict(sorted(read.items()))
+
+
+def _sees(row: TokenRow) -> bool:
+    return any(len(value) for value in row.images.values())
 
 
 def _spread(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:

@@ -256,6 +256,10 @@ class TRLAdapter(GRPOTrainer):
         ]
         if current is not None:
             current.divergence = results[0].divergence
+            if self.model.training:
+                left_out = 0.0 if current.idle is None else current.idle.float().mean().item()
+                self.log_metric("training/rows_share", 1.0 - left_out)
+                self.log_metric("training/tokens", float(sum(result.computed for result in results)))
         entropies = [result.entropies for result in results if result.entropies is not None]
         aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
         return (
