@@ -4,9 +4,9 @@
     python -m benchmarks.scaling --figures docs/images  # figures of that file
     python -m benchmarks.scaling --table                # its numbers as Markdown
 
-One setting is varied at a time, around a step of 3 groups of 8 rollouts with completions of 30 to 60 tokens. Compared are
-TRL's GRPO, KEPO with prompts and idle rows computed as TRL does, and KEPO; sampling is left out, because it is the same
-for all. Operations and tokens are counted in one step and are the same on every machine; seconds are medians of steps
+One setting is varied at a time, around a step of 3 groups of 8 rollouts with completions of 30 to 60 tokens. Compared
+are TRL's GRPO, KEPO with prompts and idle rows computed as TRL does, and KEPO; sampling is left out, because it is the
+same for all. Operations and tokens are counted in one step and are the same on every machine; seconds are medians of steps
 that take turns.
 
 Legend: G rollouts of a group, T tokens of the longest completion, V vocabulary, Q prompts of a step.
@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import workload
+from benchmarks.meter import CPU_ATTENTION
 from benchmarks.phases import OPTIMIZER, TEACHER, TRAINING, PhaseClock, watch_trainer
 from benchmarks.side_by_side import conditions
 from benchmarks.step import GRPO, KEPO, PLAIN, Arm, arms_of
@@ -49,23 +50,6 @@ _LLAVA = (
     LlavaSize(vision_width=96, vision_layers=2, text_width=192, text_layers=2),
     LlavaSize(vision_width=128, vision_layers=2, text_width=256, text_layers=3),
 )
-
-aten = torch.ops.aten
-
-
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward(grad_out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad_out, query, key, value)
-
-
-# torch's own table has the attention kernels of GPUs only. What a mask hides is counted: it is computed all the same.
-CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,11 @@ def conditions(device: str = "cpu") -> dict[str, Any]:
     """Processor, cores, threads of torch, load of the machine, and versions."""
     import torch
 
-    found: dict[str, Any] = {"processor": _processor(device), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {
+        "processor": _processor(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     with contextlib.suppress(OSError):  # not on every system
         found["load"] = round(os.getloadavg()[0], 1)
     found["Python"] = platform.python_version()

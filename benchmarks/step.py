@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,7 @@ def builders(work: Workload, reference: Any, folder: Path) -> dict[str, Callable
         output = folder / name.replace(" ", "-")
         args = KEPOConfig(output_dir=str(output), rollout_log=False, **{**work.fields, **fields})
         needed = args.uses_teacher_scores
-        share = args.share_prompt is not False
-        teacher = LocalTeacher(work.teacher, work.processor, share_prompt=share) if needed else None
+        teacher = LocalTeacher(work.teacher, work.processor, share_prompt=args.share_prompt) if needed else None
         trainer = KEPOTrainer(
             work.student(), [work.rollouts.reward], args, work.dataset, None, work.processor, teacher=teacher
         )
@@ -140,24 +139,35 @@ def builders(work: Workload, reference: Any, folder: Path) -> dict[str, Callable
     }
 
 
-def measure(work: Workload, rounds: int, budget: float | None, arms: Sequence[str] | None) -> tuple[dict[str, Samples], list[Table]]:
-    """Both parts of a workload: the whole step, and the training phase alone with its peaks."""
-    with arms_of(work, arms) as built:
+def measure(
+    work: Workload, rounds: int, budget: float | None, names: Sequence[str] | None
+) -> tuple[dict[str, Samples], list[Table]]:
+    """Both parts of a workload: the whole step, and the step without sampling, with its peaks of memory.
+
+    Args:
+        work: Of all arms.
+        rounds: Of each part, at most.
+        budget: Seconds of both parts; None: all rounds are made.
+        names: Of the arms; None: all.
+    """
+    with arms_of(work, names) as built:
         turns = {name: arm.turn for name, arm in built.items()}
-        whole = interleave(turns, rounds, budget=None if budget is None else budget / 2)
+        whole = interleave(turns, rounds, budget=None if budget is None else 0.7 * budget)
         for arm in built.values():
             arm.replay.samples = False
-        alone = interleave(turns, rounds, budget=None if budget is None else budget / 3)
+        alone = interleave(turns, rounds, warmup=0, budget=None if budget is None else 0.2 * budget)
         peaks = {name: arm.peak() for name, arm in built.items()}
         weights = {name: arm.weight_bytes for name, arm in built.items()}
     tables = [
         whole_table(work, whole),
         phase_table(work, whole),
-        training_table(work, alone, peaks, weights),
+        training_table(work, alone),
+        memory_table(work, peaks, weights),
         teacher_table(work, alone),
         token_table(work, alone),
     ]
-    return {f"{work.name}: whole step": whole, f"{work.name}: training alone": alone}, [t for t in tables if t.rows]
+    samples = {f"{work.name}: whole step": whole, f"{work.name}: without sampling": alone}
+    return samples, [table for table in tables if table.rows]
 
 
 def whole_table(work: Workload, samples: Samples) -> Table:
@@ -165,8 +175,23 @@ def whole_table(work: Workload, samples: Samples) -> Table:
     rows = [
         [name, Spread.of(one["seconds"]), *_ratios(samples, one["seconds"], "seconds")] for name, one in samples.items()
     ]
-    columns = ["arm", "s/step", *(f"of {base}" for base in (GRPO, PUBLIC) if base in samples)]
-    return Table(f"{work.name}: a whole step, sampling included", columns, rows)
+    columns = ["arm", "s/step", *_of(samples)]
+    rounds = len(next(iter(samples.values()))["seconds"])
+    return Table(f"{work.name}: a whole step, sampling included", columns, rows, f"{described(work)} {rounds} rounds.")
+
+
+def described(work: Workload) -> str:
+    """What the arms train on, in words."""
+    groups = work.rollouts.groups
+    rows = [(group, row) for group in groups for row in range(len(group.completions))]
+    lengths = [len(group.completions[row]) for group, row in rows]
+    idle = sum(not workload.has_gradient(group, row) for group, row in rows)
+    return (
+        f"{len(groups)} groups of {len(groups[0].completions)} rollouts, of which {work.rollouts.open_share:.0%} have an "
+        f"open gate and {idle / len(rows):.0%} no gradient; prompts of {max(len(group.prompt) for group in groups)} "
+        f"tokens, completions of {min(lengths)} to {max(lengths)}, {sum(lengths) / len(lengths):.0f} on average; "
+        f"{work.fields.get('optim', 'adamw_torch')}, micro-batches of {work.fields['per_device_train_batch_size']}."
+    )
 
 
 def phase_table(work: Workload, samples: Samples) -> Table:
@@ -179,21 +204,28 @@ def phase_table(work: Workload, samples: Samples) -> Table:
     return Table(f"{work.name}: seconds by phase", ["arm", *used, "other"], rows)
 
 
-def training_table(work: Workload, samples: Samples, peaks: Mapping[str, int], weights: Mapping[str, int]) -> Table:
-    """The training phase: forward, backward and optimizer; everything but the rollouts; and its peak of memory."""
+def training_table(work: Workload, samples: Samples) -> Table:
+    """The training phase (forward, backward, optimizer), and all of a step but sampling."""
     timed = {name: {"training": training_seconds(one), "rest": one["seconds"]} for name, one in samples.items()}
-    columns = ["arm"]
-    for what in ("training s", "all but rollouts s", "peak MiB"):
-        columns += [what, *(f"of {base}" for base in (GRPO, PUBLIC) if base in samples)]
-    rows = []
-    for name, one in timed.items():
-        row = [name]
-        for metric in ("training", "rest"):
-            row += [Spread.of(one[metric]), *_ratios(timed, one[metric], metric)]
-        row += [peaks[name] / 2**20, *(peaks[name] / peaks[base] for base in (GRPO, PUBLIC) if base in peaks)]
-        rows.append([*row, weights[name] / 2**20])
-    note = "Training is forward, backward and optimizer; the peak is that of the whole step beyond weights and optimizer states."
-    return Table(f"{work.name}: the training phase alone", [*columns, "weights MiB"], rows, note)
+    rows = [
+        [name]
+        + [cell for part in ("training", "rest") for cell in (Spread.of(one[part]), *_ratios(timed, one[part], part))]
+        for name, one in timed.items()
+    ]
+    columns = ["arm", "training s", *_of(samples), "all but sampling s", *_of(samples)]
+    note = "Training is forward, backward and optimizer; the other columns have teacher, reference and rewards too."
+    return Table(f"{work.name}: a step without sampling", columns, rows, note)
+
+
+def memory_table(work: Workload, peaks: Mapping[str, int], weights: Mapping[str, int]) -> Table:
+    """Peak of a step without sampling."""
+    bases = [base for base in (GRPO, PUBLIC) if base in peaks]
+    rows = [
+        [name, round(peak / 2**20), *(peak / peaks[base] for base in bases), round(weights[name] / 2**20)]
+        for name, peak in peaks.items()
+    ]
+    note = "Most bytes of tensors at once, beyond weights and optimizer states; and the weights of all models."
+    return Table(f"{work.name}: memory", ["arm", "peak MiB", *_of(peaks), "weights MiB"], rows, note)
 
 
 def teacher_table(work: Workload, samples: Samples) -> Table:
@@ -250,24 +282,28 @@ def _ratios(samples: Mapping[str, Mapping[str, Sequence[float]]], values: Sequen
     return [ratio(values, samples[base][metric]) for base in (GRPO, PUBLIC) if base in samples]
 
 
+def _of(arms: Collection[str]) -> list[str]:
+    """Headings of `_ratios`."""
+    return [f"of {base}" for base in (GRPO, PUBLIC) if base in arms]
+
+
 def _median(one: Mapping[str, Sequence[float]], metric: str) -> float:
     return Spread.of(one[metric]).median if metric in one else 0.0
 
 
 def workloads(args: argparse.Namespace, device: torch.device) -> Iterator[Workload]:
     """What the command line asks for."""
-    groups = {"correct": args.correct, "group_size": args.group_size, "lengths": tuple(args.lengths), "device": device}
+    shape = {"group_size": args.group_size, "lengths": tuple(args.lengths), "device": device}
     if args.model == "qwen3-vl-2b":
         side = 64 if args.shrink else 384
         yield workload.qwen3_vl(
-            "Qwen3-VL-2B-Instruct", args.teacher, **groups, shrink=args.shrink, image_side=side
+            "Qwen3-VL-2B-Instruct", args.teacher, args.correct, **shape, shrink=args.shrink, image_side=side
         )
         return
     if args.model in ("all", "llava"):
-        yield workload.llava(**groups)
+        yield workload.llava(args.correct, **shape)
     if args.model == "smollm2" or (args.model == "all" and not args.quick and Path(args.smollm2).is_dir()):
-        # One group less than a quarter of the LLaVA's rows: a step takes a minute.
-        yield workload.language_model(args.smollm2, **{**groups, "correct": args.correct[1:2]})
+        yield workload.language_model(args.smollm2, args.correct[:1], **shape)  # a step of one group is long enough
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -278,18 +314,18 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher", default="Qwen3-VL-8B-Instruct", help="published name, with --model qwen3-vl-2b")
     parser.add_argument("--shrink", action="store_true", help="a toy of the shape of --model qwen3-vl-2b")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--correct", type=int, nargs="+", help="correct rollouts of every group (default: 3 0 8 3)")
+    parser.add_argument("--correct", type=int, nargs="+", help="correct rollouts per group (3 0 8 3; quick: 3 0)")
     parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--lengths", type=int, nargs=2, default=(30, 90), help="shortest and longest completion")
-    parser.add_argument("--rounds", type=int, help="(default: 5, quick: 2)")
-    parser.add_argument("--budget", type=float, help="seconds per workload; fewer rounds are made if need be")
+    parser.add_argument("--lengths", type=int, nargs=2, help="shortest, longest completion (30 90; quick: 10 40)")
+    parser.add_argument("--rounds", type=int, help="(5; quick: 2)")
+    parser.add_argument("--budget", type=float, help="seconds per model; fewer rounds are made if need be")
     parser.add_argument("--arms", nargs="+", help="only these")
     args = parser.parse_args(given)
     args.correct = args.correct or ([3, 0] if args.quick else [3, 0, 8, 3])
-    device = torch.device(args.device)
+    args.lengths = args.lengths or ([10, 40] if args.quick else [30, 90])
     rounds = args.rounds or (2 if args.quick else 5)
     report = Report("step", {}, conditions=conditions(args.device))
-    for work in workloads(args, device):
+    for work in workloads(args, torch.device(args.device)):
         samples, tables = measure(work, rounds, args.budget, args.arms)
         report.samples |= samples
         report.tables += tables

@@ -14,10 +14,14 @@ Samples are bounded where p is small: beyond k only where p is expected to be at
 of a group, K being the rollouts to be replaced and v the samples that one of them may cost.
 
 `benchmarks.exploration` compares this with the best strategy that there is.
+
+The numbers decide how a run goes on, so they are equal to the last bit wherever they are computed: sums of products and
+functions of `math`, and none of numpy's that take other ways for other places in memory (`@`, `exp`).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,17 +55,20 @@ class Belief:
     @property
     def mean(self) -> float:
         """The expected p, in (0, 1)."""
-        return float(np.dot(self.weights, _CHANCES))
+        return float((np.array(self.weights) * _CHANCES).sum())
 
     def after(self, seen: Outcomes) -> Belief:
         """The belief once these outcomes are known."""
+        if not seen.samples:
+            return self
         weights = np.array(self.weights) * _likelihood(seen)
         return Belief(tuple((weights / weights.sum()).tolist()))
 
 
 def expected_kept(missing: int, belief: Belief, most: int) -> np.ndarray:
     """(most + 1,) E[min(X, k)] for n = 0..most: how many of n samples are kept, on average, where k are missing."""
-    return _kept_by_chance(missing, most) @ np.array(belief.weights)
+    kept: np.ndarray = (_kept_by_chance(missing, most) * belief.weights).sum(1)
+    return kept
 
 
 @cache
@@ -119,6 +126,7 @@ def fit_belief(groups: Sequence[Outcomes]) -> Belief:
 
 def _likelihood(seen: Outcomes) -> np.ndarray:
     """(CHANCES,) of outcomes, up to a factor, so that the largest is 1."""
-    logs = seen.correct * np.log(_CHANCES) + (seen.samples - seen.correct) * np.log1p(-_CHANCES)
-    likelihood: np.ndarray = np.exp(logs - logs.max())
-    return likelihood
+    incorrect = seen.samples - seen.correct
+    logs = [seen.correct * math.log(p) + incorrect * math.log1p(-p) for p in CHANCES]
+    largest = max(logs)
+    return np.array([math.exp(log - largest) for log in logs])

@@ -189,7 +189,8 @@ def pack(
     )  # (n, S) each
     inputs: dict[str, Any] = {"input_ids": ids}
     for name in firsts[0].token_types:
-        types = [row.token_types[name][: len(row.prompt) if shared else None] for row in firsts]
+        # No longer than the sequence, whose completion may have been cut.
+        types = [row.token_types[name][: len(row.prompt) + (0 if shared else len(row.completion))] for row in firsts]
         padded = [[*given, *[0] * (longest - len(given))] for given in types]
         inputs[name] = torch.tensor(padded, device=device)
     inputs |= {name: value.to(device) for name, value in join_rows([row.images for row in firsts]).items()}

@@ -22,6 +22,7 @@ from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.model_card import create_model_card
+from kepo.trainer.phases import WithPhases
 from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.students import load_adapter, load_student_processor
 from kepo.trainer.trainer import KEPOTrainer
@@ -29,8 +30,8 @@ from kepo.trainer.trainer import KEPOTrainer
 logger = logging.getLogger(__name__)
 
 
-class SupervisedTrainer(SFTTrainer):
-    """TRL's `SFTTrainer` with the model card of this package."""
+class SupervisedTrainer(WithPhases, SFTTrainer):
+    """TRL's `SFTTrainer` with the model card of this package, and a clock."""
 
     def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
         """As `KEPOTrainer.create_model_card`."""

@@ -67,11 +67,12 @@ class PhaseClock:
     Attributes:
         synchronize: Called before the clock is read; None: nothing is waited for.
         times: What was counted since the last `take`.
+        last: What the last `take` gave.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.synchronize: Callable[[], None] | None = None
-        self.times = StepTimes()
+        self.times = self.last = StepTimes()
         self._now = now
         self._thread = threading.get_ident()
         self._known: dict[str, None] = {}  # phases seen so far: later steps without them log 0
@@ -123,6 +124,7 @@ class PhaseClock:
         taken, self.times = self.times, StepTimes()
         order = sorted(self._known, key=_place)
         taken.seconds = {phase: taken.seconds.get(phase, 0.0) for phase in order}
+        self.last = taken
         return taken
 
     def _begin(self, phase: str) -> None:
@@ -149,12 +151,11 @@ class PhaseCallback(TrainerCallback):
 
     Args:
         clock: Of the trainer.
-        log: Takes a metric's name and value.
+        log: Takes a metric's name and value; None: nothing is reported.
     """
 
-    def __init__(self, clock: PhaseClock, log: Callable[[str, float], None]) -> None:
+    def __init__(self, clock: PhaseClock, log: Callable[[str, float], None] | None = None) -> None:
         self._clock, self._log = clock, log
-        self.last = StepTimes()  # of the last step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._clock.start()
@@ -169,13 +170,41 @@ class PhaseCallback(TrainerCallback):
         self._clock.turn_to(OPTIMIZER)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.last = self._clock.take()
+        times = self._clock.take()
         self._clock.turn_to(LOGGING)
-        for name, seconds in as_metrics(self.last.seconds).items():
-            self._log(name, seconds)
+        if self._log is not None:
+            for name, seconds in as_metrics(times.seconds).items():
+                self._log(name, seconds)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._clock.turn_to(REST)
+
+
+class WithPhases:
+    """Gives a trainer of transformers a clock; stands before it among the base classes.
+
+    Attributes:
+        phases: Where the seconds of a step go.
+    """
+
+    # What takes the seconds of every step, as name and value; None: they are not logged.
+    log_metric: Callable[[str, float], None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.phases = PhaseClock()
+        super().__init__(*args, **kwargs)
+        self.add_callback(PhaseCallback(self.phases, self.log_metric))  # type: ignore[attr-defined]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers.Trainer`."""
+        with self.phases(DATA):
+            return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in `transformers.Trainer`."""
+        with self.phases(EVALUATION):
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        return metrics
 
 
 def as_metrics(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
 from kepo.trainer.model_card import create_model_card
-from kepo.trainer.phases import DATA, EVALUATION, EXPLORATION, LOGGING, REST, REWARDS, ROLLOUTS
+from kepo.trainer.phases import EXPLORATION, LOGGING, REST, REWARDS, ROLLOUTS
 from kepo.trainer.probe import (
     QUICK,
     WHOLE,
@@ -215,17 +215,6 @@ class KEPOTrainer(TRLAdapter):
     def _keep_trained_on(self, *, resumed: bool) -> None:
         if self.is_world_process_zero():
             keep_trained_on(Path(self.args.output_dir), self.train_dataset, resumed=resumed)
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers.Trainer`, with its seconds counted."""
-        with self.phases(DATA):
-            return super().get_batch_samples(*args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As in `transformers.Trainer`, with its seconds counted."""
-        with self.phases(EVALUATION):
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        return metrics
 
     def create_model_card(
         self,

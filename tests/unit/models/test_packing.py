@@ -57,6 +57,12 @@ def test_completions_are_dealt_out_by_length() -> None:
     assert [[len(rows[row].completion) for row in members] for members in packs] == [[40, 1], [39, 2]]
 
 
+def test_token_types_end_where_a_cut_completion_ends() -> None:
+    rows = [TokenRow((5, 9), (7,), token_types={"mm_token_type_ids": (0, 1, 0, 0, 0)})]
+    packed = pack(rows, [(0,)], DECODER, 0, "cpu")
+    assert packed.inputs["mm_token_type_ids"].tolist() == [[0, 1, 0]]
+
+
 def test_cost_of_a_decoder_is_that_of_its_matrices() -> None:
     """H 8, two heads of 4 with one shared key-value head, MLP of 16: q, o 8x8, k, v 8x4, three matrices 8x16."""
 

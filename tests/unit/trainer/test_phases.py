@@ -165,7 +165,7 @@ def test_micro_batches_and_steps_without_rollouts(clock: PhaseClock, time: _Time
     callback = PhaseCallback(clock, lambda name, value: logged.append((name, value)))
     callback.on_train_begin(None, None, None)
     _step(callback, clock, time, micro_batches=3, generates=True)
-    assert callback.last.calls == {TRAINING: 3, ROLLOUTS: 1, OPTIMIZER: 1}
+    assert clock.last.calls == {TRAINING: 3, ROLLOUTS: 1, OPTIMIZER: 1}
     first, logged[:] = dict(logged), []
     _step(callback, clock, time, micro_batches=3, generates=False)
     second = dict(logged)

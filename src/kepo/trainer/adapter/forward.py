@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,10 @@ from transformers.utils import ModelOutput
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from kepo.models.head import output_head
+from kepo.objective import DenseTeacher, SparseTeacher
 from kepo.objective.divergence import OutputHead
-from kepo.objective.token_terms import DenseTeacher, SparseTeacher
 from kepo.teachers.base import DenseScores, Scores, SparseScores
-from kepo.trainer.adapter.head_terms import head_terms
+from kepo.trainer.adapter.head_terms import token_terms
 
 
 @dataclass
@@ -107,20 +106,19 @@ def add_token_pass(model: Any) -> None:
         hidden = states[token_pass.states].to(device)
         target = token_pass.target
         teacher = None if target is None else target.teacher(device)
-        in_float32 = torch.autocast(device.type, enabled=False) if token_pass.float32_head else nullcontext()
-        with in_float32:
-            terms = head_terms(
-                hidden.float() if token_pass.float32_head else hidden,
-                head,
-                token_pass.tokens.to(device),
-                token_pass.temperature,
-                teacher=teacher,
-                gated=None if teacher is None else token_pass.gated,
-                interpolation=0.5 if target is None else target.interpolation,
-                divergence_temperature=1.0 if target is None else target.temperature,
-                chunk_size=None if target is None else target.chunk_size,
-                entropy=token_pass.entropy,
-            )
+        terms = token_terms(
+            hidden,
+            head,
+            token_pass.tokens.to(device),
+            token_pass.temperature,
+            teacher=teacher,
+            gated=None if teacher is None else token_pass.gated,
+            interpolation=0.5 if target is None else target.interpolation,
+            divergence_temperature=1.0 if target is None else target.temperature,
+            chunk_size=None if target is None else target.chunk_size,
+            entropy=token_pass.entropy,
+            dtype=torch.float32 if token_pass.float32_head else None,
+        )
         divergence = None if target is None else terms.divergence
         aux_loss = _aux_loss(base, output, kwargs) if kwargs.get("output_router_logits") else None
         return TokenOutput(logps=terms.logps, entropy=terms.entropy, divergence=divergence, aux_loss=aux_loss)

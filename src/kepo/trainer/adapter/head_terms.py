@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kepo.objective.token_terms import token_terms as head_terms
+from kepo.objective import token_terms
 
-__all__ = ["head_terms"]
+__all__ = ["token_terms"]
