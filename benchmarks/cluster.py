@@ -11,20 +11,14 @@ Legend: Q questions of a step, G rollouts of each, P prompt tokens, T completion
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from scipy.stats import binom
 
 from kepo.models.packing import Cost
-from kepo.planning.architecture import Architecture, load_architecture
+from kepo.planning.architecture import Architecture
 
 FILE = Path(__file__).with_name("scaling.json")
 STUDENT, TEACHER = "Qwen3-VL-2B-Instruct", "Qwen3-VL-32B-Instruct"

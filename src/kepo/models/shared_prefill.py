@@ -1,8 +1,8 @@
 """Rollouts by transformers: each distinct prompt is computed once, and its rollouts go on from copies of its cache.
 
 transformers' `generate` computes the prompt of every row. Here the first P - 1 tokens of each distinct prompt go
-through the model once. The cache is repeated for the rows that share the prompt, and `generate` goes on from there, with the
-last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
+through the model once. The cache is repeated for the rows that share the prompt, and `generate` goes on from there,
+with the last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
 
 Legend: B rows, Q distinct prompts, P padded prompt length.
 """
