@@ -6,59 +6,40 @@ B rollouts of this process, W processes, T completion tokens, F reward functions
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
-from trl import GRPOTrainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import is_async_callable
 
 from kepo.errors import ConfigError
 from kepo.models.decoding import decode, reasoning_opened, special_tags
 from kepo.models.encoding import encode
-from kepo.models.packing import rows_of
-from kepo.models.shared_prompt import SharedPrompt
+from kepo.models.shared_prefill import EqualRows, SharedPrefill
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
-from kepo.trainer.adapter.forward import DistillationTarget, add_token_pass
-from kepo.trainer.adapter.micro_batches import whole_group_batches
-from kepo.trainer.adapter.passes import PassSettings, StudentPasses
+from kepo.trainer.adapter.equal_rows import (
+    EqualRowsProcessor,
+    TokenizedOnce,
+    as_tensors,
+    equal_prompts,
+    rows_once,
+)
+from kepo.trainer.adapter.loss_adapter import LossAdapter
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
-from kepo.trainer.phases import WithPhases, logprobs_phase
-from kepo.trainer.processes import Processes
 from kepo.types import Prompt, Sample
 
-OldLogps = Callable[[torch.Tensor], torch.Tensor]
-"""From the current policy's (B, T) log-probabilities of the tokens to those the ratio is taken to."""
+logger = logging.getLogger(__name__)
 
 
-@dataclass
-class _LossPass:
-    """One pass of the policy loss: what is added to TRL's forward, and what comes out of it beside TRL's loss."""
-
-    inputs: dict[str, Any]
-    target: DistillationTarget | None
-    old_logps: OldLogps | None
-    idle: torch.Tensor | None
-    divergence: torch.Tensor | None = None
-
-    def correct(self, logps: torch.Tensor) -> None:
-        """Set the old log-probabilities that TRL compares `logps` (B, T) with."""
-        if self.old_logps is not None:
-            self.inputs["old_per_token_logps"] = self.old_logps(logps)
-        old = self.inputs.get("old_per_token_logps")
-        if self.idle is not None and old is not None:
-            # Nothing is known of rows that were not computed; a ratio of 1 keeps them out of the clipping metrics.
-            idle = self.idle.unsqueeze(1).to(old.device)
-            self.inputs["old_per_token_logps"] = torch.where(idle, logps.detach(), old)
-
-
-class TRLAdapter(WithPhases, GRPOTrainer):
+class TRLAdapter(LossAdapter):
     """TRL's GRPO trainer behind public names.
 
     The methods under "hooks" are called by TRL; their own bodies are TRL's, so a subclass overrides them and calls
@@ -66,7 +47,7 @@ class TRLAdapter(WithPhases, GRPOTrainer):
 
     Attributes:
         processes: The processes of the run.
-        passes: Forward passes of our own, by policy ("student", "reference model"); empty: TRL's.
+        passes: See `LossAdapter`.
     """
 
     # What TRL writes into the model card.
@@ -79,23 +60,30 @@ class TRLAdapter(WithPhases, GRPOTrainer):
     }
 
     reward_funcs: list[Any]
-    _buffered_inputs: list[dict[str, Any]] | None
-    _loss_pass: _LossPass | None = None
     _colocated: ColocatedPrompts | None = None
+    _tokenized: TokenizedOnce | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.processes = Processes(self.accelerator)
-        self.passes: dict[str, StudentPasses] = {}
         if self.args.use_vllm and self.args.vllm_mode == "colocate" and self._is_vlm:
             self._colocated = ColocatedPrompts(self.vllm_generation.generate)
             self.vllm_generation.generate = self._colocated.generate
+
+        # Tools and environments make rows differ, and rollouts of the user's own may look at the processor.
+        self._rows_are_equal = not (self.tools or self.rollout_func or self.environment_factories)
+        self._prefill = SharedPrefill(self.model, enabled=self._shares_prefill())
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     def make_generation_batch(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rollouts of B data set rows with rewards and advantages: the batch that TRL splits and hands to the loss."""
-        batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        processor = self.processing_class
+        if self._rows_are_equal:
+            self.processing_class = EqualRowsProcessor(processor)
+        try:
+            batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        finally:
+            self.processing_class, self._tokenized = processor, None
         return batch
 
     def generate_rollouts(self, prompts: list[Prompt]) -> Rollouts:
@@ -154,133 +142,7 @@ class TRLAdapter(WithPhases, GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         return self.compute_batch_loss(model, inputs)
 
-    # --- the loss ---------------------------------------------------------------------------------------------------
-
-    def compute_policy_loss(
-        self,
-        model: Any,
-        inputs: Mapping[str, Any],
-        target: DistillationTarget | None = None,
-        old_logps: OldLogps | None = None,
-        idle: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """TRL's loss of a micro-batch, and the (M,) divergence of its gated tokens out of the same forward pass.
-
-        Args:
-            model: As TRL calls it.
-            inputs: Of the micro-batch, B rows.
-            target: The teacher's view; None: there is no divergence. Needs `use_token_passes`, like `idle`.
-            old_logps: Gives the old log-probabilities; None: TRL's own.
-            idle: (B,) bool, rows that have no gradient and need not be computed.
-        """
-        self._loss_pass = current = _LossPass({**inputs}, target, old_logps, idle)
-        try:
-            loss = super()._compute_loss(model, current.inputs)
-        finally:
-            self._loss_pass = None
-        return loss, current.divergence
-
-    def use_token_passes(self, *, share_prompt: bool) -> None:
-        """Compute log-probabilities by passes of our own from here on: see `StudentPasses`.
-
-        Args:
-            share_prompt: Whether equal prompts are computed once.
-        """
-        reference = getattr(self, "ref_model", None)
-        settings = PassSettings(self.temperature, self.args.cast_lm_head_to_fp32)
-        pad_id = self._tokenizer.pad_token_id
-        for who, policy in (("student", self.model), ("reference model", reference)):
-            if policy is not None:
-                plain = self.accelerator.unwrap_model(policy)
-                add_token_pass(plain)
-                shared = SharedPrompt(plain, pad_id, who, enabled=share_prompt and not self.aux_loss_enabled)
-                self.passes[who] = StudentPasses(shared, settings, self.accelerator.autocast, self.processes.max)
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        num_images: Sequence[int] | None = None,
-        num_tiles: Sequence[int] | None = None,
-        **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        given = {"num_images": num_images, "num_tiles": num_tiles, **fields}
-        with logprobs_phase(self.phases):
-            compute = self._token_passes if self.passes else super()._get_per_token_logps_and_entropies
-            logps, entropies, aux_loss = compute(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **given
-            )
-        if self._loss_pass is not None:
-            self._loss_pass.correct(logps)
-        return logps, entropies, aux_loss
-
-    def _token_passes(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        width: int,
-        batch_size: int | None,
-        entropy: bool,
-        aux_loss: bool,
-        num_images: Sequence[int] | None,
-        num_tiles: Sequence[int] | None,
-        **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """As `_get_per_token_logps_and_entropies` of TRL, by passes of our own."""
-        current = self._loss_pass
-        image_token = getattr(self.model.config, "image_token_id", None)
-        rows = rows_of(input_ids, attention_mask, width, fields, num_images, num_tiles, image_token)
-        passes = self.passes["reference model" if model is getattr(self, "ref_model", None) else "student"]
-        size = batch_size or len(rows)
-        results = [
-            passes.run(
-                model,
-                rows[start : start + size],
-                width,
-                input_ids.device,
-                idle=None if current is None else current.idle,
-                entropy=entropy,
-                target=None if current is None else current.target,
-                **({"output_router_logits": True} if aux_loss else {}),
-            )
-            for start in range(0, len(rows), size)
-        ]
-        if current is not None:
-            current.divergence = results[0].divergence
-            if self.model.training:
-                left_out = 0.0 if current.idle is None else current.idle.float().mean().item()
-                self.log_metric("training/rows_share", 1.0 - left_out)
-                self.log_metric("training/tokens", float(sum(result.computed for result in results)))
-        entropies = [result.entropies for result in results if result.entropies is not None]
-        aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
-        return (
-            torch.cat([result.logps for result in results]),
-            torch.cat(entropies) if entropies else None,
-            torch.stack(aux_losses).mean() if aux_losses else None,
-        )
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if not (self.passes and self.model.training):
-            return super()._prepare_inputs(generation_batch)
-        count = self.args.steps_per_generation
-        if self._step % (count * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
-            first_row = self.processes.index * len(generation_batch)
-            self._buffered_inputs = whole_group_batches(batch, count, self.num_generations, first_row)
-        return self._buffered_inputs[self._step % count]
-
     # --- the policy -------------------------------------------------------------------------------------------------
-
-    @property
-    def has_entropy_bonus(self) -> bool:
-        """Whether the loss rewards entropy."""
-        return bool(self._entropy_bonus_enabled)
 
     @property
     def tokenizer(self) -> Any:
@@ -292,11 +154,59 @@ class TRLAdapter(WithPhases, GRPOTrainer):
         prompt_ids, _, _ = self._tokenize_prompts(prompts)
         return [list(ids) for ids in prompt_ids]
 
+    def get_train_dataloader(self) -> Any:
+        """As in `GRPOTrainer`; a row of the data set that a group repeats is read once."""
+        given = self.train_dataset
+        self.train_dataset = rows_once(given)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = given
+
+    def _shares_prefill(self) -> bool:
+        """Whether the prompt of a group goes through the model once when transformers makes the rollouts."""
+        args = self.args
+        if not getattr(args, "share_prompt", False) or args.use_vllm or args.use_transformers_continuous_batching:
+            return False
+        sharded = self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled())
+        if sharded and (self.is_fsdp_enabled or not args.ds3_gather_for_generation):
+            logger.warning(
+                "The prompts of rollouts are computed once per rollout, not once per group: the model is sharded while "
+                "it generates."
+            )
+            return False
+        return True
+
     def _tokenize_prompts(self, prompts: Sequence[Prompt]) -> tuple[Any, Any, Any]:
-        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        rows = equal_prompts(prompts) if self._rows_are_equal else None
+        if rows is None or len(rows.firsts) == len(prompts):
+            prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        else:
+            prompt_ids, images, fields = self._tokenize_once(prompts, rows)
         if self._colocated is not None and images is not None:
             self._colocated.remember(prompt_ids, self._one_token_per_image(prompts))
         return prompt_ids, images, fields
+
+    def _tokenize_once(self, prompts: Sequence[Prompt], rows: EqualRows) -> tuple[Any, Any, Any]:
+        """Token ids and images of all B prompts; the other fields are those of the distinct ones."""
+        made, images, given = super()._tokenize_prompts([prompts[row] for row in rows.firsts])
+        fields = as_tensors(given)
+        if fields is None:
+            return super()._tokenize_prompts(prompts)
+        prompt_ids = [list(made[place]) for place in rows.index]
+        self._tokenized = TokenizedOnce(prompt_ids, rows)
+        return prompt_ids, None if images is None else [images[place] for place in rows.index], fields
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        tokenized, self._tokenized = self._tokenized, None
+        rows = tokenized.rows if tokenized is not None and tokenized.prompt_ids is prompt_ids else None
+        with nullcontext() if rows is None else self._prefill.rows(rows):
+            made: tuple[Any, Any] = super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+            )
+        return made
 
     def _one_token_per_image(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of `prompts` as the chat template writes them, before the processor puts in an image's tokens."""
