@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kepo.objective import chunk_tokens
 from kepo.planning.architecture import Decoder, Tower
 
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32
@@ -111,10 +112,10 @@ def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, traina
 
 
 def divergence_bytes(chunk: int, tokens: int, hidden: int, vocab: int, weight: int, copies: int = 0) -> int:
-    """Most that the divergence of `tokens` gated tokens, `chunk` at once, holds in its backward pass.
+    """Most that the divergence of `tokens` gated tokens, at most `chunk` at once, holds in its backward pass.
 
     `weight` is bytes of a weight of the head, whose gradient is summed over chunks, 0 when it is frozen; `copies` those
     of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
     """
-    wide = int(DIVERGENCE_TENSORS * min(chunk, tokens) * vocab * 4)
+    wide = int(DIVERGENCE_TENSORS * min(chunk_tokens(vocab, chunk), tokens) * vocab * 4)
     return wide + vocab * hidden * (weight + copies)

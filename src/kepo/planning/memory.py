@@ -222,7 +222,8 @@ def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
         weight=_student_weight(s) if trained else 0,
         copies=2 if precision.casts or s.launch.parameter_shards > 1 else 0,
     )
-    return max(policy, divergence), f"divergence in chunks of {s.divergence_chunk} tokens"
+    chunk = activations.chunk_tokens(decoder.vocab, s.divergence_chunk)
+    return max(policy, divergence), f"divergence in chunks of {chunk} tokens"
 
 
 def _tower_kept(s: PlanSettings, precision: Precision) -> int:
