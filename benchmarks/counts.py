@@ -162,14 +162,14 @@ class ScriptedSampling:
     def restart(self, tokenizer: Any, short: bool) -> None:
         """Begin a generation batch, with `short` one that is not counted."""
         end = tokenizer.eos_token_id
-        hint = tokenizer("<hint>Reason step by step about its edge.</hint>", add_special_tokens=False)["input_ids"]
+        hint = tokenizer("<hint>Reason about its edge.</hint>", add_special_tokens=False)["input_ids"]
         self.rollouts = [shortened(script) if short else script for script in rollouts(end)]
         self.needed = {}
         self._scripts = {
             "rollouts": cycle(self.rollouts),
             "hints": cycle([[*hint, end]]),
             # Every second hinted sample is correct, however many an attempt takes.
-            "hinted samples": (completion(n, n % 2 == 1, end, longest=LONGEST // 2) for n in count(100)),
+            "hinted samples": (completion(n, n % 2 == 0, end, longest=LONGEST // 2) for n in count(100)),
         }
         if short:
             self._scripts = {phase: map(shortened, scripts) for phase, scripts in self._scripts.items()}
