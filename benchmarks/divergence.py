@@ -1,108 +1,217 @@
-"""Memory and time of the divergence: ours in chunks, TRL's fused kernel, and the plain formula on whole logits.
+"""Time and memory of what the loss needs of the output head: log-probability, entropy and divergence of every token.
 
-    python -m benchmarks.divergence [--tokens 512] [--vocabulary 49152] [--hidden 576] [--repeats 3]
+    python -m benchmarks.divergence [--repeats 5] [--threads 1] [--json FILE]
+    python -m benchmarks.divergence --sizes NAME=tokens,gated,vocabulary,hidden [...]
 
-Each method runs forward and backward on the same hidden states in a process of its own; memory is the growth of that
-process's peak resident set. Ratios are to the plain formula.
+Four methods run forward and backward on the same hidden states, with gradient to hidden states and head:
+
+- `dense`: the formulas on whole logits;
+- `trl + chunks`: TRL's fused head for the first two, then the student's logits once more for the divergence, in chunks
+  that are checkpointed;
+- `trl`: TRL's fused head, then TRL's fused divergence;
+- `one pass`: `kepo.objective.token_terms`.
+
+Times are taken in turns in one process, so that a busy machine hits all methods alike. The peak is the most bytes of
+tensors that one forward and backward hold beyond its inputs (torch's MemTracker).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
+import trl
 from torch import Tensor
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-METHODS = ("plain", "trl", "kepo")
+from benchmarks.memory import peak_of
+from kepo.objective import DenseTeacher, OutputHead, chunked_divergence, token_divergence, token_terms
 
-
-def _plain(student: Tensor, weight: Tensor, teacher: Tensor, teacher_weight: Tensor) -> Tensor:
-    from kepo.objective.divergence import token_divergence
-
-    student_logps = (student @ weight.T).float().log_softmax(-1)
-    return token_divergence(student_logps, (teacher @ teacher_weight.T).float().log_softmax(-1), 0.5)
+Terms = tuple[Tensor, Tensor]  # log-probabilities and divergences; the entropy is only logged
 
 
-def _trl(student: Tensor, weight: Tensor, teacher: Tensor, teacher_weight: Tensor) -> Tensor:
-    from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens, gated tokens among them, vocabulary and hidden width."""
 
-    return ChunkedDivergenceFunction.apply(student, weight, None, teacher, teacher_weight, None, 0.5)[0]
-
-
-def _kepo(student: Tensor, weight: Tensor, teacher: Tensor, teacher_weight: Tensor) -> Tensor:
-    from kepo.objective.divergence import OutputHead, chunked_divergence
-
-    return chunked_divergence(student, OutputHead(weight), teacher, OutputHead(teacher_weight), interpolation=0.5)
+    tokens: int
+    gated: int
+    vocab: int
+    hidden: int
 
 
-_RUN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {"plain": _plain, "trl": _trl, "kepo": _kepo}
+TIMED = {"SmolLM2": Sizes(480, 200, 49152, 576), "PhantomVQA": Sizes(4000, 1600, 200, 128)}
+# Whole logits of 4096 tokens may not fit, so their peak is extrapolated from two smaller sizes.
+WEIGHED = Sizes(4096, 4096, 151936, 64)
 
 
-def measure(method: str, tokens: int, vocabulary: int, hidden: int, repeats: int) -> dict[str, float]:
-    """Median seconds, growth of the peak resident set in MiB, and the loss, of one method in this process."""
-    torch.manual_seed(0)
-    student = torch.randn(tokens, hidden, requires_grad=True)
-    weight = (torch.randn(vocabulary, hidden) / hidden**0.5).requires_grad_()
-    teacher, teacher_weight = torch.randn(tokens, hidden), torch.randn(vocabulary, hidden) / hidden**0.5
-    run = _RUN[method]
-    run(student[:2], weight, teacher[:2], teacher_weight).sum().backward()  # imports and first-call costs
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+@dataclass(frozen=True)
+class Inputs:
+    """What all methods read."""
+
+    hidden: Tensor
+    weight: Tensor
+    ids: Tensor
+    teacher_hidden: Tensor
+    teacher_weight: Tensor
+    gated: Tensor
+
+    @staticmethod
+    def of(sizes: Sizes) -> Inputs:
+        generator = torch.Generator().manual_seed(0)
+
+        def randn(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator) / shape[-1] ** 0.25
+
+        return Inputs(
+            hidden=randn(sizes.tokens, sizes.hidden).requires_grad_(),
+            weight=randn(sizes.vocab, sizes.hidden).requires_grad_(),
+            ids=torch.randint(sizes.vocab, (sizes.tokens,), generator=generator),
+            teacher_hidden=randn(sizes.gated, sizes.hidden),
+            teacher_weight=randn(sizes.vocab, sizes.hidden),
+            gated=torch.arange(sizes.tokens) < sizes.gated,
+        )
+
+
+def dense(x: Inputs) -> Terms:
+    logps = (x.hidden @ x.weight.T).log_softmax(-1)
+    with torch.no_grad():
+        teacher_logps = (x.teacher_hidden @ x.teacher_weight.T).log_softmax(-1)
+        -(logps.exp() * logps).sum(-1)
+    return logps.gather(-1, x.ids[:, None])[:, 0], token_divergence(logps[x.gated], teacher_logps, 0.5)
+
+
+def _trl_logps(x: Inputs) -> Tensor:
+    return ChunkedLogProbFunction.apply(x.hidden, x.weight, None, x.ids, 1.0, 32768, None, 1.0, ("entropy",))[0]
+
+
+def trl_and_chunks(x: Inputs) -> Terms:
+    heads = OutputHead(x.weight), OutputHead(x.teacher_weight)
+    divergence = chunked_divergence(x.hidden[x.gated], heads[0], x.teacher_hidden, heads[1], chunk_size=256)
+    return _trl_logps(x), divergence
+
+
+def trl_kernels(x: Inputs) -> Terms:
+    states = x.hidden[x.gated]
+    arguments = states, x.weight, None, x.teacher_hidden, x.teacher_weight, None, 0.5
+    return _trl_logps(x), ChunkedDivergenceFunction.apply(*arguments)[0]
+
+
+def one_pass(x: Inputs) -> Terms:
+    teacher = DenseTeacher(x.teacher_hidden, OutputHead(x.teacher_weight))
+    terms = token_terms(x.hidden, OutputHead(x.weight), x.ids, teacher=teacher, gated=x.gated)
+    return terms.logps, terms.divergence
+
+
+METHODS: dict[str, Callable[[Inputs], Terms]] = {
+    "dense": dense,
+    "trl + chunks": trl_and_chunks,
+    "trl": trl_kernels,
+    "one pass": one_pass,
+}
+
+
+def step(method: str, x: Inputs) -> float:
+    """One forward and backward; the loss."""
+    logps, divergence = METHODS[method](x)
+    loss = divergence.sum() / len(x.ids) - logps.mean()
+    loss.backward()
+    x.hidden.grad = x.weight.grad = None
+    return loss.item()
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds and peak bytes of one method at one size."""
+
+    size: str
+    method: str
+    loss: float
+    seconds: float | None  # median
+    spread: float | None  # largest minus smallest
+    peak: float  # bytes
+
+
+def compare(name: str, sizes: Sizes, repeats: int) -> list[Result]:
+    """All methods in turns."""
+    x = Inputs.of(sizes)
+    losses = {method: step(method, x) for method in METHODS}
+    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
     for _ in range(repeats):
-        student.grad = weight.grad = None
-        start = time.perf_counter()
-        loss = run(student, weight, teacher, teacher_weight).mean()
-        loss.backward()
-        seconds.append(time.perf_counter() - start)
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"seconds": statistics.median(seconds), "mebibytes": growth, "loss": loss.item()}
+        for method, times in seconds.items():
+            start = time.perf_counter()
+            step(method, x)
+            times.append(time.perf_counter() - start)
+    return [
+        Result(name, method, losses[method], statistics.median(times), max(times) - min(times), peak(method, x))
+        for method, times in seconds.items()
+    ]
+
+
+def peak(method: str, x: Inputs) -> int:
+    """Most bytes of tensors in one forward and backward beyond the inputs."""
+    inputs = [x.hidden, x.weight, x.ids, x.teacher_hidden, x.teacher_weight, x.gated]
+    return peak_of(lambda: step(method, x), torch.device("cpu"), inputs)
+
+
+def weigh(sizes: Sizes) -> list[Result]:
+    """Peaks at a size that whole logits do not fit in; theirs grows by the same bytes with every token."""
+    name = f"{sizes.tokens} tokens of {sizes.vocab}"
+    few, more = (peak("dense", Inputs.of(Sizes(n, n, sizes.vocab, sizes.hidden))) for n in (32, 64))
+    extrapolated = few + (more - few) / 32 * (sizes.tokens - 32)
+    x = Inputs.of(sizes)
+    measured = [Result(name, "one pass", float("nan"), None, None, peak("one pass", x))]
+    return [Result(name, "dense (extrapolated)", float("nan"), None, None, extrapolated), *measured]
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown; ratios are to the first method of a size."""
+    lines = [
+        "| size | method | seconds | spread | of dense | peak MiB | of dense | loss |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        base = next(other for other in results if other.size == result.size)
+        times = "| - | - | - "
+        if result.seconds is not None and result.spread is not None and base.seconds is not None:
+            times = f"| {result.seconds:.4f} | {result.spread:.4f} | {result.seconds / base.seconds:.2f} "
+        lines.append(
+            f"| {result.size} | {result.method} {times}| {result.peak / 2**20:.1f} | {result.peak / base.peak:.3f} "
+            f"| {result.loss:.6f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _named_sizes(text: str) -> tuple[str, Sizes]:
+    name, numbers = text.split("=")
+    return name, Sizes(*map(int, numbers.split(",")))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--vocabulary", type=int, default=49152, help="SmolLM2's")
-    parser.add_argument("--hidden", type=int, default=576, help="SmolLM2's")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--method", choices=METHODS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sizes", type=_named_sizes, nargs="+", help="instead of the two models'")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--skip-large", action="store_true", help="leave out the vocabulary of 151,936")
     args = parser.parse_args()
-    sizes = (args.tokens, args.vocabulary, args.hidden, args.repeats)
-    if args.method:
-        sys.stdout.write(json.dumps(measure(args.method, *sizes)))
-        return
-    results = {}
-    for method in METHODS:
-        command = [sys.executable, "-m", "benchmarks.divergence", "--method", method, *_flags(args)]
-        results[method] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    sys.stdout.write(_table(results, args))
-
-
-def _flags(args: argparse.Namespace) -> list[str]:
-    return [f"--{name}={getattr(args, name)}" for name in ("tokens", "vocabulary", "hidden", "repeats")]
-
-
-def _table(results: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
-    plain = results["plain"]
-    lines = [
-        f"Divergence of {args.tokens} tokens, vocabulary {args.vocabulary}, hidden {args.hidden}, forward and backward",
-        "",
-        "| method | seconds | of plain | peak MiB | of plain | loss |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for method, r in results.items():
-        time_ratio, memory_ratio = r["seconds"] / plain["seconds"], r["mebibytes"] / max(plain["mebibytes"], 1)
-        lines.append(
-            f"| {method} | {r['seconds']:.2f} | {time_ratio:.2f} | {r['mebibytes']:.0f} | {memory_ratio:.2f} "
-            f"| {r['loss']:.6f} |"
-        )
-    return "\n".join(lines) + "\n"
+    torch.set_num_threads(args.threads)
+    sizes = dict(args.sizes) if args.sizes else TIMED
+    results = [result for name, s in sizes.items() for result in compare(name, s, args.repeats)]
+    if not args.skip_large:
+        results += weigh(WEIGHED)
+    versions = {"torch": torch.__version__, "trl": trl.__version__, "threads": args.threads, "repeats": args.repeats}
+    sys.stdout.write(f"{versions}\n\n{table(results)}")
+    if args.json:
+        args.json.write_text(json.dumps({**versions, "results": [asdict(result) for result in results]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import ascii_uppercase
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
 """One chat message: `{"role": ..., "content": str | list of parts}`; a part is `{"type": "text", "text": str}` or
@@ -117,6 +117,13 @@ class KeptSample:
     prompt: Prompt  # the prompt it was sampled under (with the hint)
 
 
+class Outcomes(NamedTuple):
+    """What came of samples: whole numbers, or less where older ones count less."""
+
+    correct: float = 0  # finished and correct, those that equal another one or were not needed included
+    samples: float = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Rescue:
     """What exploration did for one group."""
@@ -128,8 +135,11 @@ class Rescue:
     attempts: int = 0  # how many attempts this group took part in
     sampled_tokens: int = 0  # completion tokens sampled for it in all attempts
     hints: tuple[Hint, ...] = ()  # every hint at hand, in order
+    # What came of its samples, by the level of the hint that they were sampled under (None: without one).
+    outcomes: Mapping[int | None, Outcomes] = field(default_factory=dict)
     truncated_samples: int = 0  # how many of its samples were cut off, and so not even verified
     leaked_hints: int = 0  # how many of the teacher's answers leaked, those asked again included
+    unneeded_hints: int = 0  # how many were asked for ahead, and were not needed when they came
     levels_asked: int = 0  # at how many levels hints were asked for, of a bank or of the teacher
     # Why nothing was kept ("no hint", "no correct sample", "no finished sample", "no failed rollout"); None when
     # something was.

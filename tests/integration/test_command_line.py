@@ -95,18 +95,20 @@ def test_a_run_describes_itself_is_protected_resumed_and_restarted(project: Path
 
 @pytest.mark.slow
 def test_it_starts_itself_under_accelerate(project: Path, tmp_path: Path) -> None:
-    """One process: accelerate starts several on the CPU through MPI only."""
+    """With its options. One process: accelerate starts several on the CPU through MPI only."""
     config = tmp_path / "cpu.yaml"
     config.write_text(
         "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nnum_processes: 1\nnum_machines: 1\n"
         "machine_rank: 0\nmixed_precision: 'no'\nuse_cpu: true\nmain_training_function: main\n"
     )
     done = _kepo(
-        "train", "recipe.yaml", "--accelerate-config", str(config), "--output_dir", "run2", "--max_steps", "1",
-        cwd=project,
+        "train", "recipe.yaml", "--accelerate-config", str(config), "--output_dir", "run2", "--max_steps", "3",
+        "--profile-steps", "1", cwd=project,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert read_rollouts(project / "run2").num_rows == 8
+    assert read_rollouts(project / "run2").num_rows == 24
+    assert (project / "run2" / "profile" / "trace.json.gz").is_file()
+    assert done.stdout.count("# Profile: steps 2 to 2") == 1
 
 
 @pytest.mark.slow
@@ -132,8 +134,12 @@ def test_two_processes_share_one_run_folder(project: Path) -> None:
 
 @pytest.mark.slow
 def test_supervised_fine_tuning_behind_the_same_command(project: Path) -> None:
-    done = _kepo("train", "recipe.yaml", "--method", "sft", "--output_dir", "sft", cwd=project)
+    done = _kepo(
+        "train", "recipe.yaml", "--method", "sft", "--output_dir", "sft", "--max_steps", "5", "--profile", cwd=project
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    phases = json.loads((project / "sft" / "profile" / "phases.json").read_text())["phases"]
+    assert {"data", "training", "optimizer"} <= {phase["phase"] for phase in phases}
     assert (project / "sft" / "model.safetensors").is_file()
     assert json.loads((project / "sft" / "run.json").read_text())["status"] == "finished"
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _HELP = "YAML files, or names of shipped recipes (`kepo recipes`), then fields."
 Recipes = Annotated[list[str], typer.Argument(metavar="RECIPE", help=_HELP, show_default=False)]
 
+_PROFILE_STEPS = 2
+
 # What the closing table shows, where the run logged it.
 _SHOWN = {
     "reward": "reward",
@@ -40,7 +42,12 @@ _SHOWN = {
     "teacher/faults": "failed tries to reach the teacher",
     "time/rollouts_s": "seconds of rollouts",
     "time/exploration_s": "seconds of exploration",
+    "time/rewards_s": "seconds of rewards",
     "time/teacher_s": "seconds of waiting for the teacher",
+    "time/logprobs_s": "seconds of old and reference log-probabilities",
+    "time/training_s": "seconds of forward and backward",
+    "time/optimizer_s": "seconds of the optimizer",
+    "time/step_s": "seconds of a whole step",
     "loss": "loss",
     "mean_token_accuracy": "token accuracy",
 }
@@ -62,6 +69,17 @@ def train(
             help="Go on with the run in output_dir: from its last checkpoint, or not at all if it is finished.",
         ),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Measure the phases of two steps after the first, trace the two after them, and go on. Tables and "
+            "trace are written to OUTPUT_DIR/profile.",
+        ),
+    ] = False,
+    profile_steps: Annotated[
+        int | None, typer.Option(min=1, help="--profile with another number of steps.", show_default=False)
+    ] = None,
 ) -> None:
     """Train with a recipe, or several: later ones go over earlier ones, and `--field value` over all.
 
@@ -77,17 +95,20 @@ def train(
             typer.echo(f"{run_folder_of(names, overrides)} is finished with these settings.")
             return
         overrides += more
+    if profile and profile_steps is None:
+        profile_steps = _PROFILE_STEPS
     if accelerate_config is not None:
-        _launch(find_accelerate_config(accelerate_config), [*names, *overrides], go_on_with)
+        options = [] if profile_steps is None else ["--profile-steps", str(profile_steps)]
+        _launch(find_accelerate_config(accelerate_config), [*names, *overrides], options, go_on_with)
         return
     from accelerate import PartialState
 
-    _show(_run(names, overrides, go_on_with))
+    _show(_run(names, overrides, profile_steps, go_on_with))
     # Left to the interpreter's exit, the threads of the process group may still run and abort the process.
     PartialState().destroy_process_group()
 
 
-def _run(names: Sequence[str], overrides: Sequence[str], go_on_with: str) -> Result:
+def _run(names: Sequence[str], overrides: Sequence[str], profile_steps: int | None, go_on_with: str) -> Result:
     """Train in this process; what stops it on the way says what is saved, and how to go on."""
     import torch
 
@@ -99,7 +120,7 @@ def _run(names: Sequence[str], overrides: Sequence[str], go_on_with: str) -> Res
     folder = Path(recipe.training.output_dir)
     with training_display(plain=recipe.training.disable_tqdm) as display:
         try:
-            return run(recipe, display)
+            return run(recipe, display, profile_steps)
         except KeyboardInterrupt:
             stopped = _how_it_stopped(folder, display.step, display.steps, go_on_with)
         except torch.OutOfMemoryError as error:
@@ -147,7 +168,7 @@ def _saved(folder: Path, step: int, go_on_with: str) -> str:
     return f"{kept}, and checkpoint-{last}. To go on after step {last}: {command}"
 
 
-def _launch(config: str, arguments: Sequence[str], go_on_with: str) -> None:
+def _launch(config: str, arguments: Sequence[str], more: Sequence[str], go_on_with: str) -> None:
     """Run `kepo train` again, in the processes of an accelerate config; ends with their exit code."""
     import subprocess
 
@@ -161,7 +182,7 @@ def _launch(config: str, arguments: Sequence[str], go_on_with: str) -> None:
 
     check_launch(config)
     load_recipe(*split_arguments(arguments))  # so that a typing error is said once, and not by every process
-    options = ["--config_file", config, "-m", "kepo", "train", *arguments]
+    options = ["--config_file", config, "-m", "kepo", "train", *arguments, *more]
     try:
         launch_command(launch_command_parser().parse_args(options))
     # The processes themselves have said why.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, to_banked
-from kepo.exploration.hints import HintSource, audited_hint, request_for, teacher_hints
+from kepo.exploration.hints import HintAnswers, HintSource, TeacherHints, audited_hint, request_for
 from kepo.exploration.settings import ExplorationSettings
 from kepo.files import content_hash
 from kepo.teachers.base import HintWriter
@@ -20,20 +21,14 @@ Caller: TypeAlias = Callable[[Callable[[], Any]], Any]
 """Makes a call that may raise a `KepoError`, and returns what it returns."""
 
 
-def banked_hints(
-    bank: HintBank,
-    writer: HintWriter | None,
-    settings: ExplorationSettings,
-    read_from: str | None = None,
-    *,
-    through: Caller = lambda call: call(),
-) -> HintSource:
+@dataclass(frozen=True)
+class BankedHints(HintSource):
     """Hints of a bank under `settings.hint_leak_policy`; the teacher is asked only about groups without a line in it.
 
     What the bank has counts as tried: the teacher is not asked again where all of it leaks. Its new answers are added
     to the bank, empty ones aside, so that a teacher that was away is asked another time.
 
-    Args:
+    Attributes:
         bank: Read, and added to.
         writer: Writes what is missing, in `settings.hint_calls_per_level` calls whatever the bank holds; None: it stays
             missing.
@@ -43,27 +38,52 @@ def banked_hints(
         through: Makes the calls that read and write the bank's file, so that the processes of a training can fail
             together.
     """
-    # Whose hints are read, in this order; None stands for anyone's.
-    teachers = [name for name in (read_from, None if writer is None else writer.name) if name is not None]
-    order: Sequence[str | None] = [None] if read_from == ANY_TEACHER or not teachers else teachers
 
-    def find(groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
+    bank: HintBank
+    writer: HintWriter | None
+    settings: ExplorationSettings
+    read_from: str | None = None
+    through: Caller = field(default=lambda call: call(), kw_only=True)
+
+    @property
+    def early(self) -> bool:
+        """Whether what is missing is written elsewhere."""
+        return self.writer is not None and TeacherHints(self.writer, self.settings).early
+
+    def begin(self, groups: Sequence[Group], level: int) -> HintAnswers:
+        """See `HintSource.begin`: the bank is read now, and the teacher asked."""
         hashes = [_content_hash(group, level) for group in groups]
-        through(bank.refresh)
+        self.through(self.bank.refresh)
         banked = [
-            _from_bank(bank, key, order, group, settings.hint_leak_policy)
+            _from_bank(self.bank, key, self._teachers, group, self.settings.hint_leak_policy)
             for key, group in zip(hashes, groups, strict=True)
         ]
-        if writer is None:
-            return banked
+        if self.writer is None:
+            return lambda: banked
         # A question may have several groups; it is asked about once.
         missing = {key: group for key, group, hints in zip(hashes, groups, banked, strict=True) if key and not hints}
-        written = dict(zip(missing, teacher_hints(writer, settings)(list(missing.values()), level), strict=True))
-        new = [to_banked(hint, missing[key].key, writer.name, key) for key, hints in written.items() for hint in hints]
-        through(lambda: bank.add(new))
-        return [hints or written.get(key, ()) for key, hints in zip(hashes, banked, strict=True)]
+        answers = TeacherHints(self.writer, self.settings).begin(list(missing.values()), level)
 
-    return find
+        def finish() -> list[tuple[Hint, ...]]:
+            written = dict(zip(missing, answers(), strict=True))
+            self._add(written, missing)
+            return [hints or written.get(key, ()) for key, hints in zip(hashes, banked, strict=True)]
+
+        return finish
+
+    @property
+    def _teachers(self) -> Sequence[str | None]:
+        """Whose hints are read, in this order; None stands for anyone's."""
+        writer = None if self.writer is None else self.writer.name
+        names = [name for name in (self.read_from, writer) if name is not None]
+        return [None] if self.read_from == ANY_TEACHER or not names else names
+
+    def _add(self, written: Mapping[str, tuple[Hint, ...]], groups: Mapping[str, Group]) -> None:
+        """Put new hints into the bank; both by content hash."""
+        assert self.writer is not None
+        name = self.writer.name
+        new = [to_banked(hint, groups[key].key, name, key) for key, hints in written.items() for hint in hints]
+        self.through(lambda: self.bank.add(new))
 
 
 def _content_hash(group: Group, level: int) -> str:

@@ -10,17 +10,23 @@ others wait for ever. So the numbers of calls depend on the settings alone, neve
 with an empty list where this process has nothing to ask. A group stops early, the loop never does.
 
 Attempts climb through the levels of hints, weakest first. Hints of a level are asked for when the first attempt of that
-level begins, only for groups that still miss samples.
+level begins, only for groups that still miss samples. A source of hints that writes elsewhere is asked ahead: about the
+first level as soon as the groups are known (`Explorer.begin`), about each further one before the last attempt of the
+level below, which is sampled meanwhile. What a group that found its samples in that attempt was to get is not needed
+then: at most one request per group. Who is asked about what never depends on how long anything takes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from kepo.errors import ConfigError
-from kepo.exploration.hints import HintSource, check_length, teacher_hints
+from kepo.exploration.budget import Belief
+from kepo.exploration.hints import HintAnswers, HintSource, TeacherHints, check_length
 from kepo.exploration.rejection import Progress
 from kepo.exploration.settings import ExplorationSettings
 from kepo.prompts import hinted_prompt
@@ -32,6 +38,23 @@ Sampler: TypeAlias = Callable[[Sequence[Prompt]], list[Sample]]
 
 Verifier: TypeAlias = Callable[[Sequence[Group], Sequence[Sample]], list[bool]]
 """Whether finished samples are correct, one flag each; groups are parallel to samples. Local, never called with []."""
+
+
+Beliefs: TypeAlias = Callable[[Group, int | None], Belief]
+"""What is known of a group's samples at a level of hints (None: without a hint) before it is explored."""
+
+
+def nothing_known(group: Group, level: int | None) -> Belief:
+    """The `Beliefs` of a run without a history."""
+    return Belief()
+
+
+@dataclass(frozen=True)
+class AskedHints:
+    """Hints of one level that were asked for."""
+
+    places: Sequence[int]  # index of each group
+    answers: HintAnswers
 
 
 def needs_exploration(group: Group, settings: ExplorationSettings) -> bool:
@@ -68,13 +91,19 @@ def hint_of_attempt(hints: Sequence[Hint], attempt_levels: Sequence[int], attemp
     return None
 
 
+def _with_hints(progress: Sequence[Progress], asked: AskedHints) -> list[Progress]:
+    """The progress of all groups once the hints that some were asked for are there."""
+    answers = dict(zip(asked.places, asked.answers(), strict=True))
+    return [p.given(answers[place]) if place in answers else p for place, p in enumerate(progress)]
+
+
 class Explorer:
     """Explores groups under one set of settings; holds no state between calls.
 
     Args:
         settings: What to do; `exploration` may not be "none".
         hint_writer: The teacher, or None with exploration "resample".
-        hint_source: Gives the hints in place of `hint_writer`, see `kepo.exploration.banked.banked_hints`.
+        hint_source: Gives the hints in place of `hint_writer`, see `kepo.exploration.banked.BankedHints`.
 
     Raises:
         ConfigError: `exploration` is "none", or "hint" without anybody who gives hints.
@@ -90,7 +119,7 @@ class Explorer:
         if settings.exploration == "none":
             raise ConfigError("exploration is 'none', so there is nothing to explore; make no Explorer for it.")
         if hint_source is None and hint_writer is not None:
-            hint_source = teacher_hints(hint_writer, settings)
+            hint_source = TeacherHints(hint_writer, settings)
         if settings.exploration == "hint" and hint_source is None:
             raise ConfigError(
                 "exploration is 'hint' but nobody writes hints. Pass a teacher, or use exploration 'resample'."
@@ -98,10 +127,36 @@ class Explorer:
         self.settings = settings
         self._hint_source = hint_source if settings.exploration == "hint" else None
 
-    def explore(self, groups: Sequence[Group], sample: Sampler, verify: Verifier) -> list[Rescue]:
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether hints are asked for before they are needed."""
+        return self._hint_source is not None and self._hint_source.early
+
+    def begin(self, groups: Sequence[Group]) -> AskedHints | None:
+        """Have the first hints of `groups` written, where that goes on beside other work; for `explore`. Collective."""
+        if not self.asks_ahead:
+            return None
+        return self._ask(groups, self._started(groups), self.settings.attempt_levels[0])
+
+    def explore(
+        self,
+        groups: Sequence[Group],
+        sample: Sampler,
+        verify: Verifier,
+        *,
+        beliefs: Beliefs = nothing_known,
+        begun: AskedHints | None = None,
+    ) -> list[Rescue]:
         """Explore `groups`, which the trigger chose, in one shared `sample` call per attempt.
 
         Collective: all processes call it together, each with its own groups or none (see the top of this module).
+
+        Args:
+            groups: To explore.
+            sample: Samples completions.
+            verify: Says which are correct.
+            beliefs: What is known of the groups: decides how many samples an attempt takes.
+            begun: What `begin` returned for these groups.
 
         Returns:
             One rescue per group, in order.
@@ -109,31 +164,38 @@ class Explorer:
         Raises:
             KepoError: The hint writer, the sampler or the verifier returned a list of the wrong length.
         """
-        hints: list[list[Hint]] = [[] for _ in groups]
-        levels_asked = [0] * len(groups)
-        progress = [
+        progress = self._started(groups)
+        levels = self.settings.attempt_levels
+        asked = begun
+        for attempt, level in enumerate(levels, start=1):
+            if self._hint_source is not None and attempt - 1 == levels.index(level):
+                progress = _with_hints(progress, asked or self._ask(groups, progress, level))
+                asked = None
+            if self.asks_ahead and attempt < len(levels) and levels[attempt] != level:
+                asked = self._ask(groups, progress, levels[attempt])
+            progress = [self._prepared(p, group, attempt) for p, group in zip(progress, groups, strict=True)]
+            progress = self._attempt(attempt, groups, progress, sample, verify, beliefs)
+        return [p.rescue(group) for p, group in zip(progress, groups, strict=True)]
+
+    def _started(self, groups: Sequence[Group]) -> list[Progress]:
+        return [
             Progress(
+                group_size=len(group.correct),
                 target=min(self.settings.num_injected, sum(not flag for flag in group.correct)),
                 prompt=group.prompt if self._hint_source is None else None,
             )
             for group in groups
         ]
-        attempt_levels = self.settings.attempt_levels
-        for attempt, level in enumerate(attempt_levels, start=1):
-            if self._hint_source is not None and attempt - 1 == attempt_levels.index(level):
-                places = [place for place, p in enumerate(progress) if p.pending]
-                answers = self._hint_source([groups[place] for place in places], level)
-                for place, answer in zip(places, answers, strict=True):
-                    hints[place] += answer
-                    levels_asked[place] += 1
-            progress = [self._prepared(p, g, h, attempt) for p, g, h in zip(progress, groups, hints, strict=True)]
-            progress = self._attempt(attempt, groups, progress, sample, verify)
-        facts = zip(progress, groups, hints, levels_asked, strict=True)
-        return [p.rescue(group, tuple(tried), levels) for p, group, tried, levels in facts]
 
-    def _prepared(self, progress: Progress, group: Group, hints: Sequence[Hint], attempt: int) -> Progress:
+    def _ask(self, groups: Sequence[Group], progress: Sequence[Progress], level: int) -> AskedHints:
+        """Ask for the hints of the groups that miss samples."""
+        assert self._hint_source is not None
+        places = [place for place, p in enumerate(progress) if p.pending]
+        return AskedHints(places, self._hint_source.begin([groups[place] for place in places], level))
+
+    def _prepared(self, progress: Progress, group: Group, attempt: int) -> Progress:
         """The progress with the hint of this attempt in its prompt; a group without one waits."""
-        hint = hint_of_attempt(hints, self.settings.attempt_levels, attempt)
+        hint = hint_of_attempt(progress.hints, self.settings.attempt_levels, attempt)
         return progress if hint is None else progress.under(hinted_prompt(group.prompt, hint.text), hint)
 
     def _attempt(
@@ -143,9 +205,12 @@ class Explorer:
         progress: Sequence[Progress],
         sample: Sampler,
         verify: Verifier,
+        beliefs: Beliefs,
     ) -> list[Progress]:
         """One attempt of all groups that still ask, in one call each of `sample` and `verify`."""
-        counts = [p.next_samples(self.settings.exploration_samples_per_attempt) for p in progress]
+        counts = [
+            p.next_samples(self.settings, partial(beliefs, group)) for p, group in zip(progress, groups, strict=True)
+        ]
         owners = [place for place, count in enumerate(counts) for _ in range(count)]
         prompts = [prompt for place in owners if (prompt := progress[place].prompt) is not None]
         samples = sample(prompts)

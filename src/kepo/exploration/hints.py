@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from kepo.errors import KepoError
@@ -11,14 +13,29 @@ from kepo.exploration.leaks import audit, strip_leaks
 from kepo.exploration.settings import ExplorationSettings
 from kepo.prompts import hint_request, hint_request_again
 from kepo.rewards.tags import canonical, split_reasoning
-from kepo.teachers.base import HintWriter
+from kepo.teachers.base import AsynchronousHintWriter, HintWriter
 from kepo.types import Conversation, Group, Hint
 
-HintSource: TypeAlias = Callable[[Sequence[Group], int], list[tuple[Hint, ...]]]
-"""(groups, level) -> for each group its hints of that level, in order; one without a text is not used.
+HintAnswers: TypeAlias = Callable[[], list[tuple[Hint, ...]]]
+"""Waits for hints: for each group those of one level, in order; one without a text is not used."""
 
-Called by every process equally often, with an empty list where it has no group.
-"""
+
+class HintSource(ABC):
+    """Where hints come from. Every process asks equally often, with an empty list where it has no group."""
+
+    @property
+    @abstractmethod
+    def early(self) -> bool:
+        """Whether `begin` leaves the hints being written, so that there is something to gain by asking ahead."""
+
+    @abstractmethod
+    def begin(self, groups: Sequence[Group], level: int) -> HintAnswers:
+        """Ask for the hints of one level; what is returned is called once."""
+
+    def __call__(self, groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
+        """Ask, and wait."""
+        return self.begin(groups, level)()
+
 
 _HINT_OPEN = re.compile(r"<hint\b[^<>]*>", re.IGNORECASE)
 _HINT_CLOSE = re.compile(r"</hint\s*>", re.IGNORECASE)
@@ -73,7 +90,10 @@ def request_for(group: Group, level: int) -> Conversation | None:
 
 def ask_writer(writer: HintWriter, requests: Sequence[Conversation]) -> list[str]:
     """One answer per request; see `check_length`."""
-    answers = writer.write_hints(requests)
+    return _answers(writer.write_hints(requests), requests)
+
+
+def _answers(answers: list[str], requests: Sequence[Conversation]) -> list[str]:
     check_length("hint writer", answers, requests)
     return answers
 
@@ -91,25 +111,49 @@ def check_length(who: str, results: Sequence[object], requests: Sequence[object]
         )
 
 
-def teacher_hints(writer: HintWriter, settings: ExplorationSettings) -> HintSource:
+@dataclass(frozen=True)
+class TeacherHints(HintSource):
     """Hints written by a teacher: one call for all groups, and `hint_retries` more where the policy asks again.
 
     The number of calls is `settings.hint_calls_per_level` whatever the answers are. A group without ground truth is
     never asked about and gets no hint.
     """
 
-    def write(groups: Sequence[Group], level: int) -> list[tuple[Hint, ...]]:
+    writer: HintWriter
+    settings: ExplorationSettings
+
+    @property
+    def early(self) -> bool:
+        """Whether the teacher writes elsewhere; what is asked again is asked when the first answers are there."""
+        return isinstance(self.writer, AsynchronousHintWriter)
+
+    def begin(self, groups: Sequence[Group], level: int) -> HintAnswers:
+        """See `HintSource.begin`; a teacher that is not asynchronous writes when it is waited for."""
         requests = [request_for(group, level) for group in groups]
+        asked = [request for request in requests if request is not None]
+        pending = self.writer.start_hints(asked) if isinstance(self.writer, AsynchronousHintWriter) else None
+
+        def first() -> list[str]:
+            return ask_writer(self.writer, asked) if pending is None else _answers(pending.result(), asked)
+
+        return lambda: self._read(groups, requests, level, first)
+
+    def _read(
+        self,
+        groups: Sequence[Group],
+        requests: Sequence[Conversation | None],
+        level: int,
+        first: Callable[[], list[str]],
+    ) -> list[tuple[Hint, ...]]:
+        """The hints of all calls; `first` makes the first of them, about all `requests`."""
         tried: list[list[Hint]] = [[] for _ in groups]
-        for _ in range(settings.hint_calls_per_level):
+        for call in range(self.settings.hint_calls_per_level):
             asking = [
                 (place, hint_request_again(request, hints[-1].written) if hints and hints[-1].leaks else request)
                 for place, (request, hints) in enumerate(zip(requests, tried, strict=True))
                 if request is not None and not any(hint.text for hint in hints)
             ]
-            answers = ask_writer(writer, [request for _, request in asking])
+            answers = ask_writer(self.writer, [request for _, request in asking]) if call else first()
             for (place, _), raw in zip(asking, answers, strict=True):
-                tried[place].append(read_hint(raw, groups[place], level, settings.hint_leak_policy))
+                tried[place].append(read_hint(raw, groups[place], level, self.settings.hint_leak_policy))
         return [tuple(hints) for hints in tried]
-
-    return write

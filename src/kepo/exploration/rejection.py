@@ -5,10 +5,12 @@ It knows nothing of other groups, so a group that fails cannot cost another one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from kepo.types import Group, Hint, KeptSample, Prompt, Rescue, Sample
+from kepo.exploration.budget import Belief, attempt_size
+from kepo.exploration.settings import ExplorationSettings
+from kepo.types import Group, Hint, KeptSample, Outcomes, Prompt, Rescue, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class Progress:
     """How far the exploration of one group is."""
 
     target: int  # samples after which the group stops: K, or less where fewer rollouts failed
+    group_size: int  # G
     prompt: Prompt | None  # what it samples under next; None when it cannot sample (no usable hint yet)
     hint: Hint | None = None  # the hint in `prompt`
     kept: tuple[KeptSample, ...] = ()  # correct samples, all different, at most `target`
@@ -24,22 +27,57 @@ class Progress:
     sampled_tokens: int = 0
     finished_samples: int = 0
     truncated_samples: int = 0
+    outcomes: Mapping[int | None, Outcomes] = field(default_factory=dict)  # as in `Rescue`
+    hints: tuple[Hint, ...] = ()  # those at hand, in order
+    levels_asked: int = 0  # at how many levels they were asked for
+    unneeded_hints: int = 0  # as in `Rescue`
+
+    @property
+    def level(self) -> int | None:
+        """Of the hint that it samples under."""
+        return None if self.hint is None else self.hint.level
 
     @property
     def pending(self) -> bool:
         """Whether the group still misses samples."""
         return len(self.kept) < self.target
 
+    def given(self, hints: Sequence[Hint]) -> Progress:
+        """The progress with the hints of one more level, which are not looked at where no sample is missing by now."""
+        if not self.pending:
+            return replace(self, unneeded_hints=self.unneeded_hints + 1)
+        return replace(self, hints=(*self.hints, *hints), levels_asked=self.levels_asked + 1)
+
     def under(self, prompt: Prompt, hint: Hint | None) -> Progress:
         """The same progress, sampling under `prompt` (which holds `hint`) from now on."""
         return replace(self, prompt=prompt, hint=hint)
 
-    def next_samples(self, samples_per_attempt: int | None) -> int:
-        """Completions to sample in the next attempt: 0 once the group has enough, or cannot sample."""
+    def next_samples(
+        self, settings: ExplorationSettings, belief_at: Callable[[int | None], Belief] = lambda level: Belief()
+    ) -> int:
+        """Completions to sample in the next attempt: 0 once the group has enough, or cannot sample.
+
+        `belief_at` says what was known of the group at a level of hints before it was sampled.
+        """
         missing = self.target - len(self.kept)
         if self.prompt is None or missing <= 0:
             return 0
-        return missing if samples_per_attempt is None else samples_per_attempt
+        if settings.exploration_samples_per_attempt is not None:
+            return settings.exploration_samples_per_attempt
+        if not settings.adapts:
+            return missing
+        return attempt_size(
+            missing,
+            belief_at(self.level).after(self.outcomes.get(self.level, Outcomes())),
+            surplus=settings.exploration_surplus,
+            max_cost=settings.exploration_max_cost,
+            most=min(self.group_size, self.target * settings.exploration_max_cost - self.samples),
+        )
+
+    @property
+    def samples(self) -> int:
+        """How many it had in all attempts."""
+        return self.finished_samples + self.truncated_samples
 
     def after(self, attempt: int, samples: Sequence[Sample], correct: Sequence[bool]) -> Progress:
         """The progress after one attempt (counted from 1): finished correct samples are kept up to `target`.
@@ -67,9 +105,16 @@ class Progress:
             sampled_tokens=self.sampled_tokens + sum(sample.sampled_tokens for sample in samples),
             finished_samples=self.finished_samples + finished,
             truncated_samples=self.truncated_samples + len(samples) - finished,
+            outcomes={**self.outcomes, self.level: self._outcomes_with(samples, correct)},
         )
 
-    def rescue(self, group: Group, hints: tuple[Hint, ...] = (), levels_asked: int = 0) -> Rescue:
+    def _outcomes_with(self, samples: Sequence[Sample], correct: Sequence[bool]) -> Outcomes:
+        """The outcomes of its level, these samples included."""
+        before = self.outcomes.get(self.level, Outcomes())
+        found = sum(flag and sample.finished for sample, flag in zip(samples, correct, strict=True))
+        return Outcomes(before.correct + found, before.samples + len(samples))
+
+    def rescue(self, group: Group) -> Rescue:
         """The record of what happened: repeats fill up what no different sample was found for."""
         kept = (*self.kept, *self.repeats)[: self.target]
         return Rescue(
@@ -79,9 +124,11 @@ class Progress:
             attempts=self.attempts,
             sampled_tokens=self.sampled_tokens,
             truncated_samples=self.truncated_samples,
-            hints=hints,
-            leaked_hints=sum(bool(hint.leaks) for hint in hints),
-            levels_asked=levels_asked,
+            outcomes=self.outcomes,
+            unneeded_hints=self.unneeded_hints,
+            hints=self.hints,
+            leaked_hints=sum(bool(hint.leaks) for hint in self.hints),
+            levels_asked=self.levels_asked,
             failure=None if kept else self._failure(),
         )
 

@@ -12,6 +12,14 @@ EXPLORATION_MODES: tuple[str, ...] = ("none", "hint", "resample")
 TRIGGERS: tuple[str, ...] = ("all_failed", "mean_below", "always")
 LEAK_POLICIES: tuple[str, ...] = ("allow", "strip", "ask_again", "reject")
 
+_LEAST = {
+    "num_injected": 1,
+    "exploration_attempts": 1,
+    "exploration_max_cost": 1,
+    "hint_retries": 0,
+    "hint_level": 0,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ExplorationSettings:
@@ -29,6 +37,8 @@ class ExplorationSettings:
     num_injected: int = 2
     exploration_attempts: int = 5
     exploration_samples_per_attempt: int | None = None
+    exploration_surplus: float = 0.13
+    exploration_max_cost: int = 16
     hint_level: int = 1
     hint_max_level: int | None = None
     hint_leak_policy: str = "reject"
@@ -43,12 +53,17 @@ class ExplorationSettings:
         check_choice("exploration", self.exploration, EXPLORATION_MODES)
         check_choice("exploration_trigger", self.exploration_trigger, TRIGGERS)
         check_choice("hint_leak_policy", self.hint_leak_policy, LEAK_POLICIES)
-        for name, least in (("num_injected", 1), ("exploration_attempts", 1), ("hint_retries", 0), ("hint_level", 0)):
+        for name, least in _LEAST.items():
             check_whole(name, getattr(self, name), at_least=least)
         for name, least in (("exploration_samples_per_attempt", 1), ("hint_max_level", 0)):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), at_least=least)
         self._check_levels()
+        if not 0 <= self.exploration_surplus < 1:
+            raise ConfigError(
+                f"exploration_surplus is {self.exploration_surplus}; it is a share of the correct samples, at "
+                "least 0 and below 1. With 0 an attempt samples as many as are missing."
+            )
         if not math.isfinite(self.exploration_trigger_mean):
             raise ConfigError(f"exploration_trigger_mean is {self.exploration_trigger_mean}; give a finite reward.")
 
@@ -80,6 +95,11 @@ class ExplorationSettings:
         """The level of each of the A attempts: attempt i (from 0) has the level `hint_level` + floor(i n / A)."""
         attempts = self.exploration_attempts
         return tuple(self.levels[i * len(self.levels) // attempts] for i in range(attempts))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether what came of earlier samples decides how many an attempt takes."""
+        return self.exploration_samples_per_attempt is None and self.exploration_surplus > 0
 
     @property
     def hint_calls_per_level(self) -> int:

@@ -100,7 +100,11 @@ def sees_images(processor: Any) -> bool:
 
 
 def micro_batches(
-    prompts: Sequence[Prompt], lengths: Sequence[int], batch_size: int, with_images: bool
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    batch_size: int,
+    with_images: bool,
+    groups: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """The rows with images, or those without, in lists of at most `batch_size` rows of similar length.
 
@@ -109,9 +113,15 @@ def micro_batches(
         lengths: Completion tokens of each row.
         batch_size: Largest list, >= 1.
         with_images: Which rows to take; the two kinds never share a forward pass.
+        groups: (B) which rows belong together, and stay so where a list can hold them; None: none do.
     """
     rows = [row for row, prompt in enumerate(prompts) if bool(prompt_images(prompt)) is with_images]
-    rows.sort(key=lambda row: lengths[row] + len(prompt_text(prompts[row])) // _CHARACTERS_PER_TOKEN)
+    of = list(range(len(prompts))) if groups is None else groups
+    sizes = {row: lengths[row] + len(prompt_text(prompts[row])) // _CHARACTERS_PER_TOKEN for row in rows}
+    largest: dict[int, int] = {}
+    for row in rows:
+        largest[of[row]] = max(largest.get(of[row], 0), sizes[row])
+    rows.sort(key=lambda row: (largest[of[row]], of[row], sizes[row]))
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 

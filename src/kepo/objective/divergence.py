@@ -54,9 +54,12 @@ class OutputHead:
 
         Under autocast the product is in autocast's dtype.
         """
-        dtype = _product_dtype(hidden)
-        logits = F.linear(hidden.to(dtype), self.weight.to(dtype))
-        logits = logits if dtype == torch.float64 else logits.float()
+        dtype = product_dtype(hidden)
+        return self.finish(F.linear(hidden.to(dtype), self.weight.to(dtype)))
+
+    def finish(self, product: Tensor) -> Tensor:
+        """Logits (N, V) from the product of hidden states and weight: bias, scale and softcap, in at least float32."""
+        logits = product if product.dtype == torch.float64 else product.float()
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
         if self.scale != 1.0:
@@ -98,14 +101,12 @@ def token_divergence(student_logps: Tensor, teacher_logps: Tensor, interpolation
     Raises:
         ConfigError: `interpolation` is outside [0, 1].
     """
-    _check_interpolation(interpolation)
+    check_interpolation(interpolation)
     if interpolation == 0.0:
         return _kl(teacher_logps, student_logps)
     if interpolation == 1.0:
         return _kl(student_logps, teacher_logps)
-    # A finite stand-in for -inf: where both are -inf, logaddexp has a NaN gradient, which a later mask cannot undo.
-    teacher_part = teacher_logps.clamp_min(torch.finfo(teacher_logps.dtype).min) + math.log(interpolation)
-    mixture_logps = torch.logaddexp(student_logps + math.log1p(-interpolation), teacher_part)
+    mixture_logps = mixture(student_logps, teacher_logps, interpolation)
     return interpolation * _kl(teacher_logps, mixture_logps) + (1.0 - interpolation) * _kl(student_logps, mixture_logps)
 
 
@@ -141,8 +142,8 @@ def chunked_divergence(
         ConfigError: a setting is outside its range.
         KepoError: student and teacher do not have the same number of tokens.
     """
-    _check_interpolation(interpolation)
-    _check_temperature(temperature)
+    check_interpolation(interpolation)
+    check_temperature(temperature)
     vocab = min(student_head.weight.shape[0], teacher_head.weight.shape[0])
     student, teacher = student_head.truncate(vocab), teacher_head.truncate(vocab)
 
@@ -187,11 +188,11 @@ def sparse_divergence(
         ConfigError: a setting is outside its range.
         KepoError: the inputs do not have the same number of tokens.
     """
-    _check_interpolation(interpolation)
+    check_interpolation(interpolation)
     device = student_hidden.device
 
     def chunk(states: Tensor, chunk_ids: Tensor, chunk_logps: Tensor) -> Tensor:
-        student, teacher = _coarsened(student_head.logits(states), chunk_ids, chunk_logps)
+        student, teacher = coarsened(student_head.logits(states), chunk_ids, chunk_logps)
         return token_divergence(student, teacher, interpolation)
 
     return _in_chunks(chunk, chunk_size, student_hidden, ids.to(device), logps.detach().to(device))
@@ -216,7 +217,7 @@ def chunked_token_logps(
         ConfigError: a setting is outside its range.
         KepoError: the inputs do not have the same number of tokens.
     """
-    _check_temperature(temperature)
+    check_temperature(temperature)
 
     def chunk(states: Tensor, chunk_ids: Tensor) -> Tensor:
         logits = head.logits(states) / temperature
@@ -225,13 +226,20 @@ def chunked_token_logps(
     return _in_chunks(chunk, chunk_size, hidden, ids.to(hidden.device))
 
 
+def mixture(student_logps: Tensor, teacher_logps: Tensor, interpolation: float) -> Tensor:
+    """Log-probabilities of m = b teacher + (1 - b) student, for 0 < b < 1."""
+    # A finite stand-in for -inf: where both are -inf, logaddexp has a NaN gradient, which a later mask cannot undo.
+    teacher_part = teacher_logps.clamp_min(torch.finfo(teacher_logps.dtype).min) + math.log(interpolation)
+    return torch.logaddexp(student_logps + math.log1p(-interpolation), teacher_part)
+
+
 def _kl(p_logps: Tensor, q_logps: Tensor) -> Tensor:
     p = p_logps.exp()
     # p > 0 rather than p_logps > -inf: a probability that underflows must not meet an infinite gap either.
     return (p * torch.where(p > 0, p_logps - q_logps, 0.0)).sum(-1)
 
 
-def _coarsened(logits: Tensor, ids: Tensor, logps: Tensor) -> tuple[Tensor, Tensor]:
+def coarsened(logits: Tensor, ids: Tensor, logps: Tensor) -> tuple[Tensor, Tensor]:
     """Student and teacher on the K candidates and the tail: (n, K + 1) log-probabilities each, from logits (n, V)."""
     vocab = logits.shape[-1]
     # `!=` lets a NaN through, so that a broken teacher is seen in the loss instead of vanishing from it.
@@ -266,7 +274,8 @@ def _in_chunks(function: Callable[..., Tensor], chunk_size: int, *tensors: Tenso
     return torch.cat([checkpoint(function, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces])
 
 
-def _product_dtype(hidden: Tensor) -> torch.dtype:
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype in which a head's product with `hidden` is made: theirs, or autocast's where it is on."""
     # Not left to autocast: it would share one half-precision copy of the weight between chunks, and so sum the weight's
     # gradient over chunks in half precision. It leaves float64 alone, as is done here.
     device = hidden.device.type
@@ -275,7 +284,8 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def _check_interpolation(interpolation: float) -> None:
+def check_interpolation(interpolation: float) -> None:
+    """Refuse an interpolation outside [0, 1] with a `ConfigError`."""
     if not 0.0 <= interpolation <= 1.0:
         raise ConfigError(
             f"the divergence's interpolation is {interpolation}; it must lie in [0, 1]: 0 for the forward KL, 1 for "
@@ -283,6 +293,7 @@ def _check_interpolation(interpolation: float) -> None:
         )
 
 
-def _check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not above 0 with a `ConfigError`."""
     if not temperature > 0.0:
         raise ConfigError(f"the divergence's temperature is {temperature}; it must be greater than 0.")

@@ -22,6 +22,7 @@ from kepo.teachers.local import LocalTeacher
 from kepo.teachers.remote import RemoteTeacher
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.model_card import create_model_card
+from kepo.trainer.phases import WithPhases
 from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.students import load_adapter, load_student_processor
 from kepo.trainer.trainer import KEPOTrainer
@@ -29,8 +30,8 @@ from kepo.trainer.trainer import KEPOTrainer
 logger = logging.getLogger(__name__)
 
 
-class SupervisedTrainer(SFTTrainer):
-    """TRL's `SFTTrainer` with the model card of this package."""
+class SupervisedTrainer(WithPhases, SFTTrainer):
+    """TRL's `SFTTrainer` with the model card of this package, and a clock."""
 
     def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
         """As `KEPOTrainer.create_model_card`."""
@@ -91,11 +92,16 @@ def teacher_of(settings: TeacherArguments, args: KEPOConfig) -> Teacher | None:
             "This arm needs a teacher (distillation loss or hints). Set teacher_model_name_or_path, or switch both "
             "off: distillation_weight: 0 and exploration: none (or resample). Hints alone can come from a hint_bank."
         )
-    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code)
+    share = args.share_prompt is not False
+    return load_teacher(settings, args.chat_template_kwargs, args.trust_remote_code, share_prompt=share)
 
 
 def load_teacher(
-    settings: TeacherArguments, chat_template_kwargs: Mapping[str, Any] | None = None, trust_remote_code: bool = False
+    settings: TeacherArguments,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    *,
+    share_prompt: bool = True,
 ) -> Teacher:
     """The teacher that `settings` name, on a server or loaded here.
 
@@ -103,6 +109,7 @@ def load_teacher(
         settings: With a name in `teacher_model_name_or_path`.
         chat_template_kwargs: Variables of the chat template, as the student's.
         trust_remote_code: Run code that comes with the model.
+        share_prompt: Of a teacher that is loaded here: compute a prompt once for the rows that share it.
 
     Raises:
         ConfigError: Settings that cannot work together.
@@ -127,6 +134,7 @@ def load_teacher(
         dtype=settings.teacher_dtype,
         quantization_config=BitsAndBytesConfig(**four_bit) if settings.teacher_load_in_4bit else None,
         batch_size=settings.teacher_batch_size,
+        share_prompt=share_prompt,
         trust_remote_code=trust_remote_code,
         **shared,
     )

@@ -22,6 +22,7 @@ from kepo.runs.trained_on import write_trained_on
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.model_card import refresh_model_card
 from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
+from kepo.trainer.profiling import check_profile_fits, profiled
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.trainer import KEPOTrainer
@@ -38,15 +39,18 @@ class Result:
     device: str  # where it computed, in words
 
 
-def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
+def train(recipe: Recipe, display: TrainerCallback | None = None, profile_steps: int | None = None) -> Result:
     """Run a recipe. All input is checked before anything is trained, and before an older run is touched.
 
     Args:
         recipe: As `load_recipe` gives it.
         display: A callback that shows the progress; None: transformers' own.
+        profile_steps: Optimizer steps to profile, see `kepo.trainer.profiling`; None: none.
     """
     folder = Path(recipe.training.output_dir)
     inputs = read_inputs(recipe)
+    if profile_steps is not None and recipe.training.max_steps > 0:
+        check_profile_fits(recipe.training, profile_steps, recipe.training.max_steps)
     state = PartialState()
     checkpoint = claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
     recipe.training.resume_from_checkpoint = checkpoint
@@ -68,7 +72,7 @@ def train(recipe: Recipe, display: TrainerCallback | None = None) -> Result:
         for shown in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(shown)
         trainer.add_callback(display)
-    with record.writing():
+    with record.writing(), nullcontext() if profile_steps is None else profiled(trainer, profile_steps):
         trainer.train(resume_from_checkpoint=checkpoint)
         check_trained(trainer.state.global_step)
         trainer.save_model(str(folder))

@@ -5,6 +5,7 @@ run.json                   resolved config, versions, seed, command, git state, 
 recipe.yaml                what was stated, recipes and command line merged; `kepo.recipes.launch` writes it
 metrics.jsonl              every logged metric, a record per logging step
 rollouts/step-*.parquet    every rollout of training
+profile/                   phases, operators and trace of a few steps, see `kepo.runs.profile`
 trained_on.parquet         what the training questions show, as hashes
 evaluation/NAME.parquet    the records of one evaluation, with NAME.json beside it
 checkpoint-N/              the model after N optimizer steps, with evaluations of its own

@@ -114,6 +114,23 @@ class Teacher(HintWriter, Protocol):
         ...
 
 
+class PendingHints(Protocol):
+    """Hints on their way."""
+
+    def result(self) -> list[str]:
+        """Wait for the answers; they are as `HintWriter.write_hints` returns them."""
+        ...
+
+
+@runtime_checkable
+class AsynchronousHintWriter(HintWriter, Protocol):
+    """A hint writer elsewhere, which writes while this process does something else."""
+
+    def start_hints(self, conversations: Sequence[Conversation]) -> PendingHints:
+        """Begin what `write_hints` does."""
+        ...
+
+
 class PendingScores(Protocol):
     """Scores on their way."""
 

@@ -33,10 +33,12 @@ from kepo.models.encoding import (
 )
 from kepo.models.head import backbone, check_head, output_head, whole_copy
 from kepo.models.loading import load_model
+from kepo.models.packing import Packed
+from kepo.models.shared_prompt import SharedPrompt
 from kepo.objective.divergence import OutputHead, chunked_token_logps
 from kepo.rewards.tags import with_opening
 from kepo.teachers.base import DenseScores, MaxOverProcesses, ScoreRequest, Scores
-from kepo.teachers.reading import Reader, shown_prompt
+from kepo.teachers.reading import Reader, equal_prompts, shown_prompt
 from kepo.types import Conversation, Prompt
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class LocalTeacher:
         chat_template_kwargs: Variables of the chat template, for hints and for rows without `prompt_ids`; otherwise
             the student's prompt is read as the student's own template wrote it.
         batch_size: Rows per forward pass, >= 1.
+        share_prompt: Compute the prompt once for rows that share it; see `kepo.models.packing`.
         temperature: Softmax temperature of `token_logps`, > 0.
         hint_max_new_tokens: Longest hint, in tokens.
         hint_temperature: Sampling temperature of hints, >= 0; 0 is greedy. Other sampling settings are the model's.
@@ -80,6 +83,7 @@ class LocalTeacher:
         model_kwargs: Mapping[str, Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         batch_size: int = 8,
+        share_prompt: bool = True,
         temperature: float = 1.0,
         hint_max_new_tokens: int = 256,
         hint_temperature: float = 1.0,
@@ -111,6 +115,7 @@ class LocalTeacher:
         # Of a text model there is none.
         image_token = getattr(loaded.config, "image_token_id", None)
         self._reader = Reader(self.processor, self._chat_template_kwargs, image_token)
+        self._shared = SharedPrompt(loaded, self._pad_id, "teacher", enabled=share_prompt)
         self._max_over_processes: MaxOverProcesses | None = None  # set when sharded
         self._whole_head: OutputHead | None = None  # set when sharded
         self._head_checked = False
@@ -203,9 +208,14 @@ class LocalTeacher:
         results: dict[int, Scores] = {}
         prompts = [shown_prompt(request) for request in requests]
         lengths = [len(request.completion_ids) for request in requests]
-        for rows, shown in self._micro_batches(prompts, lengths):
-            read = [requests[row] for row in rows] or [ScoreRequest(shown[0], (self._pad_id,))]
-            results.update(zip(rows, self._score(read), strict=bool(rows)))
+        same = equal_prompts(requests)
+        for rows, shown in self._micro_batches(prompts, lengths, same):
+            if rows:
+                read = [requests[row] for row in rows]
+                alike = [rows.index(next(other for other in rows if same[other] == same[row])) for row in rows]
+            else:
+                read, alike = [ScoreRequest(shown[0], (self._pad_id,))], [0]
+            results.update(zip(rows, self._score(read, alike), strict=bool(rows)))
         return [results[row] for row in range(len(requests))]
 
     @torch.no_grad()
@@ -229,7 +239,7 @@ class LocalTeacher:
         return [answers[row] for row in range(len(conversations))]
 
     def _micro_batches(
-        self, prompts: Sequence[Prompt], lengths: Sequence[int]
+        self, prompts: Sequence[Prompt], lengths: Sequence[int], groups: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], list[Prompt]]]:
         """Rows of each forward pass and their prompts; a filler has no rows, and one prompt of its own.
 
@@ -237,7 +247,7 @@ class LocalTeacher:
         only the former run the image tower: modules must be gathered in the same order everywhere.
         """
         for with_images in (False, True):
-            batches = micro_batches(prompts, lengths, self._batch_size, with_images)
+            batches = micro_batches(prompts, lengths, self._batch_size, with_images, groups)
             most = len(batches)
             if self._max_over_processes is not None and (sees_images(self.processor) or not with_images):
                 # Before the first pass, because all processes must communicate in the same order.
@@ -248,40 +258,45 @@ class LocalTeacher:
                 yield [], [filler_prompt(with_images)]
 
     @torch.no_grad()
-    def _score(self, requests: Sequence[ScoreRequest]) -> list[DenseScores]:
-        inputs = self._reader.inputs(requests, self._device)
-        completions = [request.completion_ids for request in requests]
-        longest = max(len(ids) for ids in completions)
-        states = self._hidden_states(inputs)[:, -longest - 1 : -1]  # (B, T, H): state t predicts token t
-        head = self.head
-        device = head.weight.device
-        # Copies, because a view would keep the states of prompt and padding alive.
-        hidden = [states[row, : len(ids)].to(device, copy=True) for row, ids in enumerate(completions)]
-        ids = torch.tensor([token for row in completions for token in row], device=device)
-        logps = chunked_token_logps(torch.cat(hidden), head, ids, self._temperature)
+    def _score(self, requests: Sequence[ScoreRequest], same: Sequence[int]) -> list[DenseScores]:
+        rows = self._reader.rows(requests, same)
+        self._shared.check_once(rows, self._device, self._logps, self._max_over_processes or int)
+        packed = self._shared.pack(rows, self._device)
+        states = self._hidden(packed)
+        logps = self._logps_of(states, packed)
+        counts = [len(row.completion) for row in rows]
+        # Copies, because a view would keep the states of other rows alive.
         return [
-            DenseScores(rows, row_logps)
-            for rows, row_logps in zip(hidden, logps.split([len(row) for row in completions]), strict=True)
+            DenseScores(hidden.clone(), row_logps)
+            for hidden, row_logps in zip(states.split(counts), logps.split(counts), strict=True)
         ]
 
-    def _hidden_states(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Last hidden states (B, P + T, H), caught inside the whole model's forward, which sharding hooks into."""
+    def _logps(self, packed: Packed) -> torch.Tensor:
+        """(N,) log-probabilities of the scored tokens, in nats."""
+        return self._logps_of(self._hidden(packed), packed)
+
+    def _logps_of(self, states: torch.Tensor, packed: Packed) -> torch.Tensor:
+        head = self.head
+        return chunked_token_logps(states, head, packed.tokens.to(head.weight.device), self._temperature)
+
+    def _hidden(self, packed: Packed) -> torch.Tensor:
+        """(N, H) the states that predict the scored tokens, caught inside the whole model's forward.
+
+        Sharding hooks into that.
+        """
         caught: list[torch.Tensor] = []
         handle = self._backbone.register_forward_hook(lambda _m, _a, output: caught.append(output.last_hidden_state))
         options: dict[str, Any] = {"use_cache": False, "return_dict": True}
         if "logits_to_keep" in self._accepted:
             options["logits_to_keep"] = 1
-        if "position_ids" in self._accepted and not sees_images(self.processor):
-            # Models with absolute positions count from the padding on otherwise.
-            options["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
         try:
-            output = self.model(**inputs, **options)
+            output = self.model(**packed.inputs, **options)
         finally:
             handle.remove()
         if not self._head_checked:
             check_head(self.head, caught[-1][:, -1], output.logits[:, -1])
             self._head_checked = True
-        return caught[-1]
+        return caught[-1].flatten(0, 1)[packed.states].to(self.head.weight.device)
 
     def _generate(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Prompt and new token ids (B, P + new)."""

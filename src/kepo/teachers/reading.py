@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 
 from kepo.errors import TeacherError
 from kepo.models.encoding import append_completions, encode, replace_prompts, sees_images, tokenizer_of
+from kepo.models.packing import TokenRow, rows_of
+from kepo.models.row_fields import IMAGE_FIELDS, TOKEN_TYPE_FIELDS
 from kepo.prompts import prompt_images
 from kepo.teachers.base import ScoreRequest
 from kepo.types import Prompt
@@ -60,6 +63,36 @@ class Reader:
         append_completions(fields, [request.completion_ids for request in requests], pad_id)
         return {name: value.to(device) if torch.is_tensor(value) else value for name, value in fields.items()}
 
+    def rows(self, requests: Sequence[ScoreRequest], same: Sequence[int]) -> list[TokenRow]:
+        """B rows as the model reads them; each prompt is rendered and its images are processed once.
+
+        Args:
+            requests: B.
+            same: (B) for each row the first one with an equal prompt, see `equal_prompts`.
+        """
+        read: dict[int, TokenRow] = {}
+        for row in dict.fromkeys(same):
+            request = requests[row]
+            fields = self.inputs([request], "cpu")
+            tokens = len(request.completion_ids)
+            types = {name: fields[name] for name in TOKEN_TYPE_FIELDS if name in fields}
+            [whole] = rows_of(fields["input_ids"], fields["attention_mask"], tokens, types)
+            # Of one row, so whatever their layout, all are its own.
+            images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
+            read[row] = replace(whole, images=images)
+        return [
+            replace(
+                read[same[row]],
+                completion=request.completion_ids,
+                token_types={
+                    name: (*types[: len(read[same[row]].prompt)], *[0] * len(request.completion_ids))
+                    for name, types in read[same[row]].token_types.items()
+                },
+                late_images=bool(request.tool_images),
+            )
+            for row, request in enumerate(requests)
+        ]
+
     def _read(self, request: ScoreRequest, own: Sequence[int]) -> Sequence[int]:
         """The prompt ids to read; `own` are those of the teacher's own processor."""
         given = request.prompt_ids
@@ -91,6 +124,33 @@ class Difference:
                 rendered_difference(student, teacher, tokenizer),
             )
         self._said = True
+
+
+def equal_prompts(requests: Sequence[ScoreRequest]) -> list[int]:
+    """(B) for each row the first one that is read alike but for its completion; itself if there is none before it.
+
+    Rows whose tools returned images, and rows without `prompt_ids`, are alone.
+    """
+    firsts: dict[tuple[int, ...], list[int]] = {}
+    found = []
+    for row, request in enumerate(requests):
+        if request.prompt_ids is None or request.tool_images:
+            found.append(row)
+            continue
+        alike = firsts.setdefault(request.prompt_ids, [])
+        images = prompt_images(request.prompt)
+        first = next((f for f in alike if _same(prompt_images(requests[f].prompt), images)), row)
+        if first == row:
+            alike.append(row)
+        found.append(first)
+    return found
+
+
+def _same(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    """Whether images are equal, as far as they can tell; arrays cannot in one word."""
+    return len(left) == len(right) and all(
+        a is b or (type(a) is type(b) and (a == b) is True) for a, b in zip(left, right, strict=True)
+    )
 
 
 def shown_prompt(request: ScoreRequest) -> Prompt:

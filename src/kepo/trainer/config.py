@@ -137,7 +137,19 @@ class KEPOConfig(OneGPU, GRPOConfig):
     num_injected: int = HfArg(default=2, help="K: rollouts of a group replaced at most, 1 <= K <= G.")
     exploration_attempts: int = HfArg(default=5, help="Attempts per explored group, >= 1.")
     exploration_samples_per_attempt: int | None = HfArg(
-        default=None, help="Samples per attempt and group; None: as many as are still missing."
+        default=None,
+        help="Samples per attempt and group; None: as many as are still missing, and more where a correct one is rare "
+        "(`exploration_surplus`).",
+    )
+    exploration_surplus: float = HfArg(
+        default=0.13,
+        help="In [0, 1): share of the correct samples of an attempt that may be expected to be more than are missing; "
+        "kept rollouts cost at most 1 / (1 - this) times the tokens that they would. 0: never more than are missing.",
+    )
+    exploration_max_cost: int = HfArg(
+        default=16,
+        help="Samples that one replaced rollout may cost, >= 1: beyond what is missing, a group is sampled only where "
+        "the chance is expected to be at least 1 in this, and this many times per rollout at most.",
     )
     hint_level: int = HfArg(default=1, help="Strength of the hint: 0 concept, 1 plan, 2 near-solution.")
     hint_max_level: int | None = HfArg(
@@ -175,6 +187,17 @@ class KEPOConfig(OneGPU, GRPOConfig):
         help="Encode each image once instead of once per rollout; the results differ by rounding. None: where the run "
         "distills or explores, so that a run that does neither is TRL's GRPO bit for bit.",
     )
+    share_prompt: bool | None = HfArg(
+        default=None,
+        help="Compute a prompt once for the rollouts that share it, in rollouts, training and scoring; the results "
+        "differ by rounding. The first batch is checked, and it is turned off where a model does not allow it. None: "
+        "as `share_image_features`.",
+    )
+    skip_idle_rows: bool | None = HfArg(
+        default=None,
+        help="Leave rollouts without gradient (no advantage, gate closed, no KL term) out of the training pass; the "
+        "update is the same up to rounding. None: as `share_image_features`.",
+    )
     rollout_log: bool = HfArg(default=True, help="Write every rollout of every step to OUTPUT_DIR/rollouts/*.parquet.")
 
     def __post_init__(self) -> None:
@@ -184,8 +207,9 @@ class KEPOConfig(OneGPU, GRPOConfig):
         if self.exploration != "none":
             ExplorationSettings.of(self).check_group_size(self.num_generations)
         self._align_checkpoints()
-        if self.share_image_features is None:
-            self.share_image_features = self.uses_teacher_scores or self.exploration != "none"
+        for name in ("share_image_features", "share_prompt", "skip_idle_rows"):
+            if getattr(self, name) is None:
+                setattr(self, name, self.uses_teacher_scores or self.exploration != "none")
 
     def gate_threshold_at(self, progress: float) -> float:
         """tau at `progress` (0..1) of training."""

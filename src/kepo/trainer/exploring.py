@@ -9,16 +9,27 @@ B rollouts of this process, W processes, G rollouts per group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from kepo.errors import ConfigError
-from kepo.exploration import ANY_TEACHER, ExplorationSettings, Explorer, HintBank, banked_hints, needs_exploration
+from kepo.exploration import (
+    ANY_TEACHER,
+    BankedHints,
+    ExplorationSettings,
+    Explorer,
+    HintBank,
+    SuccessHistory,
+    needs_exploration,
+)
 from kepo.exploration.banked import Caller
+from kepo.exploration.budget import Belief
+from kepo.exploration.explorer import AskedHints
 from kepo.teachers.base import HintWriter
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
@@ -34,15 +45,44 @@ class _Explored:
     """What was found for one group, as it travels between processes."""
 
     group: int  # its index in the global batch
+    prompt_key: str  # names its prompt; "" where nothing does
+    expected: float | None  # the chance of a correct sample that it was believed to have; None: it was not sampled
     rescue: Rescue
     rewards: tuple[RowReward, ...]  # the correctness reward of each kept sample
     hinted_logps: tuple[Sequence[float], ...]  # of each kept sample under its hinted prompt; empty: not needed
 
 
+@dataclass(frozen=True)
+class Begun:
+    """This process's share of the groups to explore, each with its index in the global batch, and their hints."""
+
+    groups: Sequence[tuple[int, Group]]
+    hints: AskedHints | None  # on their way; None: asked for when they are needed
+
+
+class SuccessMemory(TrainerCallback):
+    """Keeps a history in checkpoints, and lets it learn from a step when the step is finished."""
+
+    KEY = "kepo_success_history"
+
+    def __init__(self, history: SuccessHistory, learn: Callable[[], None]) -> None:
+        self._history = history
+        self._learn = learn
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin with the history of the checkpoint that the run continues from, or with none."""
+        self._history.load(state.stateful_callbacks.get(self.KEY, {}))
+        state.stateful_callbacks[self.KEY] = self._history.record  # the very object, so that it is saved as it is then
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step is made."""
+        self._learn()
+
+
 def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller) -> Explorer:
     """The explorer of a run: hints from the teacher, or from the hint bank and what it lacks from the teacher.
 
-    Without `teacher` there is only the bank; for `through` see `banked_hints`.
+    Without `teacher` there is only the bank; for `through` see `BankedHints`.
 
     Raises:
         ConfigError: There is no bank and no teacher that could write it, or it cannot be opened.
@@ -61,7 +101,7 @@ def make_explorer(args: KEPOConfig, teacher: HintWriter | None, through: Caller)
             ", ".join(bank.teachers),
             ANY_TEACHER,
         )
-    hints = banked_hints(bank, teacher, settings, args.hint_bank_teacher, through=through)
+    hints = BankedHints(bank, teacher, settings, args.hint_bank_teacher, through=through)
     return Explorer(settings, hint_source=hints)
 
 
@@ -77,6 +117,10 @@ class ExplorationStep:
         self._student = student
         self._processes = student.processes
         self._correctness = correctness_index
+        self._history = SuccessHistory()
+        self._found: list[tuple[str, Rescue]] = []  # by prompt; of this optimizer step, of all processes
+        # What keeps the history; None: it decides nothing.
+        self.memory = SuccessMemory(self._history, self._learn) if explorer.settings.adapts else None
 
     def score(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
         """Find out which rollouts are correct (collective); comes before `run`.
@@ -89,8 +133,11 @@ class ExplorationStep:
         values = torch.tensor([reward.value for reward in batch.correctness_rewards])
         batch.correctness = self._processes.gather(values).cpu()
 
-    def run(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
-        """Explore the groups that need it and put what was kept into `rollouts` and `batch`, in place (collective)."""
+    def begin(self, batch: GenerationBatch) -> Begun | None:
+        """Choose the groups to explore, and ask for their hints where these are written elsewhere (collective).
+
+        None where there is nothing to explore.
+        """
         groups = self._groups(batch)
         chosen = [g for g, group in enumerate(groups) if needs_exploration(group, self._explorer.settings)]
         all_failed = {g for g, group in enumerate(groups) if not any(group.correct)}
@@ -99,11 +146,24 @@ class ExplorationStep:
         flags = [flag for group in groups for flag in group.correct]
         self._student.log_metric("exploration/all_failed_groups", len(all_failed) / len(groups))
         self._student.log_metric("exploration/correct_before", sum(flags) / len(flags))
-        if chosen:
-            explored = self._explore(self._assign(groups, chosen, batch), filler=batch.prompts[0])
-            everything = self._processes.gather_objects(explored)
-            self._scatter(everything, batch, rollouts)
-            batch.explored = [(one.group, one.rescue) for one in everything]
+        if not chosen:
+            return None
+        mine = self._assign(groups, chosen, batch)
+        return Begun(mine, self._explorer.begin([group for _, group in mine]))
+
+    def run(self, batch: GenerationBatch, rollouts: Rollouts, begun: Begun | None) -> None:
+        """Explore what was begun and put what was kept into `rollouts` and `batch`, in place (collective)."""
+        if begun is None:
+            return
+        everything = self._processes.gather_objects(self._explore(begun, filler=batch.prompts[0]))
+        self._scatter(everything, batch, rollouts)
+        batch.explored = [(one.group, one.rescue) for one in everything]
+        if self._explorer.settings.adapts:
+            expected = [one.expected for one in everything if one.expected is not None]
+            if expected:
+                self._student.log_metric("exploration/expected_success", sum(expected) / len(expected))
+        # In an order that does not depend on the number of processes.
+        self._found += [(one.prompt_key, one.rescue) for one in sorted(everything, key=lambda one: one.group)]
 
     def finish(self, batch: GenerationBatch, output: Mapping[str, Any]) -> None:
         """Log what exploration did, once `output`, TRL's batch with our keys, tells what the loss uses (collective).
@@ -155,7 +215,21 @@ class ExplorationStep:
         everyone = sorted(self._processes.gather_objects(held), key=lambda pair: pair[0])
         return everyone[self._processes.index :: self._processes.count]
 
-    def _explore(self, mine: list[tuple[int, Group]], filler: Prompt) -> list[_Explored]:
+    def _learn(self) -> None:
+        """Take what a finished optimizer step found into the history: a step that fails is made again."""
+        for key, rescue in self._found:
+            self._history.add(key, rescue.outcomes)
+        self._found = []
+
+    def _belief(self, group: Group, level: int | None) -> Belief:
+        """What is known of a group before it is sampled in this step."""
+        return self._history.belief(_prompt_key(group), level)
+
+    def _expected(self, group: Group, rescue: Rescue) -> float | None:
+        """The chance that its first samples were believed to have; None where it had none."""
+        return next((self._belief(group, level).mean for level in rescue.outcomes), None)
+
+    def _explore(self, begun: Begun, filler: Prompt) -> list[_Explored]:
         reward_of: dict[int, RowReward] = {}  # by the identity of a sample: the explorer keeps these very samples
         verified: list[Sample] = []  # kept alive, so that no two have one identity
 
@@ -174,15 +248,16 @@ class ExplorationStep:
             reward_of.update(zip(map(id, samples), rewards, strict=True))
             return [reward.value >= self._args.correctness_threshold for reward in rewards]
 
-        rescues = self._explorer.explore([group for _, group in mine], sample, verify)
+        groups = [group for _, group in begun.groups]
+        rescues = self._explorer.explore(groups, sample, verify, beliefs=self._belief, begun=begun.hints)
         logps = self._hinted_logps(rescues, filler)
         explored = []
-        for (g, _), rescue in zip(mine, rescues, strict=True):
+        for (g, group), rescue in zip(begun.groups, rescues, strict=True):
             rewards = tuple(reward_of[id(kept.sample)] for kept in rescue.kept)
             hinted = tuple(islice(logps, len(rescue.kept)))
             if self._args.injection_context == "original":  # the images of hinted prompts need not travel
                 rescue = replace(rescue, kept=tuple(replace(kept, prompt="") for kept in rescue.kept))
-            explored.append(_Explored(g, rescue, rewards, hinted))
+            explored.append(_Explored(g, _prompt_key(group), self._expected(group, rescue), rescue, rewards, hinted))
         return explored
 
     def _hinted_logps(self, rescues: Sequence[Rescue], filler: Prompt) -> Iterator[Sequence[float]]:
@@ -241,6 +316,16 @@ class ExplorationStep:
         if rescues:
             log("exploration/attempts_per_rescue", attempts / len(rescues))
             log("exploration/tokens_per_rescue", tokens / len(rescues))
+        kept = sum(len(one.kept) for one in explored)
+        outcomes = [seen for one in explored for seen in one.outcomes.values()]
+        samples = sum(seen.samples for seen in outcomes)
+        if samples:
+            log("exploration/success_rate", sum(seen.correct for seen in outcomes) / samples)
+        if kept:
+            log("exploration/samples_per_kept", samples / kept)
+            log("exploration/tokens_per_kept", tokens / kept)
+        if self._explorer.asks_ahead:
+            log("exploration/unneeded_hints", float(sum(one.unneeded_hints for one in explored)))
         levels = [kept.hint.level for rescue in rescues for kept in rescue.kept if kept.hint is not None]
         if levels:
             log("exploration/hint_level", sum(levels) / len(levels))
@@ -248,3 +333,8 @@ class ExplorationStep:
         if asked and self._args.hint_bank is not None:
             hits = sum(len({hint.level for hint in one.hints if hint.banked}) for one in explored)
             log("exploration/bank_hits", hits / asked)
+
+
+def _prompt_key(group: Group) -> str:
+    """What finds the prompt again in a later step: the id of its row; "" without one."""
+    return group.key if "id" in group.row else ""

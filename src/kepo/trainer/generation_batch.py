@@ -7,9 +7,7 @@ B rollouts of this process, W processes, G rollouts per group, F reward function
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -96,9 +94,10 @@ class GenerationBatch:
     tool_images: list[Any] = field(default_factory=list)  # (B) lists of images that tools returned; empty without tools
     rewards: torch.Tensor | None = None  # (B, F) of the final completions, unweighted; NaN: does not apply
     total: torch.Tensor | None = None  # (B,) their weighted sum
+    equal: torch.Tensor | None = None  # (B,) bool, all rewards of the row's group are known and equal
     correctness_rewards: list[RowReward] = field(default_factory=list)  # (B) of the completions, for exploration
     correctness: torch.Tensor | None = None  # (W * B) of all processes' rollouts before exploration
-    early: EarlyScores | None = None  # what an asynchronous teacher was asked before exploration
+    early: list[EarlyScores] = field(default_factory=list)  # what an asynchronous teacher was asked ahead; no row twice
     all_failed: list[bool] = field(default_factory=list)  # (B) no rollout of the row's group was correct
     injected: dict[int, KeptSample] = field(default_factory=dict)  # row -> what replaced its rollout
     rescues: dict[int, Rescue] = field(default_factory=dict)  # row -> what exploration did for its group
@@ -106,21 +105,11 @@ class GenerationBatch:
     hinted_logps: dict[int, Sequence[float]] = field(
         default_factory=dict
     )  # injected row -> nats under its hinted prompt
-    seconds: dict[str, float] = field(default_factory=dict)  # phase -> seconds spent
 
     @property
     def local(self) -> slice:
         """This process's rows in the global batch."""
         return slice(self.first_row, self.first_row + len(self.rows))
-
-    @contextmanager
-    def clock(self, phase: str) -> Iterator[None]:
-        """Add the seconds spent inside to `phase`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def injected_mask(self, device: torch.device) -> torch.Tensor:
         """(B,) True for injected rows."""

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from kepo.errors import ConfigError, DataError, KepoError, TeacherError
-from kepo.teachers.base import HintWriter, MaxOverProcesses
+from kepo.teachers.base import AsynchronousHintWriter, HintWriter, MaxOverProcesses, PendingHints
 from kepo.types import Conversation
 
 T = TypeVar("T")
@@ -100,3 +100,33 @@ class TogetherWriter:
     def write_hints(self, conversations: Sequence[Conversation]) -> list[str]:
         """See `HintWriter.write_hints`."""
         return self.together(lambda: self.writer.write_hints(conversations))
+
+
+@dataclass(frozen=True)
+class TogetherPending:
+    """Hints on their way whose failure is every process's failure; implements `PendingHints`."""
+
+    pending: PendingHints
+    together: FailTogether
+
+    def result(self) -> list[str]:
+        """See `PendingHints.result`."""
+        return self.together(self.pending.result)
+
+
+@dataclass(frozen=True)
+class AsynchronousTogetherWriter(TogetherWriter):
+    """A `TogetherWriter` that can begin; implements `AsynchronousHintWriter`."""
+
+    writer: AsynchronousHintWriter
+
+    def start_hints(self, conversations: Sequence[Conversation]) -> TogetherPending:
+        """See `AsynchronousHintWriter.start_hints`."""
+        return TogetherPending(self.writer.start_hints(conversations), self.together)
+
+
+def together_writer(writer: HintWriter, together: FailTogether) -> TogetherWriter:
+    """`writer`, failing on every process when it fails on one, and as asynchronous as it is."""
+    if isinstance(writer, AsynchronousHintWriter):
+        return AsynchronousTogetherWriter(writer, together)
+    return TogetherWriter(writer, together)

@@ -16,6 +16,7 @@ from kepo.teachers.base import AsynchronousTeacher, ScoreRequest, Scores, Teache
 from kepo.trainer.adapter import TRLAdapter
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.generation_batch import EarlyScores, GenerationBatch, Rollouts
+from kepo.trainer.phases import TEACHER
 from kepo.trainer.processes import FailTogether
 from kepo.types import Prompt
 
@@ -45,25 +46,30 @@ class TeachingStep:
         self._together = together
         self._gate_reward = gate_reward
         self._log = trainer.log_metric
+        self._phases = trainer.phases
         # Correct rollouts are never replaced, so where correctness opens the gate they can be asked about at once.
         self._opened_by_correctness = self._args.gate == "always" or (
             self._args.gate in ("trajectory", "token") and correctness_opens
         )
 
     def begin(self, batch: GenerationBatch, rollouts: Rollouts, progress: float) -> None:
-        """Let an asynchronous teacher begin with the rows that it will be asked about whatever exploration does."""
+        """Let an asynchronous teacher begin with the correct rows, which exploration leaves alone.
+
+        Called after exploration too, for the rows that this made correct; those that were begun are left out.
+        """
         if not isinstance(self._teacher, AsynchronousTeacher) or not self._opened_by_correctness:
             return
-        assert batch.correctness is not None
+        begun = {row for early in batch.early for row in early.requests}
         least = self._args.correctness_threshold
         if self._args.gate != "always":
             least = max(least, self._args.gate_threshold_at(progress))
         requests = {
             row: _request(batch, row, rollouts.completion_ids[row], rollouts.prompt_ids[row])
-            for row, reward in enumerate(batch.correctness[batch.local].tolist())
-            if reward >= least
+            for row, reward in enumerate(batch.correctness_rewards)
+            if row not in begun and reward.value >= least
         }
-        batch.early = EarlyScores(requests, self._teacher.start_scoring(list(requests.values())))
+        with self._phases(TEACHER):
+            batch.early.append(EarlyScores(requests, self._teacher.start_scoring(list(requests.values()))))
 
     def run(self, batch: GenerationBatch, output: Mapping[str, Any], progress: float) -> dict[str, Any]:
         """The teacher's keys of a batch: `gate_weights` (B, T), `teacher_scores` (list of B), `gate_total` (0-d).
@@ -81,7 +87,7 @@ class TeachingStep:
         requests = {
             row: _request(batch, row, completions[row], prompts[row]) for row in range(len(shown)) if shown[row]
         }
-        with batch.clock("teacher"):
+        with self._phases(TEACHER):
             found = self._together(lambda: self._ask(requests, batch.early))
         scores = [found.get(row) for row in range(len(shown))]
         weights = gate_weights(
@@ -99,9 +105,9 @@ class TeachingStep:
         self._log("teacher/tokens", asked_tokens)
         return {"gate_weights": weights, "teacher_scores": scores, "gate_total": totals[0], "gate_open": totals[1]}
 
-    def _ask(self, requests: Mapping[int, ScoreRequest], early: EarlyScores | None) -> dict[int, Scores | None]:
+    def _ask(self, requests: Mapping[int, ScoreRequest], early: Sequence[EarlyScores]) -> dict[int, Scores | None]:
         """The scores of rows, those under way included."""
-        begun = {} if early is None else early.requests
+        begun = {row: request for one in early for row, request in one.requests.items()}
         early_ids = {row: (request.prompt_ids, request.completion_ids) for row, request in begun.items()}
         rest = [
             row
@@ -109,7 +115,9 @@ class TeachingStep:
             if early_ids.get(row) != (request.prompt_ids, request.completion_ids)
         ]
         scores = self._teacher.score([requests[row] for row in rest])
-        found = {} if early is None else dict(zip(begun, early.pending.result(), strict=True))
+        found: dict[int, Scores | None] = {}
+        for one in early:
+            found |= zip(one.requests, one.pending.result(), strict=True)
         found |= dict(zip(rest, scores, strict=True))
         return {row: found[row] for row in requests}
 

@@ -21,12 +21,12 @@ from kepo.runs.folder import claim
 from kepo.teachers.base import CountingTeacher, Teacher
 from kepo.trainer import checks
 from kepo.trainer.adapter import DistillationTarget, TRLAdapter, distinct_names, reward_names
-from kepo.trainer.adapter.forward import add_divergence
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
 from kepo.trainer.model_card import create_model_card
+from kepo.trainer.phases import EXPLORATION, LOGGING, REST, REWARDS, ROLLOUTS
 from kepo.trainer.probe import (
     QUICK,
     WHOLE,
@@ -39,7 +39,7 @@ from kepo.trainer.probe import (
     owns_rollouts,
     say,
 )
-from kepo.trainer.processes import FailTogether, TogetherWriter
+from kepo.trainer.processes import FailTogether, together_writer
 from kepo.trainer.resuming import CheckpointWeights, random_states, save_before_stopping
 from kepo.trainer.run_folder import RunRecord, script_parts, write_rollouts
 from kepo.trainer.teaching import TeachingStep, check_teacher_prompt
@@ -104,7 +104,7 @@ class KEPOTrainer(TRLAdapter):
         self._together = FailTogether(lambda value: self.processes.max(value))
         explorer = None
         if args.exploration != "none":
-            writer = TogetherWriter(teacher, self._together) if teacher is not None and args.uses_hints else None
+            writer = together_writer(teacher, self._together) if teacher is not None and args.uses_hints else None
             explorer = make_explorer(args, writer, through=self._together)
         super().__init__(
             model,
@@ -126,12 +126,16 @@ class KEPOTrainer(TRLAdapter):
         self._correctness, gate_reward = checks.reward_indices(args, names, self.reward_funcs)
         if args.share_image_features:
             share_image_features(self.model)
+        if args.share_prompt or args.skip_idle_rows or args.uses_teacher_scores:
+            self.use_token_passes(share_prompt=bool(args.share_prompt))
 
         self.teacher = teacher
         self.run_record = RunRecord(self, script_parts(self, functions, teacher))
         self.add_callback(self.run_record)
         self._random_states: dict[str, Any] | None = None
         self._exploration = None if explorer is None else ExplorationStep(explorer, self, self._correctness)
+        if self._exploration is not None and self._exploration.memory is not None:
+            self.add_callback(self._exploration.memory)
         self._teaching: TeachingStep | None = None
         if teacher is not None:
             self._prepare_teacher(teacher, args, gate_reward)
@@ -166,7 +170,6 @@ class KEPOTrainer(TRLAdapter):
                 )
             # From the config, because a sharded embedding may have no rows here.
             teacher.check_student(self.tokenizer, self.model.config.get_text_config().vocab_size)
-            add_divergence(self.model)
             opens = gate_reward == self._correctness
             self._teaching = TeachingStep(teacher, self, self._together, gate_reward, correctness_opens=opens)
         teacher.place(self.accelerator.device, self.teacher_sharding, self.processes.max)
@@ -247,7 +250,8 @@ class KEPOTrainer(TRLAdapter):
         self._random_states = random_states()
         self._batch = batch = GenerationBatch(rows, first_row=self.processes.index * len(rows))
         try:
-            return self._finish_batch(batch, super().make_generation_batch(rows))
+            with self.phases(REST):
+                return self._finish_batch(batch, super().make_generation_batch(rows))
         finally:
             self._batch = None
 
@@ -259,8 +263,9 @@ class KEPOTrainer(TRLAdapter):
         if self._prompt_unchecked:
             self._together(lambda: self._check_prompt(prompts[0]))
             self._prompt_unchecked = False
-        with batch.clock("rollouts"):
+        with self.phases(ROLLOUTS):
             rollouts = super().generate_rollouts(prompts)
+        self.phases.times.completion_tokens += sum(map(len, rollouts.completion_ids))
         batch.prompts = prompts  # TRL's own list: a prompt replaced here is replaced in the rest of its step too
         batch.completions, batch.tool_images = rollouts.completions, rollouts.tool_images
         if self.args.lmbda < 1:
@@ -268,12 +273,20 @@ class KEPOTrainer(TRLAdapter):
             for name, value in self.processes.sums(put).items():
                 self.log_metric(name, value)
         if self._exploration is not None:
-            with batch.clock("exploration"):
+            with self.phases(REWARDS):
                 self._exploration.score(batch, rollouts)
-                if self._teaching is not None and self._distillation_weight > 0:
-                    self._teaching.begin(batch, rollouts, self.progress)
-                self._exploration.run(batch, rollouts)
+            # A teacher elsewhere works beside this process: on hints first, which are needed first.
+            with self.phases(EXPLORATION):
+                begun = self._exploration.begin(batch)
+            self._begin_scoring(batch, rollouts)
+            with self.phases(EXPLORATION):
+                self._exploration.run(batch, rollouts, begun)
+            self._begin_scoring(batch, rollouts)
         return rollouts
+
+    def _begin_scoring(self, batch: GenerationBatch, rollouts: Rollouts) -> None:
+        if self._teaching is not None and self._distillation_weight > 0:
+            self._teaching.begin(batch, rollouts, self.progress)
 
     def score_rollouts(
         self, rollouts: Completions, known: Mapping[int, Sequence[RowReward]] | None = None
@@ -282,10 +295,12 @@ class KEPOTrainer(TRLAdapter):
         batch = self._batch
         if batch is not None and self._exploration is not None:
             known = {self._correctness: batch.correctness_rewards}
-        rewards = super().score_rollouts(rollouts, known)
+        with self.phases(REWARDS):
+            rewards = super().score_rollouts(rollouts, known)
         if batch is not None:
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
+            batch.equal = _equal_in_groups(total, rewards, self.num_generations)[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
             if self._exploration is None:
                 self._note_all_failed(batch, rewards)
@@ -312,13 +327,17 @@ class KEPOTrainer(TRLAdapter):
                 # Not under TRL's own key "sampling_per_token_logps", which vLLM's rollouts fill, injected rows with
                 # NaN: TRL takes its ratio to the training prompt, these belong to the hinted one.
                 output["hinted_per_token_logps"] = _padded_rows(batch.hinted_logps, output["completion_mask"])
-        for phase, seconds in batch.seconds.items():
-            self.log_metric(f"time/{phase}_s", seconds)
         if isinstance(self.teacher, CountingTeacher):
             for name, value in self.processes.sums(self.teacher.take_metrics()).items():
                 self.log_metric(name, value)
         if self.args.rollout_log:
-            write_rollouts(self, batch, output)
+            with self.phases(LOGGING):
+                write_rollouts(self, batch, output)
+        if self.args.skip_idle_rows and self.args.multi_objective_aggregation == "sum_then_normalize":
+            # Where all rewards of a group are equal, their mean may differ from them in the last bit, and what is left
+            # of that divided by a standard deviation of 0 is noise; without it these rows have no gradient.
+            assert batch.equal is not None
+            output["advantages"] = output["advantages"].masked_fill(batch.equal.to(output["advantages"].device), 0.0)
         if self.args.policy_weight != 1.0:
             output["advantages"] = output["advantages"] * self.args.policy_weight
         return output
@@ -333,12 +352,28 @@ class KEPOTrainer(TRLAdapter):
 
         corrects = self.args.injection_correction != "none" and "injected" in inputs and bool(inputs["injected"].any())
         target = self._distillation_target(inputs)
-        loss, divergence = self.compute_policy_loss(model, inputs, target, old_logps if corrects else None)
+        idle = self._idle_rows(inputs)
+        loss, divergence = self.compute_policy_loss(model, inputs, target, old_logps if corrects else None, idle)
         if divergence is not None:
             return loss + self._distillation_loss(inputs, divergence)
         if "gate_weights" in inputs:
             self.log_metric("distillation/loss", 0.0)
         return loss
+
+    def _idle_rows(self, inputs: Mapping[str, Any]) -> torch.Tensor | None:
+        """(B,) bool, rows that can have no gradient: no advantage, gate closed, and no term that sees every row.
+
+        The mask of entropies needs those of all rows, and the load-balancing loss sees all tokens; None then.
+        """
+        sees_all = (
+            self.beta != 0.0 or self.top_entropy_quantile < 1.0 or self.has_entropy_bonus or self.aux_loss_enabled
+        )
+        if not self.args.skip_idle_rows or sees_all or not self.model.training:
+            return None
+        idle = inputs["advantages"].reshape(len(inputs["completion_ids"]), -1).eq(0).all(1)
+        if "gate_weights" in inputs:
+            idle = idle & ~inputs["gate_weights"].gt(0).any(1)
+        return idle
 
     def corrected_old_logps(self, inputs: Mapping[str, Any], logps: torch.Tensor) -> torch.Tensor:
         """(B, T) what the current log-probabilities are compared with, with the correction of injected rows."""
@@ -385,6 +420,13 @@ class KEPOTrainer(TRLAdapter):
         self.log_metric("distillation/loss", self.accelerator.reduce(loss.detach(), reduction="mean").item() * scale)
         self.log_metric("distillation/weight", self._distillation_weight)
         return self._distillation_weight * loss.to(weights.device)
+
+
+def _equal_in_groups(total: torch.Tensor, rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(W * B,) bool, whether the rewards of a row's group are all known and equal, from (W * B,) and (W * B, F)."""
+    totals = total.view(-1, group_size)
+    equal = (totals == totals[:, :1]).all(1) & ~rewards.isnan().all(1).view(-1, group_size).any(1)
+    return equal.repeat_interleave(group_size)
 
 
 def _padded_rows(rows: Mapping[int, Sequence[float]], mask: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from kepo.evaluation.generate import TransformersBackend
 from kepo.evaluation.run import ask
 from kepo.evaluation.settings import EvaluationSettings
 from kepo.runs import append_metrics
+from kepo.trainer.phases import EVALUATION, phase_of
 from kepo.types import Question
 
 
@@ -43,7 +44,7 @@ class Validation(TrainerCallback):
             raise ConfigError(f"validate_every is {every}; it must be at least 1.")
         if all(question.modality != in_domain for question in questions):
             raise ConfigError(f"there is no validation question about {in_domain}, so no checkpoint could be chosen.")
-        self._folder = Path(trainer.args.output_dir)
+        self._trainer, self._folder = trainer, Path(trainer.args.output_dir)
         self._backend = TransformersBackend(trainer.model, trainer.processing_class, batch_size=256)
         self._model = trainer.model
         self._questions, self._in_domain, self._every, self._settings = list(questions), in_domain, every, settings
@@ -63,7 +64,8 @@ class Validation(TrainerCallback):
             append_metrics(self._folder, state.global_step, {"validation/best_step": self._best[1]})
 
     def _validate(self, step: int) -> None:
-        table = ask(self._questions, self._backend, self._settings)
+        with phase_of(self._trainer, EVALUATION):
+            table = ask(self._questions, self._backend, self._settings)
         correct = np.array(table["correct"].to_pylist())
         inside = np.array([modality == self._in_domain for modality in table["modality"].to_pylist()])
         accuracy = float(correct[inside].mean())

@@ -9,21 +9,21 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
-from trl.trainer.utils import add_fused_lm_head
 
 from kepo.objective.divergence import OutputHead
 from kepo.teachers.base import DenseScores
-from kepo.trainer.adapter.forward import DistillationTarget, add_divergence
+from kepo.trainer.adapter.forward import DistillationTarget, TokenPass, add_token_pass
 
 ROWS, TOKENS, LENGTH = 2, 3, 7
 
 
 def loss_of(model: torch.nn.Module, ids: torch.Tensor, target: DistillationTarget) -> torch.Tensor:
     """Policy-like and distillation loss of one process, from one forward."""
-    labels = ids.clone()
-    labels[:, :-TOKENS] = -100
-    output = model(input_ids=ids, labels=labels, fused_lm_head=True, distillation_target=target)
-    return output.log_probs.sum() / 10 + output.divergence.sum()
+    states = torch.arange(ROWS * LENGTH).view(ROWS, LENGTH)[:, -TOKENS - 1 : -1].flatten()
+    gated = target.weights.flatten() > 0
+    wanted = TokenPass(states, ids[:, -TOKENS:].flatten(), 1.0, entropy=True, target=target, gated=gated)
+    output = model(input_ids=ids, token_pass=wanted)
+    return output.logps.sum() / 10 + output.divergence.sum()
 
 
 def main(folder: str) -> None:
@@ -44,8 +44,7 @@ def main(folder: str) -> None:
 
     sharded = AutoModelForCausalLM.from_pretrained(folder)
     for model in (whole, sharded):
-        add_fused_lm_head(model, outputs=("log_probs", "entropy"))
-        add_divergence(model)
+        add_token_pass(model)
     sum(loss_of(whole, ids, target) for ids, target in zip(batches, made, strict=True)).div(world).backward()
 
     mesh = init_device_mesh("cpu", (world,))

@@ -77,7 +77,8 @@ def test_rows_that_are_surely_open_are_asked_before_exploration(
     teacher = ServedTeacher(teacher_folder, events)
     served = make_trainer(teacher=teacher, max_steps=2, **fields)
     served.train()
-    assert events[:3] == ["begin", "explore", "answer"]
+    # The second time for the rows that exploration made correct.
+    assert events[:4] == ["begin", "explore", "begin", "answer"]
     assert len(teacher.asked) == len([row for row in teacher.asked if row[0] % 2 == 0]) > 0
     here = make_trainer(max_steps=2, **fields)
     here.train()
@@ -86,6 +87,36 @@ def test_rows_that_are_surely_open_are_asked_before_exploration(
         ours, theirs = ([log[name] for log in one.state.log_history if name in log] for one in (served, here))
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert len(ours) == 2
+
+
+def test_hints_are_asked_for_first_and_written_beside_what_does_not_need_them(
+    make_trainer: Callable[..., KEPOTrainer], teacher_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Writer(ServedTeacher):
+        def start_hints(self, conversations: Sequence[Any]) -> Any:
+            events.append("ask")
+            return _Pending(lambda: self.write_hints(conversations))
+
+        def write_hints(self, conversations: Sequence[Any]) -> list[str]:
+            events.append("hints")
+            return ["<hint>Think of colours.</hint>"] * len(conversations)
+
+    def explore(trainer: Any, prompts: Any, filler: Any) -> list[Sample]:
+        events.append("explore")
+        return [Sample((66, 67 + i, trainer.eos_token_ids[0]), "rescued") for i in range(len(prompts))]
+
+    monkeypatch.setattr(KEPOTrainer, "sample_completions", explore)
+    fields = {"exploration_trigger": "always", "exploration_attempts": 2, "hint_level": 0, "hint_max_level": 1}
+    trainer = make_trainer(teacher=Writer(teacher_folder, events), **fields)
+    trainer.train()
+    asked = ["ask", "begin", "hints", "ask", "explore", "hints", "explore", "begin", "answer"]
+    assert events[: len(asked)] == asked
+    # Every group was rescued in the first attempt, while the hints of the second level were on their way.
+    log = next(log for log in trainer.state.log_history if "exploration/unneeded_hints" in log)
+    assert log["exploration/unneeded_hints"] == 2.0
+    assert log["exploration/attempts"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +155,8 @@ def test_a_step_of_which_no_row_has_scores_is_a_step_without_teacher(
 
     silent = make_trainer(teacher=Silent(teacher_folder), exploration="none", gate="always", max_steps=2)
     silent.train()
-    alone = make_trainer(teacher=None, exploration="none", distillation_weight=0.0, max_steps=2)
+    passes = {"share_prompt": True, "skip_idle_rows": True}  # as they are with a teacher
+    alone = make_trainer(teacher=None, exploration="none", distillation_weight=0.0, max_steps=2, **passes)
     alone.train()
     _assert_same(_weights(silent), _weights(alone))
 

@@ -75,6 +75,7 @@ def test_a_closed_gate_costs_no_forward_and_adds_exactly_nothing(make_trainer: C
 def test_policy_and_teacher_term_share_one_forward_of_the_student(make_trainer: Callable[..., KEPOTrainer]) -> None:
     trainer = make_trainer(exploration="none", gate="always")
     batch = _one_batch(trainer)
+    trainer.compute_loss(trainer.model, batch)  # the first batch is checked
     forwards = _count_backbone_forwards(trainer.model)
     trainer.compute_loss(trainer.model, batch).backward()
     assert len(forwards) == 1

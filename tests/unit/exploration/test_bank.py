@@ -16,7 +16,7 @@ from kepo.errors import ConfigError, DataError
 from kepo.exploration import ExplorationSettings, Explorer
 from kepo.exploration.bank import HintBank
 from kepo.exploration.bank_lines import BankedHint, to_banked, to_line
-from kepo.exploration.banked import ANY_TEACHER, banked_hints
+from kepo.exploration.banked import ANY_TEACHER, BankedHints
 from kepo.exploration.hints import read_hint
 from kepo.files import content_hash
 from kepo.prompts import hint_request
@@ -284,7 +284,7 @@ def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
 ) -> None:
     bank.add([draft("<hint>Look.</hint>", teacher="scripted")])
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    source = banked_hints(bank, teacher, _settings())
+    source = BankedHints(bank, teacher, _settings())
     assert source([group("q1"), group("q2")], 1) == [
         (Hint("Look.", level=1, written="Look.", raw="<hint>Look.</hint>", banked=True),),
         (Hint("Think.", level=1, written="Think.", raw="<hint>Think.</hint>"),),
@@ -298,7 +298,7 @@ def test_the_teacher_is_asked_only_for_what_is_missing_and_its_answers_are_kept(
 
 def test_two_groups_of_one_question_are_asked_about_once(bank: HintBank, group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    first, second = banked_hints(bank, teacher, _settings())([group(), group()], 1)
+    first, second = BankedHints(bank, teacher, _settings())([group(), group()], 1)
     assert first == second
     assert teacher.hint_calls == [1]
     assert len(bank) == 1
@@ -308,7 +308,7 @@ def test_without_a_teacher_what_is_missing_stays_missing(
     bank: HintBank, draft: Callable[..., BankedHint], group: Callable[..., Group], policy: Callable[..., Any]
 ) -> None:
     bank.add([draft("<hint>Look.</hint>", teacher="whoever")])
-    explorer = Explorer(_settings(exploration_attempts=1), hint_source=banked_hints(bank, None, _settings()))
+    explorer = Explorer(_settings(exploration_attempts=1), hint_source=BankedHints(bank, None, _settings()))
     script = policy()
     rescues = explorer.explore([group("q1"), group("q2")], script.sample, script.verify)
     assert [rescue.failure for rescue in rescues] == ["no correct sample", "no hint"]
@@ -322,7 +322,7 @@ def test_the_leak_policy_of_the_reader_is_applied(
     leak_policy: str, texts: list[str] | None, bank: HintBank, draft: Callable[..., BankedHint], group: Any
 ) -> None:
     bank.add([draft("Look. It is B."), draft("Think.")])
-    (hints,) = banked_hints(bank, None, _settings(hint_leak_policy=leak_policy))([group()], 1)
+    (hints,) = BankedHints(bank, None, _settings(hint_leak_policy=leak_policy))([group()], 1)
     assert [hint.text for hint in hints] == (texts or ["Look. It is B.", "Think."])
     assert [hint.leaks for hint in hints] == [("letter",), ()]
 
@@ -334,7 +334,7 @@ def test_hints_that_all_leak_count_as_tried(
     bank.add([draft("It is B.", teacher="scripted")])
     settings = _settings(hint_leak_policy=leak_policy, hint_retries=2)
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    (hints,) = banked_hints(bank, teacher, settings)([group()], 1)
+    (hints,) = BankedHints(bank, teacher, settings)([group()], 1)
     assert [hint.text for hint in hints] == [""]
     assert teacher.hint_calls == [0] * settings.hint_calls_per_level
 
@@ -343,14 +343,14 @@ def test_all_answers_of_asking_again_are_kept_and_empty_ones_are_not(
     bank: HintBank, group: Callable[..., Group]
 ) -> None:
     teacher = ScriptedTeacher(["", "<hint>It is B.</hint>", "<hint>Think.</hint>"])
-    (hints,) = banked_hints(bank, teacher, _settings(hint_leak_policy="ask_again"))([group()], 1)
+    (hints,) = BankedHints(bank, teacher, _settings(hint_leak_policy="ask_again"))([group()], 1)
     assert [hint.text for hint in hints] == ["", "", "Think."]
     assert [(hint.text, hint.leaks) for hint in bank.hints] == [("It is B.", ("letter",)), ("Think.", ())]
 
 
 def test_equal_texts_are_used_once(bank: HintBank, draft: Callable[..., BankedHint], group: Any) -> None:
     bank.add([draft("Look."), draft("<hint>Look.</hint>"), draft("Think.")])
-    (hints,) = banked_hints(bank, None, _settings())([group()], 1)
+    (hints,) = BankedHints(bank, None, _settings())([group()], 1)
     assert [hint.text for hint in hints] == ["Look.", "Think."]
 
 
@@ -363,7 +363,7 @@ def test_whose_hints_are_read(
 ) -> None:
     bank.add([draft("Own.", teacher="scripted"), draft("Big.", teacher="big")])
     teacher = ScriptedTeacher("<hint>New.</hint>")
-    (hints,) = banked_hints(bank, teacher, _settings(), read_from)([group()], 1)
+    (hints,) = BankedHints(bank, teacher, _settings(), read_from)([group()], 1)
     assert [hint.text for hint in hints] == texts
     assert teacher.hint_calls == [asked]
 
@@ -371,13 +371,13 @@ def test_whose_hints_are_read(
 def test_hints_of_others_do_not_count_for_a_run_with_a_teacher(bank: HintBank, draft: Any, group: Any) -> None:
     bank.add([draft("Big.", teacher="big")])
     teacher = ScriptedTeacher("<hint>New.</hint>")
-    (hints,) = banked_hints(bank, teacher, _settings())([group()], 1)
+    (hints,) = BankedHints(bank, teacher, _settings())([group()], 1)
     assert [hint.text for hint in hints] == ["New."]
 
 
 def test_each_level_is_looked_up_by_itself(bank: HintBank, draft: Callable[..., BankedHint], group: Any) -> None:
     bank.add([draft("Concept.", level=0), draft("Solution.", level=2)])
-    source = banked_hints(bank, None, _settings())
+    source = BankedHints(bank, None, _settings())
     assert [[hint.text for hint in source([group()], level)[0]] for level in range(3)] == [
         ["Concept."],
         [],
@@ -388,12 +388,12 @@ def test_each_level_is_looked_up_by_itself(bank: HintBank, draft: Callable[..., 
 @pytest.mark.parametrize("answer", [None, " "])
 def test_a_group_without_ground_truth_has_no_hints(answer: str | None, bank: HintBank, group: Any) -> None:
     teacher = ScriptedTeacher("<hint>Think.</hint>")
-    assert banked_hints(bank, teacher, _settings())([group(answer=answer)], 1) == [()]
+    assert BankedHints(bank, teacher, _settings())([group(answer=answer)], 1) == [()]
     assert teacher.hint_calls == [0]
 
 
 def test_a_hint_fixed_by_hand_is_used_as_it_stands_and_audited_again(bank: HintBank, draft: Any, group: Any) -> None:
     (kept,) = bank.add([draft("It is B.")])
     bank.path.write_bytes(to_line(replace(kept, text="Look at the rim.")))
-    (hints,) = banked_hints(HintBank.open(bank.path), None, _settings())([group()], 1)
+    (hints,) = BankedHints(HintBank.open(bank.path), None, _settings())([group()], 1)
     assert [(hint.text, hint.leaks) for hint in hints] == [("Look at the rim.", ())]

@@ -19,7 +19,12 @@ LEAK = "<hint>Look at the rim. It is B, malignant.</hint>"
 
 
 def _explorer(hints: Any = HINT, **fields: Any) -> Explorer:
-    return Explorer(ExplorationSettings(**fields), ScriptedTeacher(hints))
+    return Explorer(_settings(**fields), ScriptedTeacher(hints))
+
+
+def _settings(**fields: Any) -> ExplorationSettings:
+    """As many samples as are missing, unless `fields` say something else."""
+    return ExplorationSettings(**{"exploration_surplus": 0.0, **fields})
 
 
 def test_an_all_failed_group_is_rescued(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
@@ -85,7 +90,7 @@ def test_the_control_spends_the_same_budget_without_a_hint(
     hinted, plain = policy(), policy()
     teacher = ScriptedTeacher(HINT)
     hint_rescues = _explorer().explore(groups, hinted.sample, hinted.verify)
-    settings = ExplorationSettings(exploration="resample")
+    settings = _settings(exploration="resample")
     plain_rescues = Explorer(settings, teacher).explore(groups, plain.sample, plain.verify)
     assert [len(prompts) for prompts in hinted.calls] == [len(prompts) for prompts in plain.calls] == [4] * 5
     for hint_rescue, plain_rescue in zip(hint_rescues, plain_rescues, strict=True):

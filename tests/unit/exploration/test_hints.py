@@ -8,7 +8,7 @@ import pytest
 
 from kepo.errors import KepoError
 from kepo.exploration import ExplorationSettings
-from kepo.exploration.hints import parse_hint, teacher_hints
+from kepo.exploration.hints import TeacherHints, parse_hint
 from kepo.prompts import hint_request
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Group
@@ -60,7 +60,7 @@ LEAKING = "<hint>Look at the rim. It is B.</hint>"
 )
 def test_leak_policies_that_ask_once(policy: str, shown: str, group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher(LEAKING)
-    ((hint,),) = teacher_hints(teacher, _settings(policy, hint_level=2))([group()], 2)
+    ((hint,),) = TeacherHints(teacher, _settings(policy, hint_level=2))([group()], 2)
     assert (hint.text, hint.leaks, hint.raw, hint.level) == (shown, ("letter",), LEAKING, 2)
     assert teacher.hint_calls == [1]
 
@@ -68,14 +68,14 @@ def test_leak_policies_that_ask_once(policy: str, shown: str, group: Callable[..
 def test_the_teacher_is_shown_prompt_and_answer(group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher("<hint>Look</hint>")
     one = group()
-    teacher_hints(teacher, _settings("reject", hint_level=0))([one], 0)
+    TeacherHints(teacher, _settings("reject", hint_level=0))([one], 0)
     assert teacher.hint_conversations == [hint_request(one.prompt, "B", one.options, 0)]
 
 
 def test_ask_again_asks_until_a_hint_is_clean_and_says_what_was_wrong(group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher([LEAKING, "<hint>Look at the rim.</hint>"])
     one = group()
-    (hints,) = teacher_hints(teacher, _settings("ask_again"))([one], 1)
+    (hints,) = TeacherHints(teacher, _settings("ask_again"))([one], 1)
     assert [(hint.text, hint.leaks) for hint in hints] == [("", ("letter",)), ("Look at the rim.", ())]
     assert teacher.hint_calls == [1, 1, 0], "the number of calls may not depend on what the teacher says"
     first, second = teacher.hint_conversations
@@ -89,7 +89,7 @@ def test_ask_again_keeps_the_form_of_a_prompt_with_images(group: Callable[..., G
     image = {"type": "image", "image": object()}
     prompt = [{"role": "user", "content": [image, {"type": "text", "text": "q1?"}]}]
     teacher = ScriptedTeacher([LEAKING, "<hint>Look at the rim.</hint>"])
-    teacher_hints(teacher, _settings("ask_again"))([group(prompt=prompt)], 1)
+    TeacherHints(teacher, _settings("ask_again"))([group(prompt=prompt)], 1)
     again = teacher.hint_conversations[1]
     assert again[0]["content"][0] is image
     assert [message["content"][-1]["type"] for message in again] == ["text", "text", "text"]
@@ -98,27 +98,27 @@ def test_ask_again_keeps_the_form_of_a_prompt_with_images(group: Callable[..., G
 def test_ask_again_repeats_a_request_that_ends_with_words_of_the_assistant(group: Callable[..., Group]) -> None:
     prompt = [{"role": "user", "content": "q1?"}, {"role": "assistant", "content": "<think>"}]
     teacher = ScriptedTeacher(LEAKING)
-    teacher_hints(teacher, _settings("ask_again", hint_retries=1))([group(prompt=prompt)], 1)
+    TeacherHints(teacher, _settings("ask_again", hint_retries=1))([group(prompt=prompt)], 1)
     assert teacher.hint_conversations[0] == teacher.hint_conversations[1]
 
 
 def test_ask_again_gives_up_after_its_retries(group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher(LEAKING)
-    (hints,) = teacher_hints(teacher, _settings("ask_again", hint_retries=1))([group()], 1)
+    (hints,) = TeacherHints(teacher, _settings("ask_again", hint_retries=1))([group()], 1)
     assert [hint.text for hint in hints] == ["", ""]
     assert teacher.hint_calls == [1, 1]
 
 
 def test_ask_again_repeats_the_request_after_an_empty_answer(group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher(["", "<hint>Look</hint>"])
-    (hints,) = teacher_hints(teacher, _settings("ask_again"))([group()], 1)
+    (hints,) = TeacherHints(teacher, _settings("ask_again"))([group()], 1)
     assert [(hint.text, hint.leaks) for hint in hints] == [("", ()), ("Look", ())]
     assert teacher.hint_conversations[0] == teacher.hint_conversations[1]
 
 
 def test_only_the_groups_that_need_it_are_asked_about_again(group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher({"q1?": "<hint>Look</hint>", "q2?": LEAKING})
-    hints = teacher_hints(teacher, _settings("ask_again"))([group("q1"), group("q2")], 1)
+    hints = TeacherHints(teacher, _settings("ask_again"))([group("q1"), group("q2")], 1)
     assert [len(tried) for tried in hints] == [1, 3]
     assert teacher.hint_calls == [2, 1, 1]
 
@@ -126,7 +126,7 @@ def test_only_the_groups_that_need_it_are_asked_about_again(group: Callable[...,
 @pytest.mark.parametrize("answer", [None, "", "  "])
 def test_a_group_without_ground_truth_is_never_asked_about(answer: str | None, group: Callable[..., Group]) -> None:
     teacher = ScriptedTeacher("<hint>Look</hint>")
-    hints = teacher_hints(teacher, _settings("ask_again"))([group(answer=answer), group("q2")], 1)
+    hints = TeacherHints(teacher, _settings("ask_again"))([group(answer=answer), group("q2")], 1)
     assert [len(tried) for tried in hints] == [0, 1]
     assert teacher.hint_calls == [1, 0, 0]
 
@@ -137,4 +137,4 @@ def test_a_hint_writer_that_loses_an_answer_is_refused(group: Callable[..., Grou
             return []
 
     with pytest.raises(KepoError, match="0 results for 1 requests"):
-        teacher_hints(Forgetful(), _settings("reject"))([group()], 1)
+        TeacherHints(Forgetful(), _settings("reject"))([group()], 1)

@@ -10,6 +10,7 @@ import pytest
 from kepo.errors import ConfigError
 from kepo.exploration import ExplorationSettings, Explorer
 from kepo.exploration.explorer import hint_of_attempt
+from kepo.exploration.hints import HintAnswers, HintSource
 from kepo.prompts import HINT_LEVELS, prompt_text
 from kepo.teachers.scripted import ScriptedTeacher
 from kepo.types import Conversation, Group, Hint, Prompt, Sample
@@ -136,11 +137,14 @@ def test_a_process_without_groups_makes_the_same_calls(
 
 
 def test_several_hints_of_one_level_are_used_in_turn(group: Callable[..., Group], policy: Callable[..., Any]) -> None:
-    def three(groups: Sequence[Group], level: int | None = None, /) -> list[tuple[Hint, ...]]:
-        return [tuple(Hint(f"way {i}", level=level or 0) for i in range(3)) for _ in groups]
+    class Three(HintSource):
+        early = False
+
+        def begin(self, groups: Sequence[Group], level: int) -> HintAnswers:
+            return lambda: [tuple(Hint(f"way {i}", level=level) for i in range(3)) for _ in groups]
 
     script = policy()
-    Explorer(ExplorationSettings(exploration_attempts=4), hint_source=three).explore(
+    Explorer(ExplorationSettings(exploration_attempts=4), hint_source=Three()).explore(
         [group()], script.sample, script.verify
     )
     first_of_each = [prompt_text(call[0]).split("way ")[1][0] for call in script.calls]
@@ -154,7 +158,9 @@ def test_the_control_does_not_climb(group: Callable[..., Group]) -> None:
         asked.extend(prompts)
         return [Sample((1,), "wrong") for _ in prompts]
 
-    settings = ExplorationSettings(exploration="resample", hint_level=0, hint_max_level=2, exploration_attempts=3)
+    settings = ExplorationSettings(
+        exploration="resample", hint_level=0, hint_max_level=2, exploration_attempts=3, exploration_surplus=0.0
+    )
     one = group()
     Explorer(settings, ScriptedTeacher("x")).explore([one], sample, lambda groups, samples: [False] * len(samples))
     assert asked == [one.prompt] * 6

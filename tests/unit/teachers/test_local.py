@@ -122,6 +122,41 @@ def test_a_row_scores_the_same_alone_and_among_others(folders: Folders, architec
         torch.testing.assert_close(one.token_logps, other.token_logps, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES_TEXT, *ARCHITECTURES_VLM])
+def test_a_prompt_is_computed_once_for_its_rows(folders: Folders, architecture: str) -> None:
+    folder, colours = folders(architecture), (3,) if architecture in ARCHITECTURES_VLM else ()
+    shared, plain = (LocalTeacher(folder, share_prompt=share) for share in (True, False))
+    prompts = [ask("What does the image show? Give the letter of the right option.", *colours), ask("Why?", *colours)]
+    ids = [tuple(encode(shared.processor, [prompt], None, "cpu")["input_ids"][0].tolist()) for prompt in prompts]
+    rows = [
+        ScoreRequest(ask(text, *colours), completion, ids[place])  # images as objects of their own, as a data set gives
+        for place, text in ((0, "What does the image show? Give the letter of the right option."), (1, "Why?"))
+        for completion in ((40, 41, 42, 2), (50,), tuple(range(60, 71)))
+    ]
+    seen: dict[bool, int] = {True: 0, False: 0}
+    for share, teacher in ((True, shared), (False, plain)):
+
+        def count(_module: Any, _args: Any, output: Any, share: bool = share) -> None:
+            seen[share] += output.last_hidden_state.shape[:2].numel()
+
+        teacher.score(rows[:3])  # the first batch is checked
+        teacher._backbone.register_forward_hook(count)
+    for one, other in zip(shared.score(rows), plain.score(rows), strict=True):
+        torch.testing.assert_close(one.hidden, other.hidden, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(one.token_logps, other.token_logps, atol=2e-5, rtol=1e-4)
+    completions = 4 + 1 + 11
+    assert seen[True] == 2 * (max(map(len, ids)) + completions)
+    assert seen[True] < 0.6 * seen[False]
+
+
+def test_rows_of_one_prompt_with_other_images_are_apart(llava: LocalTeacher) -> None:
+    ids = tuple(encode(llava.processor, [ask("Why?", 1)], None, "cpu")["input_ids"][0].tolist())
+    rows = [ScoreRequest(ask("Why?", colour), (40, 41), ids) for colour in (1, 2, 1)]
+    first, second, third = llava.score(rows)
+    assert not torch.allclose(first.hidden, second.hidden, atol=1e-3)
+    torch.testing.assert_close(first.hidden, third.hidden, atol=2e-5, rtol=1e-4)
+
+
 def test_padding_does_not_shift_absolute_positions() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -220,7 +255,7 @@ def sharded(folder: Path, most: list[int]) -> tuple[LocalTeacher, list[str | int
 
     The log holds, in order, every number asked for and every forward pass.
     """
-    teacher, log = LocalTeacher(folder, batch_size=2), []
+    teacher, log = LocalTeacher(folder, batch_size=2, share_prompt=False), []
 
     def max_over_processes(count: int) -> int:
         asked = sum(isinstance(entry, int) for entry in log)
@@ -243,6 +278,23 @@ def test_a_sharded_teacher_runs_as_often_as_the_busiest_process(folders: Folders
     expected = LocalTeacher(folders("llava"), batch_size=2).score(rows)
     for one, other in zip(scores, expected, strict=True):
         torch.testing.assert_close(one.token_logps, other.token_logps)
+
+
+def test_sharded_processes_check_shared_prompts_together(folders: Folders) -> None:
+    """As soon as rows share a prompt on one of them, all compare, and hear whether one found a difference."""
+    teacher, asked = LocalTeacher(folders("llama"), batch_size=2), []
+
+    def max_over_processes(count: int) -> int:
+        asked.append(count)
+        return count
+
+    teacher.place("cpu", lambda model: Wrapper(model, []), max_over_processes)
+    row = ScoreRequest("Why?", (40, 41), (30, 31, 32))
+    teacher.score([row])
+    assert asked == [1, 1]  # passes, rows that share a prompt
+    teacher.score([row, row])
+    teacher.score([row, row])
+    assert asked[2:] == [1, 2, 0, 1]  # passes, rows that share, differences found; then passes alone
 
 
 def test_a_sharded_teacher_keeps_a_whole_head(folders: Folders) -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from kepo.errors import ConfigError, TeacherError, TeacherUnavailableError
-from kepo.teachers.base import AsynchronousTeacher, CountingTeacher, ScoreRequest, SparseScores, Teacher
+from kepo.teachers.base import (
+    AsynchronousHintWriter,
+    AsynchronousTeacher,
+    CountingTeacher,
+    ScoreRequest,
+    SparseScores,
+    Teacher,
+)
 from kepo.teachers.remote import RemoteTeacher
 from kepo.types import Conversation
 from tests.fake_vllm import CHARACTERS, IMAGE, MODEL, SHOWN_IMAGE, FakeVLLM, ToyTokenizer, V, logps
@@ -68,6 +75,7 @@ def test_it_is_a_teacher(server: FakeVLLM) -> None:
     teacher = _teacher(server)
     assert isinstance(teacher, Teacher)
     assert isinstance(teacher, AsynchronousTeacher)
+    assert isinstance(teacher, AsynchronousHintWriter)
     assert isinstance(teacher, CountingTeacher)
     assert teacher.name == MODEL
     assert teacher.head is None
@@ -429,6 +437,10 @@ def test_hints_are_drawn_with_torchs_seed(server: FakeVLLM) -> None:
     torch.manual_seed(3)
     assert teacher.write_hints([TEXT, TEXT]) == first
     assert first[0] != first[1]
+    torch.manual_seed(3)
+    pending = teacher.start_hints([TEXT, TEXT])
+    torch.rand(1)  # what is drawn while they are being written does not change them
+    assert pending.result() == first
     body = server.requests_to("/v1/chat/completions")[0]
     assert (body["max_tokens"], body["temperature"]) == (17, 0.5)
     assert body["chat_template_kwargs"] == {"thinking": False}

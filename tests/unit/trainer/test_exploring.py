@@ -102,7 +102,7 @@ def explore(tmp_path: Path) -> Callable[..., list[tuple[FakeStudent, GenerationB
                 [[5]] * ROWS, [list(ids) for ids in made], None, texts, [[-0.1, -0.1]] * ROWS, {}, None, []
             )
             step.score(batch, rollouts)
-            step.run(batch, rollouts)
+            step.run(batch, rollouts, step.begin(batch))
             return student, batch, rollouts
 
         with ThreadPoolExecutor(meeting.count) as threads:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -42,18 +42,20 @@ _OF_ONE_REQUEST = frozenset({400, 413, 422})
 
 
 @dataclass(frozen=True)
-class _Pending:
-    """Scores on their way; implements `kepo.teachers.base.PendingScores`."""
+class _Pending(Generic[T]):
+    """Answers on their way; implements `PendingScores` and `PendingHints` of `kepo.teachers.base`."""
 
-    future: Future[list[Scores | None]]
+    future: Future[T]
 
-    def result(self) -> list[Scores | None]:
-        """Wait for the scores; what interrupts the wait ends the requests."""
+    def result(self) -> T:
+        """Wait for the answers; what interrupts the wait ends the requests."""
         return result_of(self.future)
 
 
 class RemoteTeacher:
     """A model behind one or several servers as teacher; implements `kepo.teachers.base.AsynchronousTeacher`.
+
+    It implements `kepo.teachers.base.AsynchronousHintWriter` too.
 
     Args:
         urls: Address of one server, or of several replicas; up to the version, such as `http://localhost:8000/v1`.
@@ -181,10 +183,14 @@ class RemoteTeacher:
 
         Raises as `score`.
         """
+        return self.start_hints(conversations).result()
+
+    def start_hints(self, conversations: Sequence[Conversation]) -> _Pending[list[str]]:
+        """Begin what `write_hints` does; the seeds are drawn now."""
         count, greedy = len(conversations), self._chat_fields["temperature"] == 0
         # Greedy hints draw nothing, as a local teacher's, so that both leave the student's rollouts alone.
         seeds = [0] * count if greedy else torch.randint(0, SEEDS, (count,)).tolist()
-        return self._background.run(self._write_hints, conversations, seeds)
+        return _Pending(self._background.start(self._write_hints, list(conversations), seeds))
 
     async def _write_hints(self, conversations: Sequence[Conversation], seeds: Sequence[int]) -> list[str]:
         answers = await all_of(
@@ -203,7 +209,7 @@ class RemoteTeacher:
         """
         return self.start_scoring(requests).result()
 
-    def start_scoring(self, requests: Sequence[ScoreRequest]) -> _Pending:
+    def start_scoring(self, requests: Sequence[ScoreRequest]) -> _Pending[list[Scores | None]]:
         """Begin to score rows; the requests run while the caller does something else."""
         return _Pending(self._background.start(self._score, list(requests)))
 

@@ -1,6 +1,7 @@
-"""The student's one forward: TRL's fused output head, and beside it the divergence of the gated tokens.
+"""One forward pass of the student, and everything the loss needs of its tokens from it.
 
-Shapes: B rollouts of a micro-batch, T completion tokens, L whole sequence, H hidden width, N gated tokens.
+Shapes: B rollouts of a micro-batch, T completion tokens, H hidden width, V vocabulary, N tokens that are scored, M
+gated ones among them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
+from transformers.utils import ModelOutput
+from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from kepo.models.head import output_head
-from kepo.objective.divergence import OutputHead, chunked_divergence, sparse_divergence
+from kepo.objective import DenseTeacher, SparseTeacher
+from kepo.objective.divergence import OutputHead
 from kepo.teachers.base import DenseScores, Scores, SparseScores
+from kepo.trainer.adapter.head_terms import token_terms
 
 
 @dataclass
-class DistilledOutput(FusedCausalLMOutput):
-    """TRL's fused output with the divergence of the gated tokens, so that FSDP and DDP see its graph."""
+class TokenOutput(ModelOutput):
+    """What a pass says of its tokens; an output of the model, so that FSDP and DDP see its graph."""
 
-    divergence: torch.Tensor | None = None  # (N,) at the gated positions, rows first
+    logps: torch.Tensor | None = None  # (N,) in nats
+    entropy: torch.Tensor | None = None  # (N,) in nats
+    divergence: torch.Tensor | None = None  # (M,) in nats
+    aux_loss: torch.Tensor | None = None  # load-balancing loss of a mixture of experts
 
 
 @dataclass(frozen=True)
@@ -36,71 +43,99 @@ class DistillationTarget:
     teacher_head: OutputHead | None  # of a teacher with dense scores
     interpolation: float  # of the divergence, in [0, 1]
     temperature: float  # of the softmax, > 0
-    chunk_size: int  # tokens whose vocabulary is expanded at once
+    chunk_size: int  # tokens whose vocabulary is expanded at once, at most
 
-    def divergence(self, student_hidden: torch.Tensor, student_head: OutputHead) -> torch.Tensor:
-        """(N,) divergence at the positions with weight, from the student's states (B, T, H)."""
-        device = student_head.weight.device
-        open_positions = self.weights.to(device) > 0  # (B, T)
-        student = student_hidden.to(device)[open_positions]  # (N, H)
+    def teacher(self, device: torch.device) -> DenseTeacher | SparseTeacher | None:
+        """What is known of the teacher at the M positions with weight, rows first; None: nothing."""
+        open_positions = self.weights > 0  # (B, T)
         rows = [(row, scores) for row, scores in enumerate(self.scores) if scores is not None]
         dense = [(row, scores) for row, scores in rows if isinstance(scores, DenseScores)]
         sparse = [(row, scores) for row, scores in rows if isinstance(scores, SparseScores)]
+
+        def gated(row: int, values: torch.Tensor) -> torch.Tensor:
+            return values[open_positions[row, : len(values)].to(values.device)]
+
         if sparse:
-            ids = torch.cat([s.ids.to(device)[open_positions[r, : len(s.ids)]] for r, s in sparse])
-            logps = torch.cat([s.logps.to(device)[open_positions[r, : len(s.logps)]] for r, s in sparse])
-            return sparse_divergence(
-                student, student_head, ids, logps, interpolation=self.interpolation, chunk_size=self.chunk_size
-            )
+            ids = torch.cat([gated(row, scores.ids).to(device) for row, scores in sparse])
+            return SparseTeacher(ids, torch.cat([gated(row, scores.logps).to(device) for row, scores in sparse]))
         if not dense or self.teacher_head is None:
-            return student.sum(-1) * 0.0  # no gated token in this micro-batch: an empty tensor that keeps the graph
-        hidden = torch.cat([s.hidden[open_positions[r, : len(s.hidden)].to(s.hidden.device)] for r, s in dense])
-        return chunked_divergence(
-            student,
-            student_head,
-            hidden,
-            self.teacher_head,
-            interpolation=self.interpolation,
-            temperature=self.temperature,
-            chunk_size=self.chunk_size,
-        )
+            return None
+        return DenseTeacher(torch.cat([gated(row, scores.hidden) for row, scores in dense]), self.teacher_head)
 
 
-def add_divergence(model: Any) -> None:
-    """Let `model(..., fused_lm_head=True, distillation_target=...)` return the divergence from the SAME forward pass.
+@dataclass(frozen=True)
+class TokenPass:
+    """What is wanted of a forward pass, beside the model's own inputs.
 
-    TRL's fused forward runs the backbone and the output head; this wraps it and keeps the backbone's last hidden
-    states of that very call. Everything happens inside the (wrapped) model's forward, where sharded parameters are
-    materialized. Call it after TRL patched the model and before the model is wrapped for distributed training.
+    Attributes:
+        states: (N,) where the states that predict the tokens stand among all those of the batch.
+        tokens: (N,) the tokens.
+        temperature: Divides the policy's logits.
+        entropy: Whether the entropies are wanted.
+        float32_head: Whether the product with the output head is in float32.
+        target: The teacher's view; None: no divergence.
+        gated: (N,) bool, where `target` has weight.
+    """
+
+    states: torch.Tensor
+    tokens: torch.Tensor
+    temperature: float
+    entropy: bool
+    float32_head: bool = False
+    target: DistillationTarget | None = None
+    gated: torch.Tensor | None = None
+
+
+def add_token_pass(model: Any) -> None:
+    """Let `model(..., token_pass=TokenPass(...))` return a `TokenOutput`, all of it from ONE pass of the backbone.
+
+    Everything happens inside the (wrapped) model's forward, where sharded parameters are materialized. Call it after
+    TRL patched the model and before the model is wrapped for distributed training.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    fused_forward = base.forward
-    caught: list[torch.Tensor] = []
-    listening = [False]
+    other_forward = base.forward
 
-    def catch(_module: Any, _args: Any, output: Any) -> None:
-        if listening[0]:
-            caught.append(output.last_hidden_state)
-
-    base.base_model.register_forward_hook(catch)
-
-    @functools.wraps(fused_forward)  # `generate` validates its arguments against the signature
-    def forward(*args: Any, distillation_target: DistillationTarget | None = None, **kwargs: Any) -> Any:
-        if distillation_target is None:
-            return fused_forward(*args, **kwargs)
-        listening[0] = True
-        try:
-            output = fused_forward(*args, **kwargs)
-            hidden = caught[-1]  # (B, L, H)
-        finally:
-            listening[0] = False
-            caught.clear()
-        tokens = distillation_target.weights.size(1)
-        student_hidden = hidden[:, -tokens - 1 : -1]  # (B, T, H): state t predicts token t
-        divergence = distillation_target.divergence(student_hidden, _whole_head(base))
-        return DistilledOutput(**output, divergence=divergence)
+    @functools.wraps(other_forward)  # `generate` validates its arguments against the signature
+    def forward(*args: Any, token_pass: TokenPass | None = None, **kwargs: Any) -> Any:
+        if token_pass is None:
+            return other_forward(*args, **kwargs)
+        output = base.base_model(*args, **kwargs, use_cache=False)
+        states = output.last_hidden_state.flatten(0, 1)  # (n * S, H)
+        head = _whole_head(base)
+        device = head.weight.device
+        hidden = states[token_pass.states].to(device)
+        target = token_pass.target
+        teacher = None if target is None else target.teacher(device)
+        terms = token_terms(
+            hidden,
+            head,
+            token_pass.tokens.to(device),
+            token_pass.temperature,
+            teacher=teacher,
+            gated=None if teacher is None else token_pass.gated,
+            interpolation=0.5 if target is None else target.interpolation,
+            divergence_temperature=1.0 if target is None else target.temperature,
+            chunk_size=None if target is None else target.chunk_size,
+            entropy=token_pass.entropy,
+            dtype=torch.float32 if token_pass.float32_head else None,
+        )
+        divergence = None if target is None else terms.divergence
+        aux_loss = _aux_loss(base, output, kwargs) if kwargs.get("output_router_logits") else None
+        return TokenOutput(logps=terms.logps, entropy=terms.entropy, divergence=divergence, aux_loss=aux_loss)
 
     base.forward = forward
+
+
+def _aux_loss(model: Any, output: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """The load-balancing loss of a mixture of experts, as transformers computes it for every family."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    mask = inputs.get("attention_mask")
+    loss: torch.Tensor = load_balancing_loss_func(
+        output.router_logits, config.num_experts, config.num_experts_per_tok, mask
+    )
+    return loss
 
 
 def _whole_head(model: Any) -> OutputHead:

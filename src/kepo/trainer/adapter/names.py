@@ -37,24 +37,46 @@ EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_log_metric": (("name", "value"), ("self._pending_metrics[name].append(value)",)),
     "_compute_loss": (("model", "inputs"), ('inputs.get("old_per_token_logps")', "compute_entropy=True")),
     "_get_per_token_logps_and_entropies": (
-        ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "num_images"),
-        ("fused_lm_head=True", "model(**model_inputs"),
+        (
+            *("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+            *("compute_entropy", "compute_aux_loss", "num_images", "num_tiles"),
+        ),
+        ("fused_lm_head=True", 'model_inputs["output_router_logits"] = True'),
+    ),
+    "_prepare_inputs": (
+        ("generation_batch",),
+        (
+            "generate_every = self.args.steps_per_generation * self.num_iterations",
+            "if self._step % generate_every == 0 or self._buffered_inputs is None",
+            "inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]",
+        ),
     ),
     "_tokenize_prompts": (("prompts",), ("return prompt_ids, images, multimodal_fields",)),
+    "_generate_single_turn": (
+        ("prompt_ids", "images", "multimodal_fields", "num_generations"),
+        ("for k, v in multimodal_fields.items()", "generate_inputs[k] = torch.tensor(np.array(v))"),
+    ),
     "_save_checkpoint": (("model", "trial"), ()),
 }
 EXPECTED_ATTRIBUTES = (
-    *("_async_tool_dicts", "_metrics", "_tokenizer", "_is_vlm", "_sync_tool_dicts", "async_loop", "chat_template"),
-    *(
-        "chat_template_kwargs",
-        "eos_token_ids",
-        "num_generations",
-        "reward_func_names",
-        "reward_funcs",
-        "reward_weights",
-        "tools",
-        "vllm_generation",
-    ),
+    "_async_tool_dicts",
+    "_buffered_inputs",
+    "_entropy_bonus_enabled",
+    "_is_vlm",
+    "_metrics",
+    "_step",
+    "_sync_tool_dicts",
+    "_tokenizer",
+    "async_loop",
+    "chat_template",
+    "chat_template_kwargs",
+    "eos_token_ids",
+    "num_generations",
+    "reward_func_names",
+    "reward_funcs",
+    "reward_weights",
+    "tools",
+    "vllm_generation",
 )
 EXPECTED_CLASS_ATTRIBUTES = ("_tag_names", "_name", "_paper")
 # A colocated vLLM expands images itself, and says what prompts it came to.

@@ -1,0 +1,232 @@
+"""Rollouts by transformers: each distinct prompt is computed once, and its rollouts go on from copies of its cache.
+
+transformers' `generate` computes the prompt of every row. Here the first P - 1 tokens of each distinct prompt go
+through the model once. The cache is repeated for the rows that share the prompt, and `generate` goes on from there,
+with the last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
+
+Legend: B rows, Q distinct prompts, P padded prompt length.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from kepo.models.head import backbone
+from kepo.models.row_fields import IMAGE_FIELDS, TOKEN_TYPE_FIELDS, join_rows, split_rows
+
+logger = logging.getLogger(__name__)
+
+# Settings of generation that need more than one cache of one row each, or another kind of cache.
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "cache_implementation": (None, "dynamic"),
+    "use_cache": (None, True),
+    "num_beams": (None, 1),
+    "num_return_sequences": (None, 1),
+    "guidance_scale": (None, 1, 1.0),
+    **dict.fromkeys(
+        ("prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit", "penalty_alpha"), (None,)
+    ),
+    **dict.fromkeys(("token_healing", "use_mtp"), (None, False)),
+}
+_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
+# How far the log-probabilities of a first token may lie from those without sharing, on average, in nats.
+_TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.05
+
+
+@dataclass(frozen=True)
+class EqualRows:
+    """Which rows of a batch are equal."""
+
+    index: Sequence[int]  # (B) place of each row's prompt among the distinct ones
+    firsts: Sequence[int]  # (Q) first row of each distinct prompt
+    num_images: Sequence[int]  # (Q) images of each distinct prompt
+
+
+class SharedPrefill:
+    """Lets `model.generate` compute each distinct prompt once, inside `rows`; elsewhere it stays as it is.
+
+    Where a model or a setting does not allow it, it turns itself off with one log line. The first batch is checked.
+
+    Args:
+        model: A transformers model, or a PEFT model around one, whose parameters are whole while it generates.
+        enabled: False: the prompt of every row is computed.
+
+    Attributes:
+        enabled: Whether prompts are shared.
+    """
+
+    def __init__(self, model: Any, *, enabled: bool = True) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.enabled = enabled
+        self._checked = False
+        self._rows: EqualRows | None = None
+        self._model = base
+        self._generate = base.generate
+        base.generate = self._shared
+
+    @contextmanager
+    def rows(self, rows: EqualRows) -> Iterator[None]:
+        """Inside, `generate` is given token ids of B rows, and every other tensor for the Q distinct ones."""
+        self._rows = rows
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _shared(self, *args: Any, **given: Any) -> Any:
+        rows = self._rows
+        if rows is None:
+            return self._generate(*args, **given)
+        self._rows = None  # what the model calls meanwhile is not these rows
+        ids, mask, config = given.pop("input_ids"), given.pop("attention_mask"), given.pop("generation_config", None)
+        settings = {name: value for name, value in given.items() if not torch.is_tensor(value)}
+        fields = {name: value for name, value in given.items() if torch.is_tensor(value)}
+        batch = {"input_ids": ids, "attention_mask": mask}
+        cache = None
+        if self.enabled and self._may_share(rows, ids, config, settings, fields):
+            with torch.no_grad():
+                cache = self._prefilled(rows, batch, config, settings, fields)
+        if cache is None:
+            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
+        types = {name: fields[name][list(rows.index)] for name in TOKEN_TYPE_FIELDS if name in fields}
+        return self._generate(**batch, **types, past_key_values=cache, generation_config=config, **settings)
+
+    def _may_share(
+        self, rows: EqualRows, ids: Tensor, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]
+    ) -> bool:
+        reason = _refusal(self._model, config, settings, fields)
+        if reason is not None:
+            self._turn_off(reason)
+            return False
+        # The last token goes with the rollouts, so it must not be part of an image.
+        image = getattr(self._model.config, "image_token_id", None)
+        ends_in_image = image is not None and bool((ids[:, -1] == image).any())
+        return len(rows.firsts) < len(rows.index) and ids.size(1) > 1 and not ends_in_image
+
+    def _prefilled(
+        self,
+        rows: EqualRows,
+        batch: Mapping[str, Tensor],
+        config: Any,
+        settings: Mapping[str, Any],
+        fields: Mapping[str, Tensor],
+    ) -> DynamicCache | None:
+        """The cache of the first P - 1 tokens of all B rows; None: it cannot be shared."""
+        firsts, index = list(rows.firsts), list(rows.index)
+        head = {name: value[firsts][:, :-1] for name, value in batch.items()}
+        types = {name: fields[name][:, :-1] for name in TOKEN_TYPE_FIELDS if name in fields}
+        cache = self._generate(
+            **head, **{**fields, **types}, generation_config=config, **settings, custom_generate=_cache
+        )
+        kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ()) if type(layer) not in _LAYERS}
+        if type(cache) is not DynamicCache or kinds:
+            self._turn_off(f"its cache ({', '.join(sorted(kinds)) or type(cache).__name__}) cannot be repeated")
+            return None
+        deltas = _rope_deltas(self._model)
+        if not self._checked:
+            self._checked = True
+            reason = self._difference(rows, batch, config, settings, fields, cache)
+            if reason is not None:
+                self._turn_off(reason)
+                return None
+        place = torch.tensor(index, device=batch["input_ids"].device)
+        cache.batch_select_indices(place)
+        if deltas is not None:
+            backbone(self._model).rope_deltas = deltas[place.to(deltas.device)]
+        return cache
+
+    def _difference(
+        self,
+        rows: EqualRows,
+        batch: Mapping[str, Tensor],
+        config: Any,
+        settings: Mapping[str, Any],
+        fields: Mapping[str, Tensor],
+        cache: DynamicCache,
+    ) -> str | None:
+        """Why the cache cannot be used, from the first token of the first row; None: it agrees."""
+        one = EqualRows([0], [0], [])
+        deltas = _rope_deltas(self._model)
+        row = {name: value[:1] for name, value in batch.items()}
+        images = split_rows(fields, len(rows.firsts), rows.num_images)[0]
+        types = {name: fields[name][list(one.firsts)] for name in TOKEN_TYPE_FIELDS if name in fields}
+        begun = copy.deepcopy(cache)
+        begun.batch_select_indices(torch.tensor([0], device=batch["input_ids"].device))
+        shared = {"generation_config": config, "custom_generate": _logps, **settings}
+        if deltas is not None:
+            backbone(self._model).rope_deltas = deltas[:1]
+        after = self._generate(**row, **types, past_key_values=begun, **shared)
+        alone = self._generate(**row, **types, **join_rows([images]), **shared)
+        error = (after - alone).abs().mean().item()
+        tolerance = _TOLERANCE if self._model.dtype in (torch.float32, torch.float64) else _TOLERANCE_HALF
+        if error <= tolerance:
+            return None
+        return f"log-probabilities differ by {error:.2g} nats on average, more than rounding ({tolerance:g})"
+
+    def _turn_off(self, reason: str) -> None:
+        self.enabled = False
+        logger.warning("The prompts of rollouts are computed once per rollout, not once per group: %s.", reason)
+
+
+def repeated(fields: Mapping[str, Any], rows: EqualRows) -> dict[str, Any]:
+    """The fields of all B rows from those of the Q distinct prompts; every tensor must be one that is known.
+
+    Args:
+        fields: Token types, and what `IMAGE_FIELDS` names, as tensors.
+        rows: Which rows are equal.
+    """
+    types = {name: value[list(rows.index)] for name, value in fields.items() if name in TOKEN_TYPE_FIELDS}
+    images = split_rows(fields, len(rows.firsts), rows.num_images)
+    return {**types, **join_rows([images[place] for place in rows.index])}
+
+
+def _refusal(model: Any, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]) -> str | None:
+    """Why prompts cannot be shared, as far as the settings tell; None: they may."""
+    for name, allowed in _PLAIN.items():
+        value = settings.get(name, getattr(config, name, None))
+        value = getattr(model.generation_config, name, None) if value is None else value
+        if value not in allowed:
+            return f"generation is set to {name} = {value!r}"
+    extra = [name for name in settings if name not in ("synced_gpus", "disable_compile")]
+    if extra:
+        return f"generation is given {', '.join(sorted(extra))}"
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "the model is an encoder and a decoder"
+    unknown = sorted(set(fields) - {*IMAGE_FIELDS, *TOKEN_TYPE_FIELDS})
+    return f"the processor gives {', '.join(unknown)}" if unknown else None
+
+
+def _rope_deltas(model: Any) -> Tensor | None:
+    """(rows, 1) how far the positions of a prompt with images end from its length, of models that keep it (Qwen-VL)."""
+    deltas: Tensor | None = getattr(backbone(model), "rope_deltas", None)
+    return deltas
+
+
+def _cache(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
+    """In the place of the decoding loop of `generate`: the cache of `input_ids`."""
+    return _forward(model, input_ids, prepared).past_key_values
+
+
+def _logps(model: Any, input_ids: Tensor, **prepared: Any) -> Tensor:
+    """In the place of the decoding loop of `generate`: log-probabilities of the first token, (rows, vocabulary)."""
+    return _forward(model, input_ids, prepared).logits[:, -1].float().log_softmax(-1)
+
+
+def _forward(model: Any, input_ids: Tensor, prepared: dict[str, Any]) -> Any:
+    for name in ("logits_processor", "stopping_criteria", "generation_config"):
+        prepared.pop(name, None)
+    cache = prepared.get("past_key_values")
+    new = None if cache is None else input_ids.size(1) - cache.get_seq_length()
+    inputs = model.prepare_inputs_for_generation(
+        input_ids, next_sequence_length=new, is_first_iteration=True, **prepared
+    )
+    return model(**inputs, return_dict=True)
