@@ -42,7 +42,7 @@ FILE = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.01  # relative; what counts are made of is exact, so this only lets trifles pass
 
 QUESTIONS, GENERATIONS, MICRO_BATCH = 4, 8, 8
-LONGEST = 60  # tokens of a completion, of TRL's limit as well
+LONGEST = 60  # tokens of a completion
 # How many rollouts of each question are correct: a mixed group, one without an advantage, an all-failed one, a mixed.
 CORRECT = (3, GENERATIONS, 0, 2)
 
@@ -444,6 +444,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {FILE.name} anew")
     write = parser.parse_args().write
+    torch.set_num_threads(1)  # more would only wait for each other
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     counts = count_everything()
