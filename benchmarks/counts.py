@@ -30,7 +30,14 @@ import transformers
 import trl
 import trl.trainer.utils
 from datasets import Dataset
-from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PrinterCallback,
+    TrainerCallback,
+)
 
 from benchmarks.meter import Cost, CostMeter
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
@@ -179,6 +186,8 @@ class ScriptedSampling:
         generate = model.generate
 
         def scripted(*args: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+            if "custom_generate" in kwargs:  # which samples nothing: it fills the cache of a shared prompt
+                return generate(*args, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
             phase = self._meter.phase
             copies = getattr(kwargs.get("generation_config"), "num_return_sequences", None) or 1
             scripts = [next(self._scripts[phase]) for _ in range(input_ids.shape[0] * copies)]
@@ -243,7 +252,10 @@ def count_arm(student: Path, teacher_folder: Path, fields: Mapping[str, Any], im
         )  # fmt: skip
         uses_teacher = args.uses_teacher_scores or args.uses_hints
         teacher = LocalTeacher(teacher_folder, device="cpu") if uses_teacher else None
-        trainer = KEPOTrainer(str(student), [correct], args, questions(images), teacher=teacher)
+        auto = AutoModelForImageTextToText if images else AutoModelForCausalLM
+        model = auto.from_pretrained(student, dtype=torch.float32)
+        sampling.attach(model)  # before the trainer, which may do more than sample in `generate`
+        trainer = KEPOTrainer(model, [correct], args, questions(images), teacher=teacher)
         trainer.remove_callback(PrinterCallback)  # only the table is wanted
         trainer.add_callback(SecondBatch(meter, steps, lambda first: sampling.restart(trainer.tokenizer, short=first)))
         batches = _instrument(meter, sampling, trainer, teacher)
@@ -288,7 +300,6 @@ def _instrument(
     meter.wrap(trainer, "compute_batch_loss", "forward")
     meter.wrap(trainer.accelerator, "backward", "backward")
     models = [trainer.model, trainer.ref_model]
-    sampling.attach(trainer.model)
     if teacher is not None:
         meter.wrap(teacher, "score", "teacher")
         meter.wrap(teacher, "write_hints", "hints")
