@@ -71,14 +71,16 @@ class SharedPrefill:
     Args:
         model: A transformers model, or a PEFT model around one, whose parameters are whole while it generates.
         enabled: False: the prompt of every row is computed.
+        least: Tokens that must be saved: a forward pass of few tokens takes as long as one of some more.
 
     Attributes:
         enabled: Whether prompts are shared.
     """
 
-    def __init__(self, model: Any, *, enabled: bool = True) -> None:
+    def __init__(self, model: Any, *, enabled: bool = True, least: int = 512) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.enabled = enabled
+        self._least = least
         self._checked = False
         self._rows: EqualRows | None = None
         self._model = base
@@ -103,29 +105,33 @@ class SharedPrefill:
         settings = {name: value for name, value in given.items() if not torch.is_tensor(value)}
         fields = {name: value for name, value in given.items() if torch.is_tensor(value)}
         batch = {"input_ids": ids, "attention_mask": mask}
+        if not (self.enabled and self._may_share(config, settings, fields)):
+            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
         cache = None
-        if self.enabled and self._may_share(rows, ids, config, settings, fields):
+        if self._is_worth_it(rows, ids):
             with torch.no_grad():
                 cache = self._prefilled(rows, batch, config, settings, fields)
+        given = {"generation_config": config, **settings}
+        # What the cache is made of is known from the first prompts that were shared.
+        if self.enabled and self._checked and _returns_ids_only(self._model, config):
+            given["custom_generate"] = _decode
         if cache is None:
-            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
+            return self._generate(**batch, **repeated(fields, rows), **given)
         types = {name: fields[name][list(rows.index)] for name in TOKEN_TYPE_FIELDS if name in fields}
-        shared = {"past_key_values": cache, "generation_config": config, **settings}
-        if _returns_ids_only(self._model, config) and not is_deepspeed_zero3_enabled():
-            shared["custom_generate"] = _decode
-        return self._generate(**batch, **types, **shared)
+        return self._generate(**batch, **types, past_key_values=cache, **given)
 
-    def _may_share(
-        self, rows: EqualRows, ids: Tensor, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]
-    ) -> bool:
+    def _may_share(self, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
         reason = _refusal(self._model, config, settings, fields)
         if reason is not None:
             self._turn_off(reason)
-            return False
+        return reason is None
+
+    def _is_worth_it(self, rows: EqualRows, ids: Tensor) -> bool:
         # The last token goes with the rollouts, so it must not be part of an image.
         image = getattr(self._model.config, "image_token_id", None)
         ends_in_image = image is not None and bool((ids[:, -1] == image).any())
-        return len(rows.firsts) < len(rows.index) and ids.size(1) > 1 and not ends_in_image
+        saved = (len(rows.index) - len(rows.firsts)) * (ids.size(1) - 1)
+        return saved >= max(self._least, 1) and not ends_in_image
 
     def _prefilled(
         self,
@@ -228,6 +234,8 @@ def _rope_deltas(model: Any) -> Tensor | None:
 
 def _returns_ids_only(model: Any, config: Any) -> bool:
     """Whether `generate` is asked for token ids and nothing else, with a token that fills rows up."""
+    if is_deepspeed_zero3_enabled():  # whose processes take steps together
+        return False
     asked = any(getattr(owner, name, None) for owner in (config, model.generation_config) for name in _OUTPUTS)
     return not asked and getattr(config, "pad_token_id", None) is not None
 

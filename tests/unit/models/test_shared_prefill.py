@@ -64,7 +64,7 @@ def _assert_same(model: Any, fields: dict[str, torch.Tensor]) -> None:
     plain, shared = _batch(fields)
     config = _config(return_dict_in_generate=True, output_logits=True)
     expected = model.generate(**plain, generation_config=config)
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     counts = _computed(model)
     with prefill.rows(ROWS):
         got = model.generate(**shared, generation_config=config)
@@ -83,6 +83,12 @@ def _assert_same(model: Any, fields: dict[str, torch.Tensor]) -> None:
             assert torch.equal(model.generate(**shared, generation_config=config), expected), "rows that end early"
         assert torch.equal(torch.get_rng_state(), state)
     assert min(counts) < len(INDEX)
+    prefill._least = 10**6
+    counts.clear()
+    with prefill.rows(ROWS):
+        torch.manual_seed(2)
+        assert torch.equal(model.generate(**shared, generation_config=config), expected), "rows that end, prompts apart"
+    assert max(counts) == plain["input_ids"].numel()
     torch.manual_seed(2)
     assert torch.equal(model.generate(**plain, generation_config=config), expected), "outside of rows"
 
@@ -133,7 +139,7 @@ def test_settings_that_need_their_own_cache_turn_it_off(
     fields = encode(AutoProcessor.from_pretrained(folder, padding_side="left"), _prompts(False), None, "cpu")
     plain, shared = _batch(fields)
     expected = model.generate(**plain, generation_config=_config(**setting))
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     with caplog.at_level(logging.WARNING, logger="kepo"):
         for _ in range(2):
             with prefill.rows(ROWS):
@@ -158,7 +164,7 @@ def test_a_model_that_goes_on_differently_is_found_out(tmp_path: Path, caplog: p
         return _args, kwargs
 
     layer.register_forward_pre_hook(forgets, with_kwargs=True)
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     with caplog.at_level(logging.WARNING, logger="kepo"), prefill.rows(ROWS):
         assert torch.equal(model.generate(**shared, generation_config=_config()), expected)
     assert "log-probabilities differ" in caplog.text
