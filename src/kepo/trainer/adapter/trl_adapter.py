@@ -92,6 +92,8 @@ class TRLAdapter(WithPhases, GRPOTrainer):
     }
 
     reward_funcs: list[Any]
+    processing_class: Any
+    train_dataset: Any
     _buffered_inputs: list[dict[str, Any]] | None
     _loss_pass: _LossPass | None = None
     _colocated: ColocatedPrompts | None = None
