@@ -3,8 +3,8 @@
     samples = interleave({"plain": plain, "ours": ours}, rounds=5)
     ratio(samples["ours"]["seconds"], samples["plain"]["seconds"])
 
-Arms run one after the other, again and again (plain, ours, plain, ours, ...), so that what else the machine does falls on
-all of them. Ratios are taken within a round, and their median is reported with the least and the largest.
+Arms run one after the other, again and again (plain, ours, plain, ours, ...), so that what else the machine does falls
+on all of them. Ratios are taken within a round, and their median is reported with the least and the largest.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ class Arm:
         watch_decoder(trainer.model, "student", clock)
         self._turns = Turns(trainer)
 
-    def turn(self) -> dict[str, float]:
-        """One step: its seconds and tokens by phase."""
-        self._turns.step()
+    def turn(self, around: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, float]:
+        """One step: its seconds and tokens by phase; `around` is entered before and left after it."""
+        self._turns.step(around)
         return self._clock.take()
 
     def peak(self) -> int:
@@ -187,8 +187,8 @@ def described(work: Workload) -> str:
     lengths = [len(group.completions[row]) for group, row in rows]
     idle = sum(not workload.has_gradient(group, row) for group, row in rows)
     return (
-        f"{len(groups)} groups of {len(groups[0].completions)} rollouts, of which {work.rollouts.open_share:.0%} have an "
-        f"open gate and {idle / len(rows):.0%} no gradient; prompts of {max(len(group.prompt) for group in groups)} "
+        f"{len(groups)} groups of {len(groups[0].completions)} rollouts, of which {work.rollouts.open_share:.0%} have "
+        f"an open gate and {idle / len(rows):.0%} no gradient; prompts of {max(len(group.prompt) for group in groups)} "
         f"tokens, completions of {min(lengths)} to {max(lengths)}, {sum(lengths) / len(lengths):.0f} on average; "
         f"{work.fields.get('optim', 'adamw_torch')}, micro-batches of {work.fields['per_device_train_batch_size']}."
     )
