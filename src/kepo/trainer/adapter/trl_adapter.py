@@ -60,6 +60,8 @@ class TRLAdapter(LossAdapter):
     }
 
     reward_funcs: list[Any]
+    processing_class: Any
+    train_dataset: Any
     _colocated: ColocatedPrompts | None = None
     _tokenized: TokenizedOnce | None = None
 
