@@ -132,10 +132,10 @@ class Report:
 
     def markdown(self) -> str:
         """The report as it goes into docs/benchmarks.md."""
-        lines = [f"## benchmarks.{self.benchmark}", ""]
-        for facts in (self.conditions, self.settings):
-            lines += ["; ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""] if facts else []
-        return "\n".join(lines) + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+        facts = [facts for facts in (self.conditions, self.settings) if facts]
+        said = ["; ".join(f"{name} {value}" for name, value in one.items()) + "." for one in facts]
+        tables = [table.markdown() for table in self.tables]
+        return "\n\n".join([f"## benchmarks.{self.benchmark}", *said, *tables]) + "\n"
 
     def as_json(self) -> dict[str, Any]:
         """Conditions, settings, tables and samples."""
