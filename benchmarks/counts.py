@@ -113,9 +113,9 @@ def questions(images: bool) -> Dataset:
     return Dataset.from_dict(rows)
 
 
-def completion(number: int, is_correct: bool, end: int) -> list[int]:
-    """A completion of 20 to 60 tokens, its end token included; no two numbers give the same tokens."""
-    length = LONGEST - 7 * number % 41
+def completion(number: int, is_correct: bool, end: int, longest: int = LONGEST) -> list[int]:
+    """A completion of a third of `longest` to `longest` tokens, its end token included, other ones for every number."""
+    length = longest - 7 * number % (2 * longest // 3 + 1)
     first = _MAGIC if is_correct else _MAGIC + 1
     return [first, *(100 + (13 * number + 5 * place) % 150 for place in range(length - 2)), end]
 
@@ -169,7 +169,7 @@ class ScriptedSampling:
             "rollouts": cycle(self.rollouts),
             "hints": cycle([[*hint, end]]),
             # Every second hinted sample is correct, however many an attempt takes.
-            "hinted samples": (completion(100 + n, n % 2 == 1, end) for n in count()),
+            "hinted samples": (completion(n, n % 2 == 1, end, longest=LONGEST // 2) for n in count(100)),
         }
         if short:
             self._scripts = {phase: map(shortened, scripts) for phase, scripts in self._scripts.items()}
@@ -183,7 +183,7 @@ class ScriptedSampling:
             copies = getattr(kwargs.get("generation_config"), "num_return_sequences", None) or 1
             scripts = [next(self._scripts[phase]) for _ in range(input_ids.shape[0] * copies)]
             prompts = {tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)}
-            sampled = sum(map(len, scripts))
+            sampled = sum(len(script) - 1 for script in scripts)  # nothing follows the last one
             self.needed[phase] = self.needed.get(phase, 0) + sum(map(len, prompts)) + sampled
             processor = Scripted(scripts, input_ids.shape[1], model.generation_config.eos_token_id)
             kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or ()), processor])
@@ -316,10 +316,7 @@ def models() -> Iterator[dict[str, tuple[Path, Path, bool]]]:
     """Folders of student and teacher, and whether they see images, by name. Seeded, of one tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        text = [
-            build_text_model(root / family, family, hidden_size=hidden)
-            for family, hidden in (("llama", 128), ("qwen3", 192))
-        ]
+        text = [build_text_model(root / f"text-{width}", "qwen3", hidden_size=width) for width in (128, 192)]
         # Not of the package's own prompts: other words there would change the length of these.
         train_tokenizer([_SCENE], vocab_size=320).save_pretrained(root / "tokenizer")
         llava = [

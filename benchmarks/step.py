@@ -69,9 +69,9 @@ class Arm:
         watch_decoder(trainer.model, "student", clock)
         self._turns = Turns(trainer)
 
-    def turn(self) -> dict[str, float]:
-        """One step: its seconds and tokens by phase."""
-        self._turns.step()
+    def turn(self, around: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, float]:
+        """One step: its seconds and tokens by phase; `around` is entered before and left after it."""
+        self._turns.step(around)
         return self._clock.take()
 
     def peak(self) -> int:

@@ -213,17 +213,24 @@ def tokens_to_draw(tokenizer: Any) -> list[int]:
     return [index for index in range(len(tokenizer)) if index not in special]
 
 
-def llava(correct: Sequence[int], group_size: int, lengths: tuple[int, int], device: torch.device) -> Workload:
-    """Small LLaVAs, untrained: a student of 5 and a teacher of 14 million parameters, images of 64 tokens."""
+def llava(
+    correct: Sequence[int],
+    group_size: int,
+    lengths: tuple[int, int],
+    device: torch.device,
+    sizes: tuple[LlavaSize, LlavaSize] = (LLAVA_STUDENT, LLAVA_TEACHER),
+    vocabulary: int = LLAVA_VOCABULARY,
+) -> Workload:
+    """Small LLaVAs, untrained, images of 64 tokens; at the default sizes a student of 5, a teacher of 14 million."""
     asked = questions(len(correct), 96)
     with tempfile.TemporaryDirectory() as name:
         student, teacher = Path(name) / "student", Path(name) / "teacher"
-        build_llava(student, asked, size=LLAVA_STUDENT, image_size=96, patch_size=12)
-        build_llava(teacher, [], size=LLAVA_TEACHER, tokenizer_from=student, image_size=96, patch_size=12)
+        build_llava(student, asked, size=sizes[0], image_size=96, patch_size=12)
+        build_llava(teacher, [], size=sizes[1], tokenizer_from=student, image_size=96, patch_size=12)
         processor = AutoProcessor.from_pretrained(student)
         models = [_load(AutoModelForImageTextToText, folder, device) for folder in (student, teacher)]
     for model in models:
-        model.resize_token_embeddings(LLAVA_VOCABULARY, mean_resizing=False)
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
     return workload_of("small LLaVA", *models, processor, asked, Rollouts(
         correct, group_size, lengths, tokens_to_draw(processor.tokenizer), processor.tokenizer.eos_token_id
     ))  # fmt: skip

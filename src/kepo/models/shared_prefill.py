@@ -1,8 +1,8 @@
 """Rollouts by transformers: each distinct prompt is computed once, and its rollouts go on from copies of its cache.
 
-transformers' `generate` computes the prompt of every row. Here the first P - 1 tokens of each distinct prompt go through
-the model once; the cache is repeated for the rows that share the prompt, and `generate` goes on from there, with the
-last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
+transformers' `generate` computes the prompt of every row. Here the first P - 1 tokens of each distinct prompt go
+through the model once. The cache is repeated for the rows that share the prompt, and `generate` goes on from there,
+with the last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
 
 Legend: B rows, Q distinct prompts, P padded prompt length.
 """
@@ -58,14 +58,15 @@ class SharedPrefill:
 
     Args:
         model: A transformers model, or a PEFT model around one, whose parameters are whole while it generates.
+        enabled: False: the prompt of every row is computed.
 
     Attributes:
         enabled: Whether prompts are shared.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, enabled: bool = True) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.enabled = True
+        self.enabled = enabled
         self._checked = False
         self._rows: EqualRows | None = None
         self._model = base

@@ -27,6 +27,8 @@ from kepo.files import readable_errors, replacing
 from kepo.runs.profile import PROFILE, TRACE, OperatorCost, PhaseCost, Profile, profile_as_markdown, write_profile
 from kepo.trainer.phases import LOGGING, PHASES, REST, ROLLOUTS, PhaseCallback, PhaseClock, StepTimes
 
+__all__ = ["StepProfiler", "profiled"]
+
 _WARM_UP = 1  # the first step allocates, compiles and chooses kernels
 _OPERATORS = 15  # of the table
 
