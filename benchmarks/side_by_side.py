@@ -155,12 +155,13 @@ class Report:
         }
 
     def write(self, file: Path | None) -> None:
-        """Print the report, and write the JSON to `file` if there is one."""
+        """Print the report; write the JSON to `file` if there is one, and the tables beside it."""
         sys.stdout.write(self.markdown())
         sys.stdout.flush()
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+            file.with_suffix(".md").write_text(self.markdown())
 
 
 def conditions(device: str = "cpu") -> dict[str, Any]:
@@ -185,7 +186,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes: `--quick` and `--json`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write settings, tables and every sample here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here, and the tables beside it")
     return parser
 
 
