@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +130,11 @@ def builders(work: Workload, reference: Any, folder: Path) -> dict[str, Callable
         )
         return trainer, [work.teacher] if needed else []
 
-    known = {field.name for field in dataclasses.fields(KEPOConfig)}
     return {
         GRPO: lambda: trl(GRPOTrainer),
         TRL_DISTILLATION: lambda: trl(TRLDistillation, teacher_model=work.teacher),
         PUBLIC: lambda: trl(PublicPattern, teacher_model=work.teacher, reference_model=reference),
-        **{
-            name: (lambda name=name, fields=fields: ours(name, fields))
-            for name, fields in OURS.items()
-            if fields.keys() <= known
-        },
+        **{name: partial(ours, name, fields) for name, fields in OURS.items()},
     }
 
 
