@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from benchmarks.memory import (
-    LLAVAS, Row, activation_rows, cache_rows, head_rows, llava, packed_rows, qwen3_vl_small, static_rows,
+    LLAVAS,
+    Row,
+    activation_rows,
+    cache_rows,
+    head_rows,
+    llava,
+    packed_rows,
+    qwen3_vl_small,
+    static_rows,
 )  # fmt: skip
 
 CPU = torch.device("cpu")
