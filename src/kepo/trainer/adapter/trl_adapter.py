@@ -358,10 +358,6 @@ class TRLAdapter(LossAdapter):
         schemas = ("response_template", "response_schema")
         return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
 
-    def log_metric(self, name: str, value: float) -> None:
-        """Add `value` to a training metric; TRL averages it over the logging interval."""
-        self._metrics["train"][name].append(value)
-
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the current step. Collective."""
         self._save_checkpoint(self.model, trial=None)
