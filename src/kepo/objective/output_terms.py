@@ -310,14 +310,17 @@ class _Product:
 
     def keep_whole(self) -> None:
         """Make all products now, so that another `_Product` can be given them as its `whole`."""
-        self.whole = self.hidden.to(self.weight.dtype) @ self.weight.T
+        self.whole = self._product(self.hidden, self.weight.new_empty(len(self.hidden), self.weight.shape[0]))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(n, V) of the states at positions `rows` (n,), to be overwritten; valid until the next call."""
         memory = self._memory[: len(rows)]
         if self.whole is not None:
             return torch.index_select(self.whole, 0, rows, out=memory)
-        return torch.mm(self.hidden[rows].to(self.weight.dtype), self.weight.T, out=memory)
+        return self._product(self.hidden[rows], memory)
+
+    def _product(self, states: Tensor, result: Tensor) -> Tensor:
+        return torch.mm(states.to(self.weight.dtype), self.weight.T, out=result)  # with `out`, autocast casts nothing
 
 
 class _Gradients:
@@ -340,7 +343,8 @@ class _Gradients:
     def add(self, rows: Tensor, tile: Tensor) -> None:
         """Add a chunk: the gradient (n, V) to the product of the states at positions `rows` (n,)."""
         if self.hidden is not None:
-            self.hidden[rows] = (tile @ self._product.weight).to(self.hidden.dtype)
+            states = tile.new_empty(len(rows), self.hidden.shape[1])
+            self.hidden[rows] = torch.mm(tile, self._product.weight, out=states).to(self.hidden.dtype)
         if self.weight is not None:
             _add_product(self.weight, tile.T, self._product.hidden[rows].to(tile.dtype))
         if self.bias is not None:

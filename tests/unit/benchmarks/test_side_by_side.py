@@ -59,6 +59,7 @@ def test_a_report_says_the_same_as_markdown_and_as_json(tmp_path: Path, capsys: 
         "### Seconds\n\nOf one.\n\n| arm | s | of a | note |\n| --- | --- | --- | --- |\n"
         "| a | 1.00 (0.50-2.00) | 0.25 |  |\n"
     )
+    assert (tmp_path / "new" / "report.md").read_text() == shown
     written = json.loads((tmp_path / "new" / "report.json").read_text())
     assert written.keys() == {"benchmark", "conditions", "settings", "tables", "samples"}
     assert written["tables"][0]["rows"] == [["a", {"median": 1.0, "min": 0.5, "max": 2.0}, 0.25, None]]

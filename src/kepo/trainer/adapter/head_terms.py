@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import is_triton_available
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
@@ -29,7 +30,9 @@ def token_terms(hidden: Tensor, head: OutputHead, ids: Tensor, temperature: floa
     Args and errors: as in `kepo.objective.token_terms`.
     """
     triton = hidden.device.type in ("cuda", "xpu") and is_triton_available()
-    use = trl_token_terms if triton and hidden.dtype != torch.float64 else objective.token_terms
+    # The kernels would gather a parameter that DeepSpeed has split; what comes here then is a copy of the whole one.
+    fits = hidden.dtype != torch.float64 and not is_deepspeed_zero3_enabled()
+    use = trl_token_terms if triton and fits else objective.token_terms
     return use(hidden, head, ids, temperature, **settings)
 
 

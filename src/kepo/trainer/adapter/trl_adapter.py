@@ -60,6 +60,8 @@ class TRLAdapter(LossAdapter):
     }
 
     reward_funcs: list[Any]
+    processing_class: Any
+    train_dataset: Any
     _colocated: ColocatedPrompts | None = None
     _tokenized: TokenizedOnce | None = None
 
@@ -355,10 +357,6 @@ class TRLAdapter(LossAdapter):
         """Whether TRL takes completions apart by the tokenizer's response schema."""
         schemas = ("response_template", "response_schema")
         return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
-
-    def log_metric(self, name: str, value: float) -> None:
-        """Add `value` to a training metric; TRL averages it over the logging interval."""
-        self._metrics["train"][name].append(value)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the current step. Collective."""
