@@ -3,8 +3,8 @@
     python -m benchmarks.shared_prompt [MODEL] [--prompt 160] [--completion 60] [--group 8] [--repeats 5]
 
 Forward and backward of the decoder and of the log-probabilities of one group's completions, on the same token ids;
-times are medians of interleaved repeats, ratios are to separate rows. MODEL is a folder (`kepo models smollm2`); without
-it a random Llama of SmolLM2's shape is taken. Gradients are compared too, relative to the largest.
+times are medians of interleaved repeats, ratios are to separate rows. MODEL is a folder (`kepo models smollm2`);
+without it a random Llama of SmolLM2's shape is taken. Gradients are compared too, relative to the largest.
 """
 
 from __future__ import annotations
