@@ -3,26 +3,32 @@
     python -m benchmarks.cluster                          # the tables of docs/performance.md
     python -m benchmarks.cluster --figures docs/images    # the figure
 
-Operations per token are those that `benchmarks.scaling` counts, with the sizes of the published models; what a machine
-reaches of its peak is assumed (`Machine`). Rewards and writing are measured by `python -m benchmarks.cluster --measure`.
+Operations are those that `benchmarks.scaling` counts, with the sizes of the published models; what a machine reaches of
+its peak is assumed (`Machine`). Rewards and writing are measured by `python -m benchmarks.cluster --measure`.
 
 Legend: Q questions of a step, G rollouts of each, P prompt tokens, T completion tokens, n GPUs.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-from dataclasses import dataclass
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scipy.stats import binom
 
+from benchmarks.scaling_file import load, save
 from kepo.models.packing import Cost
-from kepo.planning.architecture import Architecture
+from kepo.planning.architecture import Architecture, load_architecture
 
-FILE = Path(__file__).with_name("scaling.json")
 STUDENT, TEACHER = "Qwen3-VL-2B-Instruct", "Qwen3-VL-32B-Instruct"
-BF16, FP32 = 2, 4
+BF16 = 2  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Step:
         chance: That a hinted sample is correct.
         attempts: Most attempts of exploration.
         samples: Samples per group and attempt.
-        hint: Tokens of the longest hint.
+        hint: Tokens of the longest hint; 0: from the hint bank, or asked for ahead.
     """
 
     prompts: int = 64
@@ -117,7 +123,7 @@ def expected_most(units: int, processes: int, share: float) -> float:
 
 
 def expected_attempts(groups: float, pending_after: float, most: int) -> float:
-    """Expected attempts until no group is left, of `groups` that each go on with chance `pending_after`, at most `most`.
+    """Expected attempts, at most `most`, until none of `groups` is left, each of which goes on with this chance.
 
     All processes sample together, so an attempt is made by all as long as one group needs it.
     """
@@ -147,7 +153,7 @@ def student_flops(student: Sizes, teacher: Sizes, step: Step, gpus: int) -> floa
     busiest = expected_most(units, lucks, step.active) if step.shared else units
     passes = 4 if step.checkpointing else 3
     scored = rows * (step.mean if step.shared else step.longest)
-    # As counted: forward and twice that backward; of gated tokens again the student's gradient, and the teacher's logits.
+    # As counted: forward and twice that backward; of gated tokens a second gradient, and the teacher's logits.
     head = 3 * student.head * scored
     if step.distills:
         head += step.gated / step.active * rows * step.mean * (2 * student.head + teacher.head)
@@ -159,9 +165,9 @@ def teacher_flops(teacher: Sizes, step: Step, gpus: int) -> float:
     if not step.distills:
         return 0.0
     units, rows, _ = placement(step, gpus)
+    busiest = expected_most(units * rows, gpus, step.gated)  # the teacher reads gated rows alone
     if not step.shared:
-        return units * (reading_flops(teacher, step, rows) + rows * step.longest * teacher.head)
-    busiest = expected_most(units * rows, gpus, step.gated)
+        return busiest * (reading_flops(teacher, step, 1) + step.longest * teacher.head)
     of_group = min(rows, max(1, round(rows * step.gated / step.active)))
     return busiest / of_group * reading_flops(teacher, step, of_group) + busiest * step.mean * teacher.head
 
@@ -177,7 +183,7 @@ def all_reduce_seconds(sizes: Sizes, gpus: int, machine: Machine, element: int =
 
 
 def step_seconds(
-    student: Sizes, teacher: Sizes, step: Step, gpus: int, machine: Machine, per_row: dict[str, float]
+    student: Sizes, teacher: Sizes, step: Step, gpus: int, machine: Machine, per_row: Mapping[str, float]
 ) -> dict[str, float]:
     """Seconds of a step by term; both models are sharded (ZeRO-3), nothing overlaps.
 
@@ -210,3 +216,135 @@ def step_seconds(
         "writing": step.prompts * step.group * per_row["writing"],
     }
     return {name: float(value) for name, value in terms.items()}
+
+
+# --- measured here ------------------------------------------------------------------------------------------------
+
+
+def measure_rows(count: int = 512, repeats: int = 5) -> dict[str, float]:
+    """Median seconds per rollout of a reward that reads answers, and of writing the rollout log."""
+    from kepo.rewards import choice_accuracy
+    from kepo.runs.rollouts import rollout_schema, write_rollouts
+
+    reasoning = "The signal is high where fluid is expected, and bone is dark in every part of the image. " * 12
+    texts = [f"<think>{reasoning}</think><answer>{'ABCD'[row % 4]}</answer>" for row in range(count)]
+    options = [["MRI", "CT", "X-ray", "ultrasound"]] * count
+    record = dict.fromkeys(rollout_schema(["choice_accuracy"]).names)
+    rows = [
+        record | {"step": 1, "process": 0, "row": row, "id": str(row), "completion": text, "prompt": reasoning,
+                  "injected": False}
+        for row, text in enumerate(texts)
+    ]  # fmt: skip
+    taken: dict[str, list[float]] = {"rewards": [], "writing": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            start = time.perf_counter()
+            choice_accuracy(
+                [[{"role": "assistant", "content": text}] for text in texts], ["A"] * count, options=options
+            )
+            middle = time.perf_counter()
+            write_rollouts(Path(folder), 1, rows, ["choice_accuracy"])
+            taken["rewards"].append((middle - start) / count)
+            taken["writing"].append((time.perf_counter() - middle) / count)
+    return {name: float(f"{statistics.median(values):.2g}") for name, values in taken.items()}
+
+
+# --- tables and figure --------------------------------------------------------------------------------------------
+
+WAYS: dict[str, Step] = {
+    "TRL GRPO": Step(shared=False, distills=False),
+    "KEPO, prompts per rollout": Step(shared=False),
+    "KEPO": Step(),
+    "KEPO, a tenth explored": Step(failed=0.1),
+    "the same, hints at hand": Step(failed=0.1, hint=0),
+}
+GPUS = (1, 8, 64)
+
+
+def terms_of(step: Step, gpus: int, per_row: Mapping[str, float]) -> dict[str, float]:
+    """`step_seconds` with the paper's models on the assumed machine."""
+    student, teacher = (Sizes.of(load_architecture(name)) for name in (STUDENT, TEACHER))
+    return step_seconds(student, teacher, step, gpus, Machine(), per_row)
+
+
+def table(step: Step, gpus: Sequence[int], per_row: Mapping[str, float]) -> str:
+    """Seconds by term and arm, as Markdown."""
+    columns = [
+        (f"{name}, {count}", terms_of(_same_questions(step, way), count, per_row))
+        for count in gpus
+        for name, way in WAYS.items()
+    ]
+    lines = ["| seconds | " + " | ".join(name for name, _ in columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for term in columns[0][1]:
+        lines.append(f"| {term} | " + " | ".join(_digits(terms[term]) for _, terms in columns) + " |")
+    sums = [sum(terms.values()) for _, terms in columns]
+    lines.append("| all | " + " | ".join(_digits(total) for total in sums) + " |")
+    return "\n".join(lines)
+
+
+def _same_questions(step: Step, way: Step) -> Step:
+    return replace(way, prompts=step.prompts, group=step.group)
+
+
+def _digits(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def waiting(gpus: Sequence[int], prompts: Sequence[int], active: float = 0.6) -> dict[int, list[float]]:
+    """By prompts of a step: what is left, on n GPUs, of the work when idle groups are left out, as a share of all."""
+    found: dict[int, list[float]] = {}
+    for count in prompts:
+        placed = [placement(Step(prompts=count), n) for n in gpus]
+        found[count] = [expected_most(units, lucks, active) / units for units, _, lucks in placed]
+    return found
+
+
+def draw(folder: Path, per_row: Mapping[str, float]) -> Path:
+    """Seconds of a step by term on 8 and 64 GPUs, 64 and 512 questions a step."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": "kepo", "svg.fonttype": "none", "font.size": 8}
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3))
+    bars = [(n, prompts, name) for n, prompts in ((8, 64), (64, 512)) for name in WAYS]
+    left = [0.0] * len(bars)
+    found = [terms_of(_same_questions(Step(prompts=prompts), WAYS[name]), n, per_row) for n, prompts, name in bars]
+    labels = [f"{name}, {n} GPUs" for n, _, name in bars]
+    for term in found[0]:
+        widths = [terms[term] for terms in found]
+        axes.barh(labels, widths, left=left, label=term)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds of a step, by the written model")
+    axes.legend(fontsize=6, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "scaling-gpus.svg"
+    figure.savefig(out, bbox_inches="tight", metadata={"Date": None})
+    return out
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """See the top of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="rewards and writing, into benchmarks/scaling.json")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write the figure there")
+    args = parser.parse_args(given)
+    measured = load()
+    if args.measure:
+        measured["seconds per rollout"] = measure_rows()
+        save(measured)
+    per_row = measured["seconds per rollout"]
+    if args.figures:
+        draw(args.figures, per_row)
+        return
+    for gpus, prompts in ((8, 64), (64, 512)):
+        sys.stdout.write(f"{prompts} questions a step, by GPUs\n\n{table(Step(prompts=prompts), (gpus,), per_row)}\n\n")
+    for prompts, shares in waiting((8, 64), (16, 64, 512)).items():
+        sys.stdout.write(f"{prompts} questions: busiest of 8 and 64 GPUs computes {shares} of its rows\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,9 @@
     python -m benchmarks.scaling --table                # its numbers as Markdown
 
 One setting is varied at a time, around a step of 3 groups of 8 rollouts with completions of 30 to 60 tokens. Compared
-are TRL's GRPO, KEPO with prompts and idle rows computed as TRL does, and KEPO; sampling is left out, because it is the
-same for all. Operations and tokens are counted in one step and are the same on every machine; seconds are medians of steps
-that take turns.
+are TRL's GRPO, KEPO with prompts and idle rows computed as TRL does, and KEPO. Sampling is left out, because it is the
+same for all. Operations and tokens are counted in one step and are the same on every machine; seconds are medians of
+steps that take turns.
 
 Legend: G rollouts of a group, T tokens of the longest completion, V vocabulary, Q prompts of a step.
 """
@@ -34,13 +34,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks import workload
 from benchmarks.meter import CPU_ATTENTION
 from benchmarks.phases import OPTIMIZER, TEACHER, TRAINING, PhaseClock, watch_trainer
+from benchmarks.scaling_file import load, save
 from benchmarks.side_by_side import conditions
 from benchmarks.step import GRPO, KEPO, PLAIN, Arm, arms_of
 from benchmarks.workload import Workload, tokens_needed
 from kepo.models.llava import LlavaSize, tokenizer_texts
 from kepo.models.tokenizer import train_tokenizer
 
-FILE = Path(__file__).with_suffix(".json")
 ARMS = (GRPO, PLAIN, KEPO)
 MODELS = ("text", "llava")
 
@@ -71,19 +71,29 @@ class Point:
 
 _POINT = tuple(field.name for field in dataclasses.fields(Point))
 
-AXES: dict[str, Sequence[int]] = {
-    "group": (4, 8, 16),
-    "completion": (30, 60, 120, 240),
-    "vocabulary": (2048, 8192, 32768),
-    "prompts": (3, 6, 9),
+AXES: dict[str, dict[str, Sequence[int]]] = {
+    "text": {
+        "group": (4, 8, 16),
+        "completion": (30, 60, 120, 240),
+        "vocabulary": (2048, 8192, 32768),
+        "prompts": (3, 6, 9),
+    },
+    "llava": {
+        "group": (4, 8, 16),
+        "completion": (30, 60, 120),
+        "vocabulary": (2048, 32768),
+        "prompts": (3, 6),
+    },
 }
 TWO_PROCESSES = {"prompts": 6, "processes": 2}  # beside 6 prompts of one process
 
 
 def points() -> list[Point]:
     """All that is measured, each once."""
-    found = [Point(model, **{axis: value}) for model in MODELS for axis, values in AXES.items() for value in values]
-    return list(dict.fromkeys([*found, *(Point(model, **TWO_PROCESSES) for model in MODELS)]))
+    found = [Point(model, **TWO_PROCESSES) for model in MODELS]
+    for model, axes in AXES.items():
+        found += [Point(model, **{axis: value}) for axis, values in axes.items() for value in values]
+    return list(dict.fromkeys(found))
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -170,7 +180,7 @@ def measure(point: Point, rounds: int, index: int = 0) -> list[dict[str, Any]]:
     for name, record in records.items():
         record |= _seconds(timed[name])
         record |= _needed(work, with_teacher=name != GRPO)
-    return [{**dataclasses.asdict(point), "arm": name, **record} for name, record in records.items()]
+    return [{**dataclasses.asdict(point), "arm": name, **record, "rounds": rounds} for name, record in records.items()]
 
 
 def _counted(arm: Arm, clock: OperationsClock) -> dict[str, Any]:
@@ -246,22 +256,84 @@ def work_as_process(point: Point, rounds: int, out: Path) -> None:
 # --- the file -----------------------------------------------------------------------------------------------------
 
 
-def load() -> dict[str, Any]:
-    """What was measured, and under which conditions."""
-    found: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"conditions": {}, "steps": []}
-    return found
-
-
-def save(measured: Mapping[str, Any]) -> None:
-    """Write the file, one line per record."""
-    lines = ",\n".join(f"  {json.dumps(record)}" for record in measured["steps"])
-    FILE.write_text(f'{{\n "conditions": {json.dumps(measured["conditions"])},\n "steps": [\n{lines}\n ]\n}}\n')
-
-
 def missing(measured: Mapping[str, Any]) -> list[Point]:
     """Points that are not in the file."""
     known = {Point(**{name: record[name] for name in _POINT}) for record in measured["steps"]}
     return [point for point in points() if point not in known]
+
+
+# --- readers ------------------------------------------------------------------------------------------------------
+
+_NAMES = {
+    "group": "rollouts of a prompt (G)",
+    "completion": "tokens of the longest completion (T)",
+    "vocabulary": "vocabulary (V)",
+    "prompts": "prompts of a step (Q)",
+}
+
+
+def series(
+    steps: Sequence[Mapping[str, Any]], model: str, axis: str, arm: str, what: str
+) -> tuple[list[int], list[Any]]:
+    """Values of an axis, and `what` was measured there, of one arm."""
+    base = dataclasses.asdict(Point(model))
+    others = {name: value for name, value in base.items() if name != axis}
+    found = [r for r in steps if r["arm"] == arm and all(r[name] == value for name, value in others.items())]
+    found.sort(key=lambda record: record[axis])
+    return [record[axis] for record in found], [record[what] for record in found]
+
+
+def table(steps: Sequence[Mapping[str, Any]], model: str) -> str:
+    """Every point of a model, as Markdown: of TRL's GRPO the operations, of KEPO those relative to it."""
+    lines = [
+        "| G | T | V | Q | processes | GRPO: 10^9 op. | tokens | KEPO: tokens | needed | op. | teacher's op. | plain: "
+        "op. | GRPO: s | KEPO: s |",
+        "| --- " * 14 + "|",
+    ]
+    by_point: dict[Point, dict[str, Mapping[str, Any]]] = {}
+    for record in steps:
+        by_point.setdefault(Point(**{name: record[name] for name in _POINT}), {})[record["arm"]] = record
+    for point in (point for point in points() if point.model == model and point in by_point):
+        grpo, plain, kepo = (by_point[point][arm] for arm in ARMS)
+        base = grpo["student MFLOP"]
+        cells = [
+            *(getattr(point, name) for name in _POINT[1:]), f"{base / 1e3:.1f}",
+            grpo["student tokens"], kepo["student tokens"], kepo["student needed"],
+            *(f"{value / base:.2f}" for value in [kepo["student MFLOP"], kepo["teacher MFLOP"], plain["student MFLOP"]]),
+            f"{grpo['student s']:.1f}", f"{kepo['student s'] / grpo['student s']:.2f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def draw(steps: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Operations of training (and of training and teacher) against every axis, relative to TRL's GRPO at the base."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": "kepo", "svg.fonttype": "none", "font.size": 8}
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(MODELS), len(_NAMES), figsize=(10, 4.5))
+    for row, model in zip(axes, MODELS, strict=True):
+        for panel, (axis, label) in zip(row, _NAMES.items(), strict=True):
+            for arm, color in zip(ARMS, ("tab:gray", "tab:orange", "tab:blue"), strict=True):
+                x, student = series(steps, model, axis, arm, "student MFLOP")
+                _, teacher = series(steps, model, axis, arm, "teacher MFLOP")
+                panel.plot(x, [value / 1e3 for value in student], "o-", color=color, label=arm, markersize=3)
+                if any(teacher):
+                    both = [(a + b) / 1e3 for a, b in zip(student, teacher, strict=True)]
+                    panel.plot(x, both, "--", color=color, label=f"{arm}, with teacher")
+            panel.set_ylim(bottom=0)
+            panel.set_xlabel(label)
+            panel.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(f"{model}: 10^9 operations")
+    axes[0][0].legend(fontsize=6)
+    figure.tight_layout()
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "scaling.svg"
+    figure.savefig(out, metadata={"Date": None})
+    return out
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -270,7 +342,15 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of every arm")
     parser.add_argument("--model", choices=MODELS, help="only this one")
     parser.add_argument("--worker", nargs=2, metavar=("POINT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw what was measured")
+    parser.add_argument("--table", action="store_true", help="print what was measured")
     args = parser.parse_args(given)
+    if args.figures:
+        draw(load()["steps"], args.figures)
+        return
+    if args.table:
+        sys.stdout.write("\n\n".join(f"{model}\n\n{table(load()['steps'], model)}" for model in MODELS) + "\n")
+        return
     if args.worker:
         work_as_process(Point(**json.loads(args.worker[0])), args.rounds, Path(args.worker[1]))
         return
