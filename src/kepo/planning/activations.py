@@ -120,6 +120,16 @@ def trl_policy_bytes(tokens: int, hidden: int, vocab: int, compute: int, weight:
     return tile + states + (vocab * hidden * 4 if weight else 0)
 
 
+def trl_divergence_bytes(tokens: int, hidden: int, vocab: int, compute: int, weight: int) -> int:
+    """Most that TRL's kernel of the divergence holds for `tokens` gated tokens in its backward pass.
+
+    Arguments as in `trl_policy_bytes`, whose gradient of the head is there by then.
+    """
+    tiles = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * (4 + 4 + compute)  # student's, teacher's, a cast one
+    states = 2 * tokens * hidden * (compute + 4)  # hidden states and their gradient, of either kernel
+    return tiles + states + (vocab * hidden * (4 + weight) if weight else 0)
+
+
 def one_pass_bytes(
     tokens: int, hidden: int, vocab: int, precision: Precision, weight: int, teacher: int = 0, most: int | None = None
 ) -> int:
