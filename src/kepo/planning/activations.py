@@ -17,8 +17,8 @@ from kepo.planning.architecture import Decoder, Tower
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32
 # TRL's tiles (trl/kernels/chunked_logprob.py and trl/trainer/utils.py): tokens x vocabulary entries.
 TILE_TOKENS, TILE_VOCAB = 4096, 32768
-# What the softmax of `kepo.objective.output_terms` works on at a time, and how many float32 tensors of that size it holds
-# at once in its backward pass, as measured by `python -m benchmarks.memory`.
+# What the softmax of `kepo.objective.output_terms` works on at a time, and how many float32 tensors of that size it
+# holds at once in its backward pass, as measured by `python -m benchmarks.memory`.
 BLOCK_ELEMENTS, BLOCK_TENSORS = 2**17, 7
 
 

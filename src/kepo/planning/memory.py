@@ -170,19 +170,18 @@ def _teaching(s: PlanSettings) -> Iterator[Part]:
             yield _gathered("teacher's gathered weights", s, model, HINTS)
         prefill = activations.forward_bytes(decoder, rows * (prompt + TEXT_OF_REQUEST), precision)
         yield Part("teacher's prefill", prefill, HINTS)
-    if teacher.scores:
-        if not teacher.own_device:
-            read = s.scoring_pass
-            forward = activations.forward_bytes(decoder, read.tokens, precision)
-            yield Part("teacher's activations", forward, SCORING, f"{read}, no gradient")
-            masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers=1)
-            yield Part("teacher's attention mask", masks, SCORING, f"{read.count} x {read.longest}^2")
-            if not teacher.bits:
-                yield _gathered("teacher's gathered weights", s, model, SCORING)
-            yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
-            kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
-            for phase in (SCORING, STEP):
-                yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
+    if teacher.scores and not teacher.own_device:
+        read = s.scoring_pass
+        forward = activations.forward_bytes(decoder, read.tokens, precision)
+        yield Part("teacher's activations", forward, SCORING, f"{read}, no gradient")
+        masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers=1)
+        yield Part("teacher's attention mask", masks, SCORING, f"{read.count} x {read.longest}^2")
+        if not teacher.bits:
+            yield _gathered("teacher's gathered weights", s, model, SCORING)
+        yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
+        kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
+        for phase in (SCORING, STEP):
+            yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
 
 
 def _step(s: PlanSettings) -> Iterator[Part]:

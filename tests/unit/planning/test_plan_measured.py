@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from benchmarks.memory import (
-    LLAVAS, Row, activation_rows, cache_rows, head_rows, llava, packed_rows, qwen3_vl_small, static_rows,
-)  # fmt: skip
+    LLAVAS,
+    Row,
+    activation_rows,
+    cache_rows,
+    head_rows,
+    llava,
+    packed_rows,
+    qwen3_vl_small,
+    static_rows,
+)
 
 CPU = torch.device("cpu")
 # Not counted: rotary tables, the embedding. On small models they weigh more than on large ones.
