@@ -3,8 +3,8 @@
     python -m benchmarks.shared_prompt [MODEL] [--prompt 160] [--completion 60] [--group 8] [--repeats 5]
 
 Forward and backward of the decoder and of the log-probabilities of one group's completions, on the same token ids;
-times are medians of interleaved repeats, ratios are to separate rows. MODEL is a folder (`kepo models smollm2`); without
-it a random Llama of SmolLM2's shape is taken. Gradients are compared too, relative to the largest.
+times are medians of interleaved repeats, ratios are to separate rows. MODEL is a folder (`kepo models smollm2`);
+without it a random Llama of SmolLM2's shape is taken. Gradients are compared too, relative to the largest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from kepo.models.packing import TokenRow
+from benchmarks.meter import CPU_ATTENTION
+from kepo.models.packing import Cost, TokenRow, plan_packs
 from kepo.models.shared_prompt import SharedPrompt
 from kepo.objective.divergence import OutputHead, chunked_token_logps
 
@@ -82,7 +83,7 @@ def compare(model: Any, rows: list[TokenRow], repeats: int) -> dict[str, dict[st
     expected: dict[str, torch.Tensor] = {}
     for name, way in ways.items():
         model.zero_grad()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             way().mean().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         expected = expected or gradients
@@ -115,11 +116,13 @@ def main() -> None:
     args = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(args.model) if args.model else random_model(args.layers)
     model = model.to(args.device).train()
-    results = compare(model, rows_of_group(args.prompt, args.completion, args.group), args.repeats)
+    rows = rows_of_group(args.prompt, args.completion, args.group)
+    packs = plan_packs(rows, Cost.of(model.config))
+    results = compare(model, rows, args.repeats)
     base = results["separate rows"]
     sys.stdout.write(
         f"{args.group} completions of up to {args.completion} tokens, a prompt of {args.prompt}, {args.device}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}\n\n"
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; packed into {len(packs)}\n\n"
         "| way | seconds | of separate rows | operations (10^9) | of separate rows | gradient error |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kepo.objective.output_terms import chunk_tokens
+from kepo.objective import chunk_tokens
 from kepo.planning.architecture import Decoder, Tower
 
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32

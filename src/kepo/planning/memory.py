@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from kepo.objective.output_terms import chunk_tokens
+from kepo.objective import chunk_tokens
 from kepo.planning import activations
 from kepo.planning.activations import BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture

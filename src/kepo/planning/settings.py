@@ -17,7 +17,7 @@ from kepo.recipes.files import find_accelerate_config, override_values, read_rec
 
 if TYPE_CHECKING:
     from kepo.recipes.recipe import Recipe
-    from kepo.trainer import KEPOConfig
+    from kepo.trainer.config import KEPOConfig
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
