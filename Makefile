@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup vllm-cpu demo demo-language test test-fast check trl-suite bench bench-served docs clean
+.PHONY: setup vllm-cpu demo demo-language test test-fast check trl-suite bench bench-full bench-served docs clean
 
 setup: $(STAMP)
 
@@ -51,11 +51,25 @@ check: setup
 trl-suite: setup
 	$(BIN)/python -m tools.trl_suite $(or $(TRL),$(error TRL= is missing: give the folder of a checkout of TRL))
 
+# Small sizes and few rounds. Tables and single values are also written to build/benchmarks.
+BENCH := build/benchmarks
 bench: setup
-	$(BIN)/python -m benchmarks.divergence
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.prepare
+	mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.step --quick --json $(BENCH)/step.json
+	$(BIN)/python -m benchmarks.prepare --quick --json $(BENCH)/prepare.json
+	$(BIN)/python -m benchmarks.divergence --repeats 1 --skip-large --json $(BENCH)/divergence.json
+	$(BIN)/python -m benchmarks.exploration --injected 2 --attempts 2 --json $(BENCH)/exploration.json
+	$(BIN)/python -m benchmarks.counts
 	$(BIN)/python -m benchmarks.memory
+
+# The sizes of docs/benchmarks.md; SmolLM2 takes most of the time.
+bench-full: setup
+	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2
+	mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.step --json $(BENCH)/step.json
+	$(BIN)/python -m benchmarks.prepare --json $(BENCH)/prepare.json
+	$(BIN)/python -m benchmarks.divergence --json $(BENCH)/divergence.json
+	$(BIN)/python -m benchmarks.exploration --json $(BENCH)/exploration.json
 
 bench-served: vllm-cpu
 	test -f models/smollm2/config.json || $(BIN)/kepo models smollm2 models/smollm2

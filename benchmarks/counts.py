@@ -30,7 +30,14 @@ import transformers
 import trl
 import trl.trainer.utils
 from datasets import Dataset
-from transformers import LogitsProcessor, LogitsProcessorList, PrinterCallback, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PrinterCallback,
+    TrainerCallback,
+)
 
 from benchmarks.meter import Cost, CostMeter
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher
@@ -42,7 +49,7 @@ FILE = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.01  # relative; what counts are made of is exact, so this only lets trifles pass
 
 QUESTIONS, GENERATIONS, MICRO_BATCH = 4, 8, 8
-LONGEST = 60  # tokens of a completion, of TRL's limit as well
+LONGEST = 60  # tokens of a completion
 # How many rollouts of each question are correct: a mixed group, one without an advantage, an all-failed one, a mixed.
 CORRECT = (3, GENERATIONS, 0, 2)
 
@@ -113,9 +120,9 @@ def questions(images: bool) -> Dataset:
     return Dataset.from_dict(rows)
 
 
-def completion(number: int, is_correct: bool, end: int) -> list[int]:
-    """A completion of 20 to 60 tokens, its end token included; no two numbers give the same tokens."""
-    length = LONGEST - 7 * number % 41
+def completion(number: int, is_correct: bool, end: int, longest: int = LONGEST) -> list[int]:
+    """A completion of a third of `longest` to `longest` tokens, its end token included, other ones for every number."""
+    length = longest - 7 * number % (2 * longest // 3 + 1)
     first = _MAGIC if is_correct else _MAGIC + 1
     return [first, *(100 + (13 * number + 5 * place) % 150 for place in range(length - 2)), end]
 
@@ -162,14 +169,14 @@ class ScriptedSampling:
     def restart(self, tokenizer: Any, short: bool) -> None:
         """Begin a generation batch, with `short` one that is not counted."""
         end = tokenizer.eos_token_id
-        hint = tokenizer("<hint>Reason step by step about its edge.</hint>", add_special_tokens=False)["input_ids"]
+        hint = tokenizer("<hint>Reason about its edge.</hint>", add_special_tokens=False)["input_ids"]
         self.rollouts = [shortened(script) if short else script for script in rollouts(end)]
         self.needed = {}
         self._scripts = {
             "rollouts": cycle(self.rollouts),
             "hints": cycle([[*hint, end]]),
             # Every second hinted sample is correct, however many an attempt takes.
-            "hinted samples": (completion(100 + n, n % 2 == 1, end) for n in count()),
+            "hinted samples": (completion(n, n % 2 == 0, end, longest=LONGEST // 2) for n in count(100)),
         }
         if short:
             self._scripts = {phase: map(shortened, scripts) for phase, scripts in self._scripts.items()}
@@ -179,11 +186,13 @@ class ScriptedSampling:
         generate = model.generate
 
         def scripted(*args: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+            if "custom_generate" in kwargs:  # which samples nothing: it fills the cache of a shared prompt
+                return generate(*args, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
             phase = self._meter.phase
             copies = getattr(kwargs.get("generation_config"), "num_return_sequences", None) or 1
             scripts = [next(self._scripts[phase]) for _ in range(input_ids.shape[0] * copies)]
             prompts = {tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)}
-            sampled = sum(map(len, scripts))
+            sampled = sum(len(script) - 1 for script in scripts)  # nothing follows the last one
             self.needed[phase] = self.needed.get(phase, 0) + sum(map(len, prompts)) + sampled
             processor = Scripted(scripts, input_ids.shape[1], model.generation_config.eos_token_id)
             kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or ()), processor])
@@ -243,7 +252,10 @@ def count_arm(student: Path, teacher_folder: Path, fields: Mapping[str, Any], im
         )  # fmt: skip
         uses_teacher = args.uses_teacher_scores or args.uses_hints
         teacher = LocalTeacher(teacher_folder, device="cpu") if uses_teacher else None
-        trainer = KEPOTrainer(str(student), [correct], args, questions(images), teacher=teacher)
+        auto = AutoModelForImageTextToText if images else AutoModelForCausalLM
+        model = auto.from_pretrained(student, dtype=torch.float32)
+        sampling.attach(model)  # before the trainer, which may do more than sample in `generate`
+        trainer = KEPOTrainer(model, [correct], args, questions(images), teacher=teacher)
         trainer.remove_callback(PrinterCallback)  # only the table is wanted
         trainer.add_callback(SecondBatch(meter, steps, lambda first: sampling.restart(trainer.tokenizer, short=first)))
         batches = _instrument(meter, sampling, trainer, teacher)
@@ -288,7 +300,6 @@ def _instrument(
     meter.wrap(trainer, "compute_batch_loss", "forward")
     meter.wrap(trainer.accelerator, "backward", "backward")
     models = [trainer.model, trainer.ref_model]
-    sampling.attach(trainer.model)
     if teacher is not None:
         meter.wrap(teacher, "score", "teacher")
         meter.wrap(teacher, "write_hints", "hints")
@@ -316,10 +327,7 @@ def models() -> Iterator[dict[str, tuple[Path, Path, bool]]]:
     """Folders of student and teacher, and whether they see images, by name. Seeded, of one tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        text = [
-            build_text_model(root / family, family, hidden_size=hidden)
-            for family, hidden in (("llama", 128), ("qwen3", 192))
-        ]
+        text = [build_text_model(root / f"text-{width}", "qwen3", hidden_size=width) for width in (128, 192)]
         # Not of the package's own prompts: other words there would change the length of these.
         train_tokenizer([_SCENE], vocab_size=320).save_pretrained(root / "tokenizer")
         llava = [
@@ -447,6 +455,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {FILE.name} anew")
     write = parser.parse_args().write
+    torch.set_num_threads(1)  # more would only wait for each other
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     counts = count_everything()

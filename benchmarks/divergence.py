@@ -49,7 +49,7 @@ class Sizes:
 
 
 TIMED = {"SmolLM2": Sizes(480, 200, 49152, 576), "PhantomVQA": Sizes(4000, 1600, 200, 128)}
-# Whole logits of 4096 tokens would not fit beside each other here, so their peak is extrapolated from two smaller sizes.
+# Whole logits of 4096 tokens may not fit, so their peak is extrapolated from two smaller sizes.
 WEIGHED = Sizes(4096, 4096, 151936, 64)
 
 

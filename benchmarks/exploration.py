@@ -9,7 +9,7 @@ for the groups that a run has explored before. Compared are
 - `new`: the rule in a run that explored nothing yet,
 - `run`: the rule in a run that has explored 64 groups of the same kind,
 - `best`: the strategy that reaches as many kept rollouts as `run` with the fewest samples, of all that have as many
-  attempts and know from what mixture p is drawn.
+  attempts, of as many samples at most, and know from what mixture p is drawn.
 
 K rollouts are to be replaced, A attempts may be made, p is the same for all groups, or drawn from a mixture.
 """
@@ -45,6 +45,7 @@ MIXTURES: dict[str, Mixture] = {
     "7 in 10 of .5, others hopeless": ((0.7, 0.5), (0.3, 0.0)),
     "half .1, others hopeless": ((0.5, 0.1), (0.5, 0.0)),
 }
+GROUP_SIZE = 8  # most samples of an attempt
 PRICES = np.geomspace(1.0, 4000.0, 160)  # samples that a kept rollout is worth, for the frontier
 DEFAULTS = ExplorationSettings()
 
@@ -69,7 +70,8 @@ def rule(belief: Belief, injected: int, surplus: float = DEFAULTS.exploration_su
     def size(missing: int, samples: int) -> int:
         known = belief.after(Outcomes(injected - missing, samples))
         cost = DEFAULTS.exploration_max_cost
-        return attempt_size(missing, known, surplus=surplus, max_cost=cost, left=cost * injected - samples)
+        most = min(GROUP_SIZE, cost * injected - samples)
+        return attempt_size(missing, known, surplus=surplus, max_cost=cost, most=most)
 
     return size
 
@@ -96,10 +98,11 @@ def spent(p: float, injected: int, attempts: int, size: Size) -> Spent:
     return Spent(kept, samples, 1 - nothing)
 
 
-def frontier(mixture: Mixture, injected: int, attempts: int, ceiling: int) -> np.ndarray:
+def frontier(mixture: Mixture, injected: int, attempts: int, ceiling: int, most: int = GROUP_SIZE) -> np.ndarray:
     """(PRICES, 2): kept and samples of the strategies that make the most of price x kept - samples.
 
-    By dynamic programming over what is missing, the attempts left and the samples so far, at most `ceiling` of them.
+    By dynamic programming over what is missing, the attempts left and the samples so far, at most `ceiling` of them and
+    `most` in an attempt.
     The strategies know the mixture, and learn of a group's p from its samples, as any strategy has to; of a mixture of
     one p they know all.
     """
@@ -109,7 +112,7 @@ def frontier(mixture: Mixture, injected: int, attempts: int, ceiling: int) -> np
         before, best = best, [np.zeros(shape)]
         for missing in range(1, injected + 1):
             now = np.zeros(shape)
-            for n in range(1, ceiling + 1):
+            for n in range(1, min(most, ceiling) + 1):
                 chances = _chances(mixture, injected - missing, ceiling + 1 - n, n, missing)
                 tried = sum(chances[:, x, None] * before[missing - x][:, n:] for x in range(missing + 1))
                 tried = tried + np.stack([chances @ np.arange(missing + 1), np.full(len(chances), n)], 1)

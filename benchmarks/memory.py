@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, DynamicCache
 from trl.trainer.utils import add_fused_lm_head
 
 from kepo.models.llava import LlavaSize, build_llava
-from kepo.objective.divergence import OutputHead, chunked_divergence
+from kepo.models.packing import TokenRow, rows_of
+from kepo.models.shared_prompt import SharedPrompt
+from kepo.objective import DenseTeacher, OutputHead, token_terms
 from kepo.planning import activations
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture, load_architecture, measure_architecture, published_config
+from kepo.planning.sequences import Sequences, sequences_of
 from kepo.types import Question
 
 MODES: dict[str, tuple[torch.dtype, Precision]] = {
@@ -196,21 +199,61 @@ def activation_rows(
         for checkpointing in (False, True):
             model.gradient_checkpointing_enable() if checkpointing else model.gradient_checkpointing_disable()
             measured = _kept(model, batch, mode, device)
-            predicted = activations_of(sizes, rows, tokens, image_size, precision, checkpointing)
+            alone = Sequences(rows, rows, rows, tokens)
+            predicted = activations_of(sizes, alone, rows, image_size, precision, checkpointing)
             yield Row(name, f"activations, {mode}{', checkpointing' if checkpointing else ''}", predicted, measured)
     model.gradient_checkpointing_disable()
 
 
+def packed_rows(
+    name: str, model: Any, groups: int, size: int, tokens: int, image_size: int, device: torch.device
+) -> Iterator[Row]:
+    """What a forward pass over packs keeps: `groups` prompts of half of `tokens`, `size` completions of each."""
+    sizes = measure_architecture(model, name, "")
+    length = tokens // 2
+    read = sequences_of([size] * groups, tokens - length, length, sizes.cost)
+    assert read.count < read.rows, "the cost keeps these rows alone, so that nothing of packs would be measured"
+    for mode, (dtype, precision) in MODES.items():
+        model = model.to(device, dtype).train()
+        packed = SharedPrompt(model, 0, name).pack(group_rows(model, groups, size, tokens, image_size, device), device)
+        for checkpointing in (False, True):
+            model.gradient_checkpointing_enable() if checkpointing else model.gradient_checkpointing_disable()
+            measured = _kept(model, packed.inputs, mode, device)
+            # An image for each pack.
+            predicted = activations_of(sizes, read, read.count, image_size, precision, checkpointing)
+            yield Row(name, f"packs, {mode}{', checkpointing' if checkpointing else ''}", predicted, measured)
+    model.gradient_checkpointing_disable()
+
+
+def group_rows(
+    model: Any, groups: int, size: int, tokens: int, image_size: int, device: torch.device
+) -> list[TokenRow]:
+    """`size` rows of each of `groups` prompts with an image; the second half of a row is its own completion."""
+    batch = inputs_of(model, groups, tokens, image_size, device)
+    ids = batch.pop("input_ids").repeat_interleave(size, dim=0)
+    length = tokens // 2
+    ids[:, tokens - length :] = torch.randint(5, 100, (groups * size, length), device=device)
+    del batch["attention_mask"]
+    fields = {}
+    for field, value in batch.items():
+        each = value.unflatten(0, (groups, -1))  # the entries of each prompt
+        fields[field] = each.repeat_interleave(size, dim=0).flatten(0, 1)
+    return rows_of(ids, torch.ones_like(ids), length, fields)
+
+
 def activations_of(
-    sizes: Architecture, rows: int, tokens: int, image_size: int, precision: Precision, checkpointing: bool
+    sizes: Architecture, read: Sequences, images: int, image_size: int, precision: Precision, checkpointing: bool
 ) -> int:
-    """The plan's number for a whole forward pass with one image per row."""
+    """The plan's number for what autograd saves in a whole forward pass: additive masks too, but not their origin."""
     assert sizes.tower is not None
-    patches = rows * sizes.tower.patches(image_size)
+    decoder = replace(sizes.decoder, masks=0)
+    patches = images * sizes.tower.patches(image_size)
+    layers = 0 if checkpointing else decoder.layers
     return (
-        activations.decoder_bytes(sizes.decoder, rows * tokens, precision, checkpointing)
+        activations.decoder_bytes(decoder, read.tokens, precision, checkpointing)
+        + activations.mask_bytes(decoder, read.count, read.longest, precision, layers)
         + activations.tower_bytes(sizes.tower, patches, precision, checkpointing)
-        + activations.mergers_bytes(sizes.tower, sizes.decoder, patches, precision)
+        + activations.mergers_bytes(sizes.tower, decoder, patches, precision)
     )
 
 
@@ -247,24 +290,24 @@ def cache_rows(name: str, model: Any, rows: int, tokens: int, image_size: int, d
 
 
 def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.device) -> Iterator[Row]:
-    """Peaks of the policy's log-probabilities and of the divergence, forward and backward."""
+    """Peaks of the loss's terms of all tokens, forward and backward: by our pass, and by TRL's kernel on a GPU."""
     weight = torch.nn.Parameter(torch.randn(vocab, hidden, device=device) * 0.02)
     other = torch.randn(vocab, hidden, device=device) * 0.02
     student = torch.randn(tokens, hidden, device=device, requires_grad=True)
     teacher = torch.randn(tokens, hidden, device=device)
 
-    def divergence() -> None:
-        chunked_divergence(student, OutputHead(weight), teacher, OutputHead(other), chunk_size=chunk).sum().backward()
+    sampled = torch.randint(0, vocab, (tokens,), device=device)
+
+    def terms() -> None:
+        known = DenseTeacher(teacher, OutputHead(other))
+        found = token_terms(student, OutputHead(weight), sampled, teacher=known, chunk_size=chunk)
+        (found.logps.sum() + found.divergence.sum()).backward()
         weight.grad = student.grad = None
 
     label = f"{tokens} tokens, vocabulary {vocab}"
-    predicted = activations.divergence_bytes(chunk, tokens, hidden, vocab, weight=4)
-    yield Row(
-        label,
-        f"divergence, chunks of {chunk}",
-        predicted,
-        peak_of(divergence, device, [weight, other, student, teacher]),
-    )
+    predicted = activations.one_pass_bytes(tokens, hidden, vocab, FLOAT32, weight=4, teacher=4, most=chunk)
+    measured = peak_of(terms, device, [weight, other, student, teacher, sampled])
+    yield Row(label, f"output head, chunks of {chunk}", predicted, measured)
     if device.type != "cuda":
         return  # TRL's kernel of the log-probabilities is Triton's; its stand-in on a CPU holds other tensors
     model = _HeadOnly(weight)
@@ -275,8 +318,8 @@ def head_rows(tokens: int, hidden: int, vocab: int, chunk: int, device: torch.de
         model(states, labels=ids, fused_lm_head=True).log_probs.sum().backward()
         weight.grad = states.grad = None
 
-    predicted = activations.policy_head_bytes(tokens, hidden, vocab, 4, trainable=True)
-    yield Row(label, "log-probabilities", predicted, peak_of(policy, device))
+    predicted = activations.trl_policy_bytes(tokens, hidden, vocab, compute=4, weight=4)
+    yield Row(label, "log-probabilities by TRL's kernel", predicted, peak_of(policy, device))
 
 
 class _HeadOnly(torch.nn.Module):
@@ -319,11 +362,9 @@ def training_rows(
     assert sizes.tower is not None
     predicted = (
         sizes.parameters * 2
-        + activations_of(sizes, rows, tokens, image_size, BFLOAT16, checkpointing=True)
+        + activations_of(sizes, Sequences(rows, rows, rows, tokens), rows, image_size, BFLOAT16, checkpointing=True)
         + activations.decoder_layer_bytes(sizes.decoder, rows * tokens, BFLOAT16)
-        + activations.policy_head_bytes(
-            rows * tokens // 2, sizes.decoder.hidden, sizes.decoder.vocab, 2, trainable=True
-        )
+        + activations.trl_policy_bytes(rows * tokens // 2, sizes.decoder.hidden, sizes.decoder.vocab, 2, weight=2)
     )
     yield Row(name, "optimizer step: gradients, activations, logits (peak)", predicted, peak_of(step, device))
     model.zero_grad(set_to_none=True)
@@ -362,6 +403,7 @@ def compare(device: torch.device, model_name: str | None, rows: int, tokens: int
         model = model.to(device, torch.float32)
         yield from static_rows(name, model)
         yield from activation_rows(name, model, rows, tokens, image_size, device)
+        yield from packed_rows(name, model, 2, max(rows // 2, 2), tokens, image_size, device)
         yield from cache_rows(name, model, rows, tokens, image_size, device)
         if device.type == "cuda":
             yield from training_rows(name, model, rows, tokens, image_size, device)

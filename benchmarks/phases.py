@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 ROLLOUTS, EXPLORATION, REWARDS, TEACHER = "rollouts", "exploration", "rewards", "teacher"
 REFERENCE, BATCH, TRAINING, OPTIMIZER = "reference", "batch", "forward/backward", "optimizer"
 PHASES = (ROLLOUTS, EXPLORATION, REWARDS, TEACHER, REFERENCE, BATCH, TRAINING, OPTIMIZER)
-"""`batch`: tokenizing, image processing, padding, advantages. What is in none of them is `other`: logging, data loading."""
+"""`batch`: tokenizing, image processing, padding, advantages. The rest is `other`, logging for example."""
 
 # What the trainers of benchmarks/arms.py and TRL call these.
 _METHODS = {

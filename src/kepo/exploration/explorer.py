@@ -180,6 +180,7 @@ class Explorer:
     def _started(self, groups: Sequence[Group]) -> list[Progress]:
         return [
             Progress(
+                group_size=len(group.correct),
                 target=min(self.settings.num_injected, sum(not flag for flag in group.correct)),
                 prompt=group.prompt if self._hint_source is None else None,
             )

@@ -18,6 +18,7 @@ class Progress:
     """How far the exploration of one group is."""
 
     target: int  # samples after which the group stops: K, or less where fewer rollouts failed
+    group_size: int  # G
     prompt: Prompt | None  # what it samples under next; None when it cannot sample (no usable hint yet)
     hint: Hint | None = None  # the hint in `prompt`
     kept: tuple[KeptSample, ...] = ()  # correct samples, all different, at most `target`
@@ -70,7 +71,7 @@ class Progress:
             belief_at(self.level).after(self.outcomes.get(self.level, Outcomes())),
             surplus=settings.exploration_surplus,
             max_cost=settings.exploration_max_cost,
-            left=self.target * settings.exploration_max_cost - self.samples,
+            most=min(self.group_size, self.target * settings.exploration_max_cost - self.samples),
         )
 
     @property

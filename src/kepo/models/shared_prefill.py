@@ -1,8 +1,9 @@
 """Rollouts by transformers: each distinct prompt is computed once, and its rollouts go on from copies of its cache.
 
-transformers' `generate` computes the prompt of every row. Here the first P - 1 tokens of each distinct prompt go through
-the model once; the cache is repeated for the rows that share the prompt, and `generate` goes on from there, with the
-last token of the prompt as its first. Samples are drawn as before, from logits that differ by rounding.
+transformers' `generate` computes the prompt of every row, and rows that have ended until the last one ends. Here the
+first P - 1 tokens of each distinct prompt go through the model once; the cache is repeated for the rows that share the
+prompt, and `generate` goes on from there, with the last token of the prompt as its first. Rows that have ended leave
+the batch. Random numbers are drawn as before, for all rows, from logits that differ by rounding.
 
 Legend: B rows, Q distinct prompts, P padded prompt length.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from kepo.models.head import backbone
 from kepo.models.row_fields import IMAGE_FIELDS, TOKEN_TYPE_FIELDS, join_rows, split_rows
@@ -33,10 +35,20 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "num_return_sequences": (None, 1),
     "guidance_scale": (None, 1, 1.0),
     **dict.fromkeys(
-        ("prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit", "penalty_alpha"), (None,)
+        (
+            "prefill_chunk_size",
+            "prompt_lookup_num_tokens",
+            "assistant_early_exit",
+            "penalty_alpha",
+            "watermarking_config",
+        ),
+        (None,),
     ),
     **dict.fromkeys(("token_healing", "use_mtp"), (None, False)),
 }
+_OUTPUTS = ("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# Rows leave the batch when this share of it has ended: each time, the cache of the others is copied once.
+_ENDED = 0.25
 _LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 # How far the log-probabilities of a first token may lie from those without sharing, on average, in nats.
 _TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.05
@@ -58,14 +70,17 @@ class SharedPrefill:
 
     Args:
         model: A transformers model, or a PEFT model around one, whose parameters are whole while it generates.
+        enabled: False: the prompt of every row is computed.
+        least: Tokens that must be saved: a forward pass of few tokens takes as long as one of some more.
 
     Attributes:
         enabled: Whether prompts are shared.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, enabled: bool = True, least: int = 512) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.enabled = True
+        self.enabled = enabled
+        self._least = least
         self._checked = False
         self._rows: EqualRows | None = None
         self._model = base
@@ -90,26 +105,33 @@ class SharedPrefill:
         settings = {name: value for name, value in given.items() if not torch.is_tensor(value)}
         fields = {name: value for name, value in given.items() if torch.is_tensor(value)}
         batch = {"input_ids": ids, "attention_mask": mask}
+        if not (self.enabled and self._may_share(config, settings, fields)):
+            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
         cache = None
-        if self.enabled and self._may_share(rows, ids, config, settings, fields):
+        if self._is_worth_it(rows, ids):
             with torch.no_grad():
                 cache = self._prefilled(rows, batch, config, settings, fields)
+        given = {"generation_config": config, **settings}
+        # What the cache is made of is known from the first prompts that were shared.
+        if self.enabled and self._checked and _returns_ids_only(self._model, config):
+            given["custom_generate"] = _decode
         if cache is None:
-            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
+            return self._generate(**batch, **repeated(fields, rows), **given)
         types = {name: fields[name][list(rows.index)] for name in TOKEN_TYPE_FIELDS if name in fields}
-        return self._generate(**batch, **types, past_key_values=cache, generation_config=config, **settings)
+        return self._generate(**batch, **types, past_key_values=cache, **given)
 
-    def _may_share(
-        self, rows: EqualRows, ids: Tensor, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]
-    ) -> bool:
+    def _may_share(self, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
         reason = _refusal(self._model, config, settings, fields)
         if reason is not None:
             self._turn_off(reason)
-            return False
+        return reason is None
+
+    def _is_worth_it(self, rows: EqualRows, ids: Tensor) -> bool:
         # The last token goes with the rollouts, so it must not be part of an image.
         image = getattr(self._model.config, "image_token_id", None)
         ends_in_image = image is not None and bool((ids[:, -1] == image).any())
-        return len(rows.firsts) < len(rows.index) and ids.size(1) > 1 and not ends_in_image
+        saved = (len(rows.index) - len(rows.firsts)) * (ids.size(1) - 1)
+        return saved >= max(self._least, 1) and not ends_in_image
 
     def _prefilled(
         self,
@@ -210,22 +232,86 @@ def _rope_deltas(model: Any) -> Tensor | None:
     return deltas
 
 
+def _returns_ids_only(model: Any, config: Any) -> bool:
+    """Whether `generate` is asked for token ids and nothing else, with a token that fills rows up."""
+    if is_deepspeed_zero3_enabled():  # whose processes take steps together
+        return False
+    asked = any(getattr(owner, name, None) for owner in (config, model.generation_config) for name in _OUTPUTS)
+    return not asked and getattr(config, "pad_token_id", None) is not None
+
+
 def _cache(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
     """In the place of the decoding loop of `generate`: the cache of `input_ids`."""
-    return _forward(model, input_ids, prepared).past_key_values
+    return _forward(model, input_ids, _model_inputs(prepared)).past_key_values
 
 
 def _logps(model: Any, input_ids: Tensor, **prepared: Any) -> Tensor:
     """In the place of the decoding loop of `generate`: log-probabilities of the first token, (rows, vocabulary)."""
-    return _forward(model, input_ids, prepared).logits[:, -1].float().log_softmax(-1)
+    return _forward(model, input_ids, _model_inputs(prepared)).logits[:, -1].float().log_softmax(-1)
 
 
-def _forward(model: Any, input_ids: Tensor, prepared: dict[str, Any]) -> Any:
-    for name in ("logits_processor", "stopping_criteria", "generation_config"):
-        prepared.pop(name, None)
-    cache = prepared.get("past_key_values")
+def _decode(
+    model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **inputs: Any
+) -> Tensor:
+    """In the place of the decoding loop of `generate`: the same loop, in which rows that have ended are not computed.
+
+    As there, a row that has ended goes on with padding, and takes part in the drawing of random numbers.
+    """
+    ids = input_ids  # (B, length so far)
+    rows = torch.arange(len(ids), device=ids.device)  # those that are computed
+    going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)  # (B)
+    chances: Tensor | None = None  # (B, V), of rows that are not computed any more: some old ones
+    padding = ids.new_tensor(generation_config.pad_token_id)
+    first = True
+    while True:
+        outputs = _forward(model, ids[rows], inputs, first=first)
+        scores = logits_processor(ids[rows], outputs.logits[:, -1].to(copy=True, dtype=torch.float32))
+        if generation_config.do_sample:
+            probabilities = torch.nn.functional.softmax(scores, dim=-1)
+            chances = probabilities if first else _placed(chances, rows, probabilities)
+            drawn = torch.multinomial(chances, num_samples=1).squeeze(1)
+        else:
+            drawn = _placed(padding.repeat(len(ids)), rows, scores.argmax(-1))
+        ids = torch.cat([ids, torch.where(going, drawn, padding)[:, None]], dim=-1)
+        going = going & ~stopping_criteria(ids, None)
+        computed = going[rows]
+        left = int(computed.sum())
+        if left == 0:
+            return ids
+        inputs = model._update_model_kwargs_for_generation(outputs, inputs)
+        if left <= (1 - _ENDED) * len(rows):
+            kept = computed.nonzero().squeeze(1)
+            inputs, rows = _select(inputs, kept, len(rows)), rows[kept]
+        first = False
+
+
+def _placed(values: Any, rows: Tensor, new: Tensor) -> Tensor:
+    values[rows] = new
+    result: Tensor = values
+    return result
+
+
+def _select(inputs: dict[str, Any], kept: Tensor, count: int) -> dict[str, Any]:
+    """The inputs of the kept ones of `count` rows; the cache is changed in place."""
+    selected = dict(inputs)
+    for name, value in inputs.items():
+        if torch.is_tensor(value) and value.ndim > 1:
+            dim = value.ndim - 2 if name == "position_ids" else 0  # which may be three-dimensional
+            if value.size(dim) == count:
+                selected[name] = value.index_select(dim, kept.to(value.device))
+    selected["past_key_values"].batch_select_indices(kept)
+    return selected
+
+
+def _model_inputs(prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """What `generate` prepared for the model, without what it prepared for its loop."""
+    of_loop = ("logits_processor", "stopping_criteria", "generation_config")
+    return {name: value for name, value in prepared.items() if name not in of_loop}
+
+
+def _forward(model: Any, input_ids: Tensor, inputs: Mapping[str, Any], *, first: bool = True) -> Any:
+    """One forward pass, of the tokens that the cache does not hold yet."""
+    cache = inputs.get("past_key_values")
     new = None if cache is None else input_ids.size(1) - cache.get_seq_length()
-    inputs = model.prepare_inputs_for_generation(
-        input_ids, next_sequence_length=new, is_first_iteration=True, **prepared
-    )
-    return model(**inputs, return_dict=True)
+    given = model.prepare_inputs_for_generation(input_ids, next_sequence_length=new, is_first_iteration=first, **inputs)
+    return model(**given, return_dict=True)

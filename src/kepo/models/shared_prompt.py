@@ -46,7 +46,7 @@ class SharedPrompt:
         self._decoder = _decoder_of(model)
         self._cost = Cost.of(model.config.get_text_config())
         self.enabled = enabled
-        if enabled and (reason := _refusal(model)) is not None:
+        if enabled and (reason := refusal(model)) is not None:
             self._turn_off(reason)
 
     @property
@@ -122,7 +122,7 @@ def _difference(packed: Tensor, alone: Tensor) -> str | None:
     return f"log-probabilities differ by {error:.2g} nats on average, more than rounding ({tolerance:g})"
 
 
-def _refusal(model: Any) -> str | None:
+def refusal(model: Any) -> str | None:
     """Why `model` cannot read packs, as far as its configuration tells; None: it may."""
     config = model.config.get_text_config()
     adapters = getattr(model, "peft_config", None) or {}

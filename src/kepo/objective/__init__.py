@@ -9,7 +9,7 @@ from kepo.objective.divergence import (
 )
 from kepo.objective.gate import GATE_MODES, GateMode, first_error_mask, gate_weights, rows_to_score, trajectory_gate
 from kepo.objective.loss import distillation_loss, step_normalizer
-from kepo.objective.output_terms import DenseTeacher, SparseTeacher, TokenTerms, token_terms
+from kepo.objective.output_terms import DenseTeacher, SparseTeacher, TokenTerms, chunk_tokens, token_terms
 from kepo.objective.schedules import SCHEDULE_KINDS, Schedule, ScheduleKind
 from kepo.objective.weights import INJECTION_CORRECTIONS, InjectionCorrection, injected_old_logps
 
@@ -25,6 +25,7 @@ __all__ = [
     "ScheduleKind",
     "SparseTeacher",
     "TokenTerms",
+    "chunk_tokens",
     "chunked_divergence",
     "chunked_token_logps",
     "distillation_loss",

@@ -8,6 +8,7 @@ The student's logits are made once for all three, and once more in backward. Two
 - a *block* of a chunk's rows is what the softmax and everything after it work on at a time, so that their intermediate
   results stay in the processor's cache.
 
+Where one chunk holds all tokens and the vocabulary is small, the products are kept for backward instead.
 Backward leaves out the tokens without gradient, and adds the weight's gradient up in one float32 matrix.
 
 Legend: N tokens, M of them gated, V student's vocabulary, H hidden width, K teacher candidates; n tokens of a chunk,
@@ -36,7 +37,8 @@ from kepo.objective.divergence import (
 )
 
 _CHUNK_ELEMENTS = 2**24  # of a chunk's logits (64 MiB in float32)
-_BLOCK_ELEMENTS = 2**16  # of a block's logits (256 KiB in float32)
+_KEPT_ELEMENTS = 2**21  # of all logits (8 MiB in float32)
+_BLOCK_ELEMENTS = 2**17  # of a block's logits (512 KiB in float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +172,24 @@ class _Job:
     entropy: bool
     dtype: torch.dtype
 
+    def product(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> _Product:
+        """The student's products for one pass."""
+        head = replace(self.head, weight=weight, bias=bias)
+        return _Product(head, hidden, self.dtype, min(len(hidden), self.chunk_size))
+
+    def reader(self, tokens: int) -> _Dense | _Sparse | None:
+        """The reader of the teacher's `tokens` tokens for one pass."""
+        if self.divergence is None:
+            return None
+        teacher = self.divergence.teacher
+        if isinstance(teacher, SparseTeacher):
+            return _Sparse(teacher, self.divergence)
+        return _Dense(teacher, self.divergence, self.temperature, min(tokens, self.chunk_size))
+
+    def is_small(self, tokens: int, vocab: int) -> bool:
+        """Whether the logits are so few that keeping them for backward costs less than making them again."""
+        return tokens <= self.chunk_size and tokens * vocab <= _KEPT_ELEMENTS
+
 
 class _TokenTerms(torch.autograd.Function):
     """(logps, entropy, divergence) with the gradient written out."""
@@ -179,15 +199,19 @@ class _TokenTerms(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, gated: Tensor, job: _Job
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         ctx.set_materialize_grads(False)  # an entropy that is only logged has no gradient to compute
-        product = _Product(replace(job.head, weight=weight, bias=bias), job.dtype, min(len(hidden), job.chunk_size))
+        product = job.product(hidden, weight, bias)
+        teacher = job.reader(len(gated))
+        if job.is_small(len(hidden), weight.shape[0]):
+            product.keep_whole()
+            if isinstance(teacher, _Dense):
+                teacher.product.keep_whole()
         logps = hidden.new_empty(len(hidden), dtype=product.logits_dtype)
         entropy = torch.empty_like(logps)
         divergence = logps.new_empty(len(gated))
         ungated = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device).index_fill(0, gated, False)
         places = torch.arange(len(gated), device=hidden.device)
-        teacher = _reader(job, len(places))
         for rows, known in _chunks(gated, places, ungated.nonzero().squeeze(-1), job.chunk_size):
-            tile = product(hidden[rows])
+            tile = product(rows)
             if teacher is not None and known is not None:
                 teacher.read(known)
             for block in _blocks(tile):
@@ -200,6 +224,7 @@ class _TokenTerms(torch.autograd.Function):
                     divergence[known[block]] = teacher.values(logits, policy, block)
         ctx.save_for_backward(hidden, weight, bias, ids, gated, entropy)
         ctx.job = job
+        ctx.kept = product.whole, teacher.product.whole if isinstance(teacher, _Dense) else None
         return logps, entropy if job.entropy else None, divergence
 
     @staticmethod
@@ -209,17 +234,19 @@ class _TokenTerms(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, gated, entropy = ctx.saved_tensors
         job: _Job = ctx.job
-        product = _Product(replace(job.head, weight=weight, bias=bias), job.dtype, min(len(hidden), job.chunk_size))
-        gradients = _Gradients(product, hidden, ctx.needs_input_grad)
+        product = job.product(hidden, weight, bias)
+        teacher = job.reader(len(gated))
+        product.whole, kept = ctx.kept
+        if isinstance(teacher, _Dense):
+            teacher.product.whole = kept
+        gradients = _Gradients(product, ctx.needs_input_grad)
         for_logps = entropy.new_zeros(len(hidden)) if for_logps is None else for_logps
         for_divergence = entropy.new_zeros(len(gated)) if for_divergence is None else for_divergence
         needed = for_logps != 0 if for_entropy is None else (for_logps != 0) | (for_entropy != 0)
         places = (needed[gated] | (for_divergence != 0)).nonzero().squeeze(-1)
         ungated = needed.index_fill(0, gated, False).nonzero().squeeze(-1)
-        teacher = _reader(job, len(places))
         for rows, known in _chunks(gated[places], places, ungated, job.chunk_size):
-            states = hidden[rows].to(job.dtype)
-            tile = product(states)
+            tile = product(rows)
             if teacher is not None and known is not None:
                 teacher.read(known)
             for block in _blocks(tile):
@@ -234,7 +261,7 @@ class _TokenTerms(torch.autograd.Function):
                 if gradient is not None:
                     own[:, : gradient.shape[1]] += gradient
                 tile[block] = gradients.of_product(own, logits)
-            gradients.add(rows, states, tile)
+            gradients.add(rows, tile)
         return *gradients.results(), None, None, None
 
 
@@ -271,26 +298,38 @@ def _policy_gradient(
 
 
 class _Product:
-    """Products of hidden states with a head's weight, `rows` of them at a time in the same memory."""
+    """Products of hidden states (N, H) with a head's weight: a chunk at a time in the same memory, or kept whole."""
 
-    def __init__(self, head: OutputHead, dtype: torch.dtype, rows: int) -> None:
+    def __init__(self, head: OutputHead, hidden: Tensor, dtype: torch.dtype, rows: int) -> None:
         self.head = head
+        self.hidden = hidden
         self.logits_dtype = dtype if dtype == torch.float64 else torch.float32
         self.weight = head.weight.detach().to(dtype)  # once: a copy for every chunk would cost as much as the product
         self._memory = self.weight.new_empty(rows, self.weight.shape[0])
+        self.whole: Tensor | None = None  # (N, V)
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """(n, V) of `hidden` (n, H), valid until the next call."""
-        return torch.mm(hidden.to(self.weight.dtype), self.weight.T, out=self._memory[: len(hidden)])
+    def keep_whole(self) -> None:
+        """Make all products now, so that another `_Product` can be given them as its `whole`."""
+        self.whole = self._product(self.hidden, self.weight.new_empty(len(self.hidden), self.weight.shape[0]))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(n, V) of the states at positions `rows` (n,), to be overwritten; valid until the next call."""
+        memory = self._memory[: len(rows)]
+        if self.whole is not None:
+            return torch.index_select(self.whole, 0, rows, out=memory)
+        return self._product(self.hidden[rows], memory)
+
+    def _product(self, states: Tensor, result: Tensor) -> Tensor:
+        return torch.mm(states.to(self.weight.dtype), self.weight.T, out=result)  # with `out`, autocast casts nothing
 
 
 class _Gradients:
     """The gradients to hidden states, weight and bias: the last two are sums over chunks, in at least float32."""
 
-    def __init__(self, product: _Product, hidden: Tensor, needed: tuple[bool, ...]) -> None:
+    def __init__(self, product: _Product, needed: tuple[bool, ...]) -> None:
         self._product = product
         head, dtype = product.head, product.logits_dtype
-        self.hidden = torch.zeros_like(hidden) if needed[0] else None
+        self.hidden = torch.zeros_like(product.hidden) if needed[0] else None
         self.weight = torch.zeros_like(head.weight, dtype=dtype) if needed[1] else None
         self.bias = torch.zeros_like(head.bias, dtype=dtype) if head.bias is not None and needed[2] else None
 
@@ -301,12 +340,13 @@ class _Gradients:
             gradient.mul_(1 - (logits / head.softcap).square())
         return gradient if head.scale == 1.0 else gradient.mul_(head.scale)
 
-    def add(self, rows: Tensor, states: Tensor, tile: Tensor) -> None:
-        """Add a chunk: hidden states (n, H) at positions `rows`, and the gradient (n, V) to their product."""
+    def add(self, rows: Tensor, tile: Tensor) -> None:
+        """Add a chunk: the gradient (n, V) to the product of the states at positions `rows` (n,)."""
         if self.hidden is not None:
-            self.hidden[rows] = (tile @ self._product.weight).to(self.hidden.dtype)
+            states = tile.new_empty(len(rows), self.hidden.shape[1])
+            self.hidden[rows] = torch.mm(tile, self._product.weight, out=states).to(self.hidden.dtype)
         if self.weight is not None:
-            _add_product(self.weight, tile.T, states)
+            _add_product(self.weight, tile.T, self._product.hidden[rows].to(tile.dtype))
         if self.bias is not None:
             self.bias += tile.sum(0, dtype=self.bias.dtype)
 
@@ -358,15 +398,14 @@ class _Dense:
     """The divergence to a teacher that is known by its hidden states, a chunk at a time."""
 
     def __init__(self, teacher: DenseTeacher, divergence: _Divergence, policy_temperature: float, rows: int) -> None:
-        self._hidden = teacher.hidden
-        self._product = _Product(teacher.head, divergence.dtype, rows)
+        self.product = _Product(teacher.head, teacher.hidden, divergence.dtype, rows)
         self._b = divergence.interpolation
         self._temperature = divergence.temperature
         self._same_temperature = divergence.temperature == policy_temperature
 
     def read(self, places: Tensor) -> None:
         """Make the chunk of the teacher's tokens at `places` (n,) the current one."""
-        self._tile = self._product(self._hidden[places.to(self._hidden.device)])  # (n, V_t)
+        self._tile = self.product(places.to(self.product.hidden.device))  # (n, V_t)
 
     def values(self, logits: Tensor, policy: Tensor, block: slice) -> Tensor:
         """(r,) divergence of the chunk's rows `block` from the student's logits (r, V) and their `policy` (r, V)."""
@@ -392,7 +431,7 @@ class _Dense:
         vocab = self._tile.shape[1]
         if not (self._same_temperature and vocab == policy.shape[1]):
             policy = _log_softmax(logits[:, :vocab], self._temperature)
-        teacher = _log_softmax(self._product.head.finish(self._tile[block]), self._temperature)
+        teacher = _log_softmax(self.product.head.finish(self._tile[block]), self._temperature)
         return policy, teacher.to(policy)
 
 
@@ -417,13 +456,3 @@ class _Sparse:
             leaf = logits.detach().requires_grad_()
             values = self.values(leaf, policy, block)
         return torch.autograd.grad(values, leaf, upstream)[0]
-
-
-def _reader(job: _Job, tokens: int) -> _Dense | _Sparse | None:
-    """The reader of the teacher's `tokens` tokens for one pass."""
-    if job.divergence is None:
-        return None
-    teacher = job.divergence.teacher
-    if isinstance(teacher, SparseTeacher):
-        return _Sparse(teacher, job.divergence)
-    return _Dense(teacher, job.divergence, job.temperature, min(tokens, job.chunk_size))

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kepo.objective import chunk_tokens
 from kepo.planning.architecture import Decoder, Tower
 
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32
 # TRL's tiles (trl/kernels/chunked_logprob.py and trl/trainer/utils.py): tokens x vocabulary entries.
 TILE_TOKENS, TILE_VOCAB = 4096, 32768
-# Vocabulary-wide tensors of a chunk that the Jensen-Shannon divergence holds at once in its backward pass, as measured
-# by `python -m benchmarks.memory`.
-DIVERGENCE_TENSORS = 9.6
+# What the softmax of `kepo.objective.output_terms` works on at a time, and how many float32 tensors of that size it holds
+# at once in its backward pass, as measured by `python -m benchmarks.memory`.
+BLOCK_ELEMENTS, BLOCK_TENSORS = 2**17, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +101,43 @@ def kv_cache_bytes(decoder: Decoder, rows: int, length: int, precision: Precisio
     return decoder.layers * rows * length * width * 2 * precision.cached
 
 
-def policy_head_bytes(tokens: int, hidden: int, vocab: int, compute: int, trainable: bool) -> int:
-    """Most that the policy's log-probabilities of `tokens` completion tokens hold in their backward pass.
+def mask_bytes(decoder: Decoder, count: int, longest: int, precision: Precision, layers: int) -> int:
+    """The mask of `count` sequences padded to `longest`, and the additive copies that `layers` layers hold of it.
 
-    `compute` is bytes of a product's input. The gradient of a trainable head is summed in float32.
+    Each layer's attention makes its own copy, in the arithmetic of the scores, and keeps it for its backward pass.
+    """
+    return count * longest**2 * (decoder.masks + layers * precision.compute)
+
+
+def trl_policy_bytes(tokens: int, hidden: int, vocab: int, compute: int, weight: int) -> int:
+    """Most that TRL's kernel of log-probabilities holds for `tokens` completion tokens in its backward pass.
+
+    `compute` is bytes of a product's input, `weight` those of a weight of the head, 0 when it is frozen. The gradient
+    of the head is summed in float32.
     """
     tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * compute
     states = tokens * hidden * (compute + 4)  # hidden states, and their gradient
-    return tile + states + (vocab * hidden * 4 if trainable else 0)
+    return tile + states + (vocab * hidden * 4 if weight else 0)
 
 
-def divergence_bytes(chunk: int, tokens: int, hidden: int, vocab: int, weight: int, copies: int = 0) -> int:
-    """Most that the divergence of `tokens` gated tokens, `chunk` at once, holds in its backward pass.
+def one_pass_bytes(
+    tokens: int, hidden: int, vocab: int, precision: Precision, weight: int, teacher: int = 0, most: int | None = None
+) -> int:
+    """Most that `kepo.objective.token_terms` holds for `tokens` completion tokens in its backward pass.
 
-    `weight` is bytes of a weight of the head, whose gradient is summed over chunks, 0 when it is frozen; `copies` those
-    of a copy of the head: a cast one under autocast, a gathered one where it is sharded.
+    Its chunks have a bounded number of logits, so that neither tokens nor vocabulary make them larger.
+
+    Args:
+        tokens: Of all completions.
+        hidden: Width.
+        vocab: Rows of the head.
+        precision: Of the student.
+        weight: Bytes of a weight of the head, 0 when it is frozen. Its gradient is summed in float32, then cast.
+        teacher: Bytes of a logit of the teacher, 0 without one here.
+        most: Largest number of tokens of a chunk, where it is set.
     """
-    wide = int(DIVERGENCE_TENSORS * min(chunk, tokens) * vocab * 4)
-    return wide + vocab * hidden * (weight + copies)
+    tiles = min(tokens, chunk_tokens(vocab, most)) * vocab * (precision.compute + teacher)
+    blocks = BLOCK_TENSORS * max(vocab, BLOCK_ELEMENTS) * 4
+    states = 2 * tokens * hidden * precision.residual  # gathered, and their gradient
+    gradient = 0 if not weight else vocab * hidden * (4 if weight == 4 else 4 + weight)
+    return tiles + blocks + states + gradient

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kepo.errors import ConfigError
+from kepo.models.packing import Cost
+from kepo.models.shared_prompt import refusal
 from kepo.recipes.requirements import check_reachable
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Decoder:
     mlp_width: int  # of what one token goes through; of all its experts together
     vocab: int  # rows of the embedding
     qk_norm: bool  # queries and keys are normalized
+    masks: int = 1  # of a batch: one for each kind of layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class Architecture:
     tied: bool  # embedding and output head are one matrix
     decoder: Decoder
     tower: Tower | None  # None for a language model
+    cost: Cost  # of a sequence, by which packs are chosen
+    no_packs: str | None = None  # why it cannot read several rows as one sequence
+    router_loss: float | None = None  # coefficient of a mixture's load-balancing loss; None for other models
 
     @property
     def embedding(self) -> int:
@@ -106,6 +112,7 @@ def measure_architecture(model: Any, name: str, source: str) -> Architecture:
     from torch import nn
 
     config = model.config
+    text = config.get_text_config()
     head = model.get_output_embeddings()
     modules = [(path, module) for path, module in model.named_modules() if not list(module.children())]
     linear = [module for _, module in modules if isinstance(module, nn.Linear) and module is not head]
@@ -118,8 +125,11 @@ def measure_architecture(model: Any, name: str, source: str) -> Architecture:
         linear_widths=sum(module.in_features + module.out_features for module in linear),
         largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
         tied=head.weight is model.get_input_embeddings().weight,
-        decoder=_decoder(config.get_text_config(), any(path.endswith("q_norm") for path, _ in modules)),
+        decoder=_decoder(text, any(path.endswith("q_norm") for path, _ in modules)),
         tower=_tower(config, any(path.endswith("attn.qkv") for path, _ in modules)),
+        cost=Cost.of(text),
+        no_packs=refusal(model),
+        router_loss=getattr(text, "router_aux_loss_coef", 0.0) if hasattr(text, "output_router_logits") else None,
     )
 
 
@@ -170,6 +180,7 @@ def _decoder(config: Any, qk_norm: bool) -> Decoder:
         mlp_width=experts * config.moe_intermediate_size if experts else config.intermediate_size,
         vocab=config.vocab_size,
         qk_norm=qk_norm,
+        masks=len(set(getattr(config, "layer_types", None) or ("full_attention",))),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from kepo.objective import chunk_tokens
 from kepo.planning import activations
 from kepo.planning.activations import BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture
@@ -170,11 +171,12 @@ def _teaching(s: PlanSettings) -> Iterator[Part]:
         prefill = activations.forward_bytes(decoder, rows * (prompt + TEXT_OF_REQUEST), precision)
         yield Part("teacher's prefill", prefill, HINTS)
     if teacher.scores:
-        rows = min(teacher.batch, s.rollouts)
         if not teacher.own_device:
-            tokens = rows * (prompt + s.completion)
-            forward = activations.forward_bytes(decoder, tokens, precision)
-            yield Part("teacher's activations", forward, SCORING, f"{rows} rows, no gradient")
+            read = s.scoring_pass
+            forward = activations.forward_bytes(decoder, read.tokens, precision)
+            yield Part("teacher's activations", forward, SCORING, f"{read}, no gradient")
+            masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers=1)
+            yield Part("teacher's attention mask", masks, SCORING, f"{read.count} x {read.longest}^2")
             if not teacher.bits:
                 yield _gathered("teacher's gathered weights", s, model, SCORING)
             yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
@@ -192,12 +194,18 @@ def _step(s: PlanSettings) -> Iterator[Part]:
         gradients = trainable * per_gradient * copies // launch.gradient_shards
         yield Part("gradients", gradients, STEP, "and DDP's buckets" if copies == 2 else f"{8 * per_gradient} bit")
     yield _gathered("gathered weights", s, student, STEP)
-    tokens = s.micro_batch * (s.prompt(student) + s.completion)
+    read = s.training_pass
+    tokens = read.tokens
     kept = activations.decoder_bytes(decoder, tokens, precision, s.checkpointing) + _tower_kept(s, precision)
     how = "inputs of layers" if s.checkpointing else "all layers"
-    yield Part("activations", kept, STEP, f"{s.micro_batch} rows x {tokens // s.micro_batch} tokens, {how}")
+    yield Part("activations", kept, STEP, f"{read}, {how}")
     again = _recomputed(s, tokens, precision) if s.checkpointing else 0
     yield Part("one layer computed again", again, STEP)
+    if s.added_mask:
+        layers = 1 if s.checkpointing else decoder.layers
+        masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers)
+        note = f"{read.count} x {read.longest}^2, additive in {'one layer' if layers == 1 else 'all layers'}"
+        yield Part("attention mask", masks, STEP, note)
     logits, note = _logits(s, precision)
     yield Part("logits", logits, STEP, note)
     if precision.casts:
@@ -207,22 +215,25 @@ def _step(s: PlanSettings) -> Iterator[Part]:
 
 
 def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
-    """The larger of the policy loss and the distillation loss; both are backward passes of the same head."""
+    """What the output head needs in the loss's backward pass: all completions at once, prompts not at all."""
     decoder = s.student.decoder
     completions = s.micro_batch * s.completion
-    trained = s.adapter is None
-    policy = activations.policy_head_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, trained)
-    if not s.divergence_chunk:
-        return policy, "tiles, gradient of the output head"
-    divergence = activations.divergence_bytes(
-        s.divergence_chunk,
-        completions,
-        decoder.hidden,
-        decoder.vocab,
-        weight=_student_weight(s) if trained else 0,
-        copies=2 if precision.casts or s.launch.parameter_shards > 1 else 0,
+    weight = 0 if s.adapter is not None else _student_weight(s)
+    if not s.own_passes:
+        trl = activations.trl_policy_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, weight)
+        return trl, "TRL's tiles, gradient of the output head"
+    head = decoder.vocab * decoder.hidden * 2
+    # A cast copy under autocast; a whole one where the weights are sharded.
+    copies = head if precision.casts or s.launch.parameter_shards > 1 else 0
+    teacher = s.teacher if s.teacher is not None and s.teacher.scores and not s.teacher.own_device else None
+    of_teacher = 0 if teacher is None else teacher.weight_bytes
+    states = 0 if teacher is None else completions * teacher.model.decoder.hidden * of_teacher  # put together
+    most = s.divergence_chunk or None
+    one_pass = activations.one_pass_bytes(
+        completions, decoder.hidden, decoder.vocab, precision, weight, of_teacher, most
     )
-    return max(policy, divergence), f"divergence in chunks of {s.divergence_chunk} tokens"
+    chunk = min(completions, chunk_tokens(decoder.vocab, most))
+    return one_pass + copies + states, f"chunks of {chunk} tokens, gradient of the output head"
 
 
 def _tower_kept(s: PlanSettings, precision: Precision) -> int:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from kepo.errors import ConfigError
 from kepo.planning.activations import AUTOCAST, BFLOAT16, FLOAT32, Precision
 from kepo.planning.architecture import Architecture, load_architecture, load_meta_model
+from kepo.planning.sequences import Sequences, largest_batch, sequences_of, spread_batch, whole_group_batches
 from kepo.recipes.files import find_accelerate_config, override_values, read_recipes
 
 if TYPE_CHECKING:
     from kepo.recipes.recipe import Recipe
+    from kepo.trainer.config import KEPOConfig
 
 TEXT_TOKENS = 256
 """Tokens of a prompt beside its image: a question with four options and the instruction takes 100 to 200."""
 STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp")
+# Of transformers: implementations of attention that read a block mask, and those that add a mask to the scores.
+_TAKE_MASKS, _ADD_MASKS = ("sdpa", "eager", "flex_attention"), ("sdpa", "eager")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
 
 
@@ -79,6 +83,7 @@ class TeacherSettings:
     scores: bool  # its distributions are needed
     hints: bool  # it writes hints
     batch: int  # rows of a forward pass
+    share_prompt: bool  # a prompt is computed once for the rows of a pass that share it
     hint_tokens: int  # longest hint
 
 
@@ -102,6 +107,9 @@ class PlanSettings:
     teacher: TeacherSettings | None = None
     rollouts: int = 0  # sequences generated at once; 0 without rollouts
     group: int = 1  # G
+    own_passes: bool = False  # log-probabilities by our passes (micro-batches of whole groups), not by TRL's
+    share_prompt: bool = False  # in those passes a prompt is computed once for the rows that share it
+    added_mask: bool = True  # attention adds a mask to its scores; flash attention and FlexAttention do not
     share_images: bool = False  # the vision encoder runs once per distinct image
     reference: bool = False  # the reference model is loaded
     divergence_chunk: int = 0  # tokens per chunk of the divergence; 0 without distillation loss
@@ -119,12 +127,36 @@ class PlanSettings:
         return AUTOCAST
 
     @property
+    def prompts(self) -> int:
+        """Distinct prompts of the rollouts on one GPU."""
+        return max(self.rollouts // self.group, 1)
+
+    @property
+    def training_pass(self) -> Sequences:
+        """The training forward pass that computes most tokens."""
+        prompt, rows = self.prompt(self.student), self.micro_batch
+        if not self.own_passes:  # TRL shuffles the rollouts
+            prompts = min(rows, self.prompts) if self.rollouts else rows
+            return Sequences(rows, prompts, rows, prompt + self.completion)
+        batches = whole_group_batches(self.rollouts, self.group, rows, self.launch.gpus)
+        return largest_batch(batches, prompt, self.completion, self.student.cost if self.share_prompt else None)
+
+    @property
+    def scoring_pass(self) -> Sequences:
+        """The teacher's forward pass that computes most tokens: its rows share as few prompts as a gate may leave."""
+        assert self.teacher is not None
+        model = self.teacher.model
+        groups = spread_batch(min(self.teacher.batch, self.rollouts), self.prompts)
+        cost = model.cost if self.teacher.share_prompt else None
+        return sequences_of(groups, self.prompt(model), self.completion, cost)
+
+    @property
     def images_per_pass(self) -> int:
-        """Most distinct images that a training forward pass encodes."""
+        """Most images that a training forward pass encodes."""
         if self.image_size is None or self.student.tower is None:
             return 0
-        prompts = max(self.rollouts // self.group, 1) if self.rollouts else self.micro_batch
-        return min(self.micro_batch, prompts) if self.share_images else self.micro_batch
+        largest = self.training_pass
+        return largest.prompts if self.share_images else largest.count
 
     @property
     def patches(self) -> int:
@@ -237,6 +269,7 @@ def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: 
         completion=prompt_text,
         image_size=_image_size(recipe.data.image_size, student),
         checkpointing=bool(training.gradient_checkpointing),
+        added_mask=(model.attn_implementation or "sdpa") in _ADD_MASKS,
     )
     if recipe.run.method == "sft":
         return supervised
@@ -244,6 +277,8 @@ def settings_of(recipe: Recipe, launch: Launch, gpu_memory: float, prompt_text: 
     return replace(
         supervised,
         teacher=_teacher(recipe),
+        own_passes=bool(training.share_prompt or training.skip_idle_rows or training.uses_teacher_scores),
+        share_prompt=bool(training.share_prompt) and _reads_packs(student, training, model.attn_implementation),
         rollouts=batch * (training.steps_per_generation or accumulation),
         group=training.num_generations,
         completion=training.max_completion_length,
@@ -274,6 +309,13 @@ def schedule_of(recipe: Recipe, gpus: int) -> Schedule | None:
     return Schedule(batch * accumulation / group, per_epoch, steps, left_out)
 
 
+def _reads_packs(student: Architecture, training: KEPOConfig, attention: str | None) -> bool:
+    """Whether the student's passes can share prompts."""
+    own = student.router_loss
+    router_loss = own is not None and (own if training.router_aux_loss_coef is None else training.router_aux_loss_coef)
+    return student.no_packs is None and (attention or "sdpa") in _TAKE_MASKS and not router_loss
+
+
 def _teacher(recipe: Recipe) -> TeacherSettings | None:
     settings, training = recipe.teacher, recipe.training
     # A served teacher lies on its own GPUs.
@@ -281,14 +323,16 @@ def _teacher(recipe: Recipe) -> TeacherSettings | None:
         return None
     if settings.teacher_model_name_or_path is None:
         raise ConfigError("This arm needs a teacher; set teacher_model_name_or_path.")
+    model = load_architecture(settings.teacher_model_name_or_path, training.trust_remote_code)
     return TeacherSettings(
-        model=load_architecture(settings.teacher_model_name_or_path, training.trust_remote_code),
+        model=model,
         weight_bytes=_BYTES.get(settings.teacher_dtype, 2),
         bits=4 if settings.teacher_load_in_4bit else None,
         own_device=settings.teacher_device is not None,
         scores=training.uses_teacher_scores,
         hints=training.uses_hints,
         batch=settings.teacher_batch_size,
+        share_prompt=training.share_prompt is not False and model.no_packs is None,
         hint_tokens=settings.hint_max_new_tokens,
     )
 

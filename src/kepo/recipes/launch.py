@@ -22,7 +22,7 @@ from kepo.runs.trained_on import write_trained_on
 from kepo.trainer.config import KEPOConfig
 from kepo.trainer.model_card import refresh_model_card
 from kepo.trainer.probe import WHOLE, Probe, check_trained, look_at_hint, look_at_supervised, say
-from kepo.trainer.profiling import profiled
+from kepo.trainer.profiling import check_profile_fits, profiled
 from kepo.trainer.resuming import CheckpointWeights
 from kepo.trainer.run_folder import RunRecord
 from kepo.trainer.trainer import KEPOTrainer
@@ -49,6 +49,8 @@ def train(recipe: Recipe, display: TrainerCallback | None = None, profile_steps:
     """
     folder = Path(recipe.training.output_dir)
     inputs = read_inputs(recipe)
+    if profile_steps is not None and recipe.training.max_steps > 0:
+        check_profile_fits(recipe.training, profile_steps, recipe.training.max_steps)
     state = PartialState()
     checkpoint = claim(folder, overwrite=recipe.run.overwrite, resume=recipe.training.resume_from_checkpoint)
     recipe.training.resume_from_checkpoint = checkpoint

@@ -114,7 +114,11 @@ class KEPOConfig(OneGPU, GRPOConfig):
         "Jensen-Shannon divergence (GKD, arXiv 2306.13649, eq. 1).",
     )
     divergence_temperature: float = HfArg(default=1.0, help="> 0: softmax temperature of teacher and student.")
-    divergence_chunk_size: int = HfArg(default=256, help="Tokens per chunk: memory is chunk x vocabulary.")
+    divergence_chunk_size: int = HfArg(
+        default=4096,
+        help="Most tokens whose logits are made at once for the loss. With a large vocabulary there are fewer: a chunk "
+        "has at most 2**24 logits, 64 MiB in float32.",
+    )
     policy_weight: float = HfArg(default=1.0, help="Weight of the policy loss; 0 leaves pure on-policy distillation.")
     lmbda: float = HfArg(
         default=1.0,

@@ -27,6 +27,8 @@ from kepo.files import readable_errors, replacing
 from kepo.runs.profile import PROFILE, TRACE, OperatorCost, PhaseCost, Profile, profile_as_markdown, write_profile
 from kepo.trainer.phases import LOGGING, PHASES, REST, ROLLOUTS, PhaseCallback, PhaseClock, StepTimes
 
+__all__ = ["StepProfiler", "check_profile_fits", "profiled"]
+
 _WARM_UP = 1  # the first step allocates, compiles and chooses kernels
 _OPERATORS = 15  # of the table
 
@@ -71,13 +73,7 @@ class StepProfiler(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._first = state.global_step + _WARM_UP
-        needed, left = _WARM_UP + 2 * self._steps, state.max_steps - state.global_step
-        if left < needed:
-            raise ConfigError(
-                f"Profiling {self._steps} steps needs {needed}: {_WARM_UP} to warm up, {self._steps} that are measured "
-                f"and {self._steps} that are traced. This run makes {left}. Set max_steps to at least "
-                f"{state.global_step + needed}, or profile fewer steps."
-            )
+        check_profile_fits(args, self._steps, state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.result is not None or not state.is_world_process_zero:
@@ -172,6 +168,27 @@ class StepProfiler(TrainerCallback):
 
     def _say(self, text: str) -> None:
         self._trainer.accelerator.print(text)
+
+
+def check_profile_fits(args: Any, steps: int, max_steps: int, done: int = 0) -> None:
+    """Refuse a run with fewer optimizer steps than its profile needs.
+
+    Args:
+        args: Of the training.
+        steps: To be profiled; rounded up, see `whole_generation_batches`.
+        max_steps: Of the run.
+        done: Steps that were made before.
+
+    Raises:
+        ConfigError: The run is too short.
+    """
+    steps = whole_generation_batches(args, steps)
+    needed, left = _WARM_UP + 2 * steps, max_steps - done
+    if left < needed:
+        raise ConfigError(
+            f"Profiling {steps} steps needs {needed}: {_WARM_UP} to warm up, {steps} that are measured and {steps} "
+            f"that are traced. This run makes {left}. Set max_steps to at least {done + needed}, or profile fewer steps."
+        )
 
 
 def whole_generation_batches(args: Any, steps: int) -> int:

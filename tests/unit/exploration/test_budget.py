@@ -18,8 +18,8 @@ def certain(*chances: float) -> Belief:
     return Belief(tuple((chance in chances) / len(chances) for chance in CHANCES))
 
 
-def size(missing: int, belief: Belief, surplus: float = 0.13, max_cost: int = 16, left: int = 32) -> int:
-    return attempt_size(missing, belief, surplus=surplus, max_cost=max_cost, left=left)
+def size(missing: int, belief: Belief, surplus: float = 0.13, max_cost: int = 16, most: int = 32) -> int:
+    return attempt_size(missing, belief, surplus=surplus, max_cost=max_cost, most=most)
 
 
 def test_before_anything_is_known_all_chances_are_equally_likely() -> None:
@@ -69,7 +69,7 @@ def test_an_attempt_is_as_large_as_its_expected_surplus_allows() -> None:
 
 @pytest.mark.parametrize("missing", [1, 2, 4, 8])
 def test_it_takes_at_least_what_is_missing_and_more_with_every_failure(missing: int) -> None:
-    sizes = [size(missing, Belief().after(Outcomes(0, failed)), left=1000) for failed in range(14)]
+    sizes = [size(missing, Belief().after(Outcomes(0, failed)), most=1000) for failed in range(14)]
     assert sizes == sorted(sizes)
     assert sizes[0] >= missing
     assert sizes[-1] > sizes[0]
@@ -81,9 +81,9 @@ def test_it_takes_at_least_what_is_missing_and_more_with_every_failure(missing: 
 def test_a_group_that_cannot_be_solved_gets_little_more_than_without_the_rule() -> None:
     for missing in (1, 2, 4):
         assert size(missing, certain(0.05)) == missing  # below 1 in 16
-        assert size(missing, certain(0.05), max_cost=32, left=64) > missing
-        assert size(missing, certain(0.1), left=missing + 1) <= missing + 1
-        assert size(missing, certain(0.1), left=-5) == missing
+        assert size(missing, certain(0.05), max_cost=32, most=64) > missing
+        assert size(missing, certain(0.1), most=missing + 1) <= missing + 1
+        assert size(missing, certain(0.1), most=-5) == missing
 
 
 def test_a_run_without_groups_knows_nothing() -> None:
@@ -115,15 +115,15 @@ def test_what_a_strategy_spends_is_computed_exactly() -> None:
 def test_the_best_strategy_is_found_by_dynamic_programming() -> None:
     # One missing, one attempt, p = .5, at most two samples: n = 1 keeps .5 for 1, n = 2 keeps .75 for 2. The second
     # sample is worth its price where .25 x price > 1.
-    points = frontier(((1.0, 0.5),), 1, 1, ceiling=2)
+    points = frontier(((1.0, 0.5),), 1, 1, ceiling=2, most=2)
     for price, point in zip(PRICES, points.tolist(), strict=True):
         best = (0.0, 0.0) if price < 2 else (0.5, 1.0) if price < 4 else (0.75, 2.0)
         assert point == pytest.approx(best)
     assert fewest_samples(points, 0.625) == pytest.approx(1.5)
     # Two attempts: one sample, and another where it failed, is as good as two at once, and cheaper.
-    assert frontier(((1.0, 0.5),), 1, 2, ceiling=2)[-1].tolist() == pytest.approx([0.75, 1.5])
+    assert frontier(((1.0, 0.5),), 1, 2, ceiling=2, most=2)[-1].tolist() == pytest.approx([0.75, 1.5])
     # Half of the groups hopeless: after a failure p is .5 with chance 1/3, so a second sample costs 6.
-    learning = frontier(((0.5, 0.5), (0.5, 0.0)), 1, 2, ceiling=2)
+    learning = frontier(((0.5, 0.5), (0.5, 0.0)), 1, 2, ceiling=2, most=2)
     for price, point in zip(PRICES, learning.tolist(), strict=True):
         best = (0.0, 0.0) if price < 4 else (0.25, 1.0) if price < 6 else (0.375, 1.75)
         assert point == pytest.approx(best)

@@ -38,7 +38,7 @@ def _prompts(images: bool) -> list[Any]:
 
 
 def _config(**fields: Any) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=8, pad_token_id=0, eos_token_id=2, **{"do_sample": False, **fields})
+    return GenerationConfig(max_new_tokens=8, pad_token_id=0, **{"do_sample": False, "eos_token_id": 2, **fields})
 
 
 def _batch(fields: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -64,7 +64,7 @@ def _assert_same(model: Any, fields: dict[str, torch.Tensor]) -> None:
     plain, shared = _batch(fields)
     config = _config(return_dict_in_generate=True, output_logits=True)
     expected = model.generate(**plain, generation_config=config)
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     counts = _computed(model)
     with prefill.rows(ROWS):
         got = model.generate(**shared, generation_config=config)
@@ -72,7 +72,25 @@ def _assert_same(model: Any, fields: dict[str, torch.Tensor]) -> None:
     assert max(counts) == 3 * (plain["input_ids"].size(1) - 1)
     assert torch.equal(got.sequences, expected.sequences)
     torch.testing.assert_close(got.logits[0], expected.logits[0], rtol=0, atol=1e-5)
-    assert torch.equal(model.generate(**plain, generation_config=_config()), expected.sequences), "outside of rows"
+    config = _config(do_sample=True, eos_token_id=list(range(2, 300, 3)))
+    counts.clear()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = model.generate(**plain, generation_config=config)
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        with prefill.rows(ROWS):
+            assert torch.equal(model.generate(**shared, generation_config=config), expected), "rows that end early"
+        assert torch.equal(torch.get_rng_state(), state)
+    assert min(counts) < len(INDEX)
+    prefill._least = 10**6
+    counts.clear()
+    with prefill.rows(ROWS):
+        torch.manual_seed(2)
+        assert torch.equal(model.generate(**shared, generation_config=config), expected), "rows that end, prompts apart"
+    assert max(counts) == plain["input_ids"].numel()
+    torch.manual_seed(2)
+    assert torch.equal(model.generate(**plain, generation_config=config), expected), "outside of rows"
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -112,20 +130,6 @@ def test_positions_in_space_go_on(tmp_path: Path, architecture: str) -> None:
     _assert_same(model, fields)
 
 
-def test_samples_are_the_same(tmp_path: Path) -> None:
-    """The prompt draws no random numbers, and rows are drawn in the same order."""
-    folder = build_text_model(tmp_path / "model")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    fields = encode(AutoProcessor.from_pretrained(folder, padding_side="left"), _prompts(False), None, "cpu")
-    plain, shared = _batch(fields)
-    torch.manual_seed(1)
-    expected = model.generate(**plain, generation_config=_config(do_sample=True))
-    torch.manual_seed(1)
-    prefill = SharedPrefill(model)
-    with prefill.rows(ROWS):
-        assert torch.equal(model.generate(**shared, generation_config=_config(do_sample=True)), expected)
-
-
 @pytest.mark.parametrize("setting", [{"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}])
 def test_settings_that_need_their_own_cache_turn_it_off(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: dict[str, Any]
@@ -135,7 +139,7 @@ def test_settings_that_need_their_own_cache_turn_it_off(
     fields = encode(AutoProcessor.from_pretrained(folder, padding_side="left"), _prompts(False), None, "cpu")
     plain, shared = _batch(fields)
     expected = model.generate(**plain, generation_config=_config(**setting))
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     with caplog.at_level(logging.WARNING, logger="kepo"):
         for _ in range(2):
             with prefill.rows(ROWS):
@@ -160,7 +164,7 @@ def test_a_model_that_goes_on_differently_is_found_out(tmp_path: Path, caplog: p
         return _args, kwargs
 
     layer.register_forward_pre_hook(forgets, with_kwargs=True)
-    prefill = SharedPrefill(model)
+    prefill = SharedPrefill(model, least=1)
     with caplog.at_level(logging.WARNING, logger="kepo"), prefill.rows(ROWS):
         assert torch.equal(model.generate(**shared, generation_config=_config()), expected)
     assert "log-probabilities differ" in caplog.text

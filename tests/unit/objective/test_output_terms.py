@@ -359,3 +359,26 @@ def test_settings_that_cannot_work() -> None:
         token_terms(hidden, head, ids, teacher=other)
     with pytest.raises(KepoError, match="9 hidden states must come with as many token ids, but have 3"):
         token_terms(hidden, head, ids[:3])
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_the_peak_is_a_few_chunks_however_many_tokens(kind: str) -> None:
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    vocab, chunk_size, width = 20_000, 8, 2
+
+    def peak(tokens: int) -> int:
+        hidden, head = randn(tokens, width, seed=0).requires_grad_(), make_head(width, seed=2, vocab=vocab)
+        dense = DenseTeacher(randn(tokens, width, seed=1), make_head(width, seed=3, vocab=vocab))
+        sparse = SparseTeacher(make_ids(tokens, vocab)[:, None], torch.full((tokens, 1), -0.1))
+        tracker = MemTracker()
+        with tracker:
+            other = dense if kind == "dense" else sparse
+            terms = token_terms(hidden, head, make_ids(tokens, vocab), teacher=other, chunk_size=chunk_size)
+            weighted(parts(terms)).backward()
+        return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+
+    few, many = peak(16), peak(128)
+    chunk = 8 * chunk_size * vocab  # bytes in float64
+    assert few < 8 * chunk  # student's and teacher's logits, and what is made of a block of them
+    assert many - few < 112 * 8 * 50  # of every further token some states and numbers, and nothing of width V

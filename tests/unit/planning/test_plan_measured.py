@@ -5,10 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.memory import LLAVAS, Row, activation_rows, cache_rows, head_rows, llava, qwen3_vl_small, static_rows
+from benchmarks.memory import (
+    LLAVAS,
+    Row,
+    activation_rows,
+    cache_rows,
+    head_rows,
+    llava,
+    packed_rows,
+    qwen3_vl_small,
+    static_rows,
+)  # fmt: skip
 
 CPU = torch.device("cpu")
-# Not counted: the attention mask, rotary tables, the embedding. On small models they weigh more than on large ones.
+# Not counted: rotary tables, the embedding. On small models they weigh more than on large ones.
 ACTIVATIONS = (0.88, 1.05)
 
 
@@ -36,6 +46,15 @@ def test_activations_are_near(model) -> None:
     assert {row.part: round(row.ratio, 3) for row in rows if not low < row.ratio < high} == {}
 
 
+@pytest.mark.slow
+def test_activations_of_packs_are_near(model) -> None:
+    name, network, image_size = model
+    rows: list[Row] = list(packed_rows(name, network, 2, 4, 190, image_size, CPU))
+    assert len(rows) == 6
+    low, high = ACTIVATIONS
+    assert {row.part: round(row.ratio, 3) for row in rows if not low < row.ratio < high} == {}
+
+
 def test_a_cache_is_exact(model) -> None:
     name, network, image_size = model
     rows = list(cache_rows(name, network, 2, 100, image_size, CPU))
@@ -45,6 +64,6 @@ def test_a_cache_is_exact(model) -> None:
 
 
 @pytest.mark.parametrize("chunk", [32, 128])
-def test_the_divergence_is_near(chunk: int) -> None:
+def test_the_output_head_is_near(chunk: int) -> None:
     (row,) = head_rows(tokens=256, hidden=64, vocab=8192, chunk=chunk, device=CPU)
     assert 0.95 < row.ratio < 1.15

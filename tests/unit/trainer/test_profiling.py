@@ -13,7 +13,7 @@ import pytest
 from kepo.errors import ConfigError
 from kepo.runs.profile import OperatorCost, Profile, profile_as_markdown, write_profile
 from kepo.trainer.phases import REST, ROLLOUTS, TEACHER, TRAINING, StepTimes
-from kepo.trainer.profiling import phase_costs, whole_generation_batches
+from kepo.trainer.profiling import check_profile_fits, phase_costs, whole_generation_batches
 
 STEPS = [
     StepTimes({ROLLOUTS: 3.0, TRAINING: 4.0, REST: 1.0}, {ROLLOUTS: 1, TRAINING: 2, REST: 1}, completion_tokens=60),
@@ -90,3 +90,11 @@ def test_programs_read_the_same(tmp_path: Path) -> None:
     assert content["step_seconds"] == 6 == sum(phase["seconds"] for phase in content["phases"])
     assert content["operators"] == [{"name": "aten::mm", "seconds": 0.5, "share": 0.25, "calls": 12.0}]
     assert (tmp_path / "phases.md").read_text() == profile_as_markdown(_profile())
+
+
+@pytest.mark.parametrize(("done", "makes"), [(0, 4), (6, 10)])
+def test_a_run_that_is_too_short_is_refused(done: int, makes: int) -> None:
+    args = SimpleNamespace(gradient_accumulation_steps=1, steps_per_generation=1)
+    check_profile_fits(args, 2, makes + 1, done)
+    with pytest.raises(ConfigError, match=rf"This run makes 4\. Set max_steps to at least {done + 5}"):
+        check_profile_fits(args, 2, makes, done)

@@ -61,6 +61,10 @@ class LossAdapter(WithPhases, GRPOTrainer):
         self.processes = Processes(self.accelerator)
         self.passes: dict[str, StudentPasses] = {}
 
+    def log_metric(self, name: str, value: float) -> None:
+        """Add `value` to a training metric; TRL averages it over the logging interval."""
+        self._metrics["train"][name].append(value)
+
     def compute_policy_loss(
         self,
         model: Any,

@@ -6,24 +6,37 @@ B rollouts of this process, W processes, T completion tokens, F reward functions
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import is_async_callable
 
 from kepo.errors import ConfigError
 from kepo.models.decoding import decode, reasoning_opened, special_tags
 from kepo.models.encoding import encode
+from kepo.models.shared_prefill import EqualRows, SharedPrefill
 from kepo.prompts import prompt_images
 from kepo.trainer.adapter.colocated import ColocatedPrompts
+from kepo.trainer.adapter.equal_rows import (
+    EqualRowsProcessor,
+    TokenizedOnce,
+    as_tensors,
+    equal_prompts,
+    rows_once,
+)
 from kepo.trainer.adapter.loss_adapter import LossAdapter
 from kepo.trainer.adapter.rewards import KnownRewards
 from kepo.trainer.adapter.sampling import beside_the_batch, parsed
 from kepo.trainer.generation_batch import Completions, Rollouts, RowReward, completion_of
 from kepo.types import Prompt, Sample
+
+logger = logging.getLogger(__name__)
 
 
 class TRLAdapter(LossAdapter):
@@ -47,7 +60,10 @@ class TRLAdapter(LossAdapter):
     }
 
     reward_funcs: list[Any]
+    processing_class: Any
+    train_dataset: Any
     _colocated: ColocatedPrompts | None = None
+    _tokenized: TokenizedOnce | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,11 +71,21 @@ class TRLAdapter(LossAdapter):
             self._colocated = ColocatedPrompts(self.vllm_generation.generate)
             self.vllm_generation.generate = self._colocated.generate
 
+        # Tools and environments make rows differ, and rollouts of the user's own may look at the processor.
+        self._rows_are_equal = not (self.tools or self.rollout_func or self.environment_factories)
+        self._prefill = SharedPrefill(self.model, enabled=self._shares_prefill())
+
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     def make_generation_batch(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rollouts of B data set rows with rewards and advantages: the batch that TRL splits and hands to the loss."""
-        batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        processor = self.processing_class
+        if self._rows_are_equal:
+            self.processing_class = EqualRowsProcessor(processor)
+        try:
+            batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        finally:
+            self.processing_class, self._tokenized = processor, None
         return batch
 
     def generate_rollouts(self, prompts: list[Prompt]) -> Rollouts:
@@ -130,11 +156,59 @@ class TRLAdapter(LossAdapter):
         prompt_ids, _, _ = self._tokenize_prompts(prompts)
         return [list(ids) for ids in prompt_ids]
 
+    def get_train_dataloader(self) -> Any:
+        """As in `GRPOTrainer`; a row of the data set that a group repeats is read once."""
+        given = self.train_dataset
+        self.train_dataset = rows_once(given)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = given
+
+    def _shares_prefill(self) -> bool:
+        """Whether the prompt of a group goes through the model once when transformers makes the rollouts."""
+        args = self.args
+        if not getattr(args, "share_prompt", False) or args.use_vllm or args.use_transformers_continuous_batching:
+            return False
+        sharded = self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled())
+        if sharded and (self.is_fsdp_enabled or not args.ds3_gather_for_generation):
+            logger.warning(
+                "The prompts of rollouts are computed once per rollout, not once per group: the model is sharded while "
+                "it generates."
+            )
+            return False
+        return True
+
     def _tokenize_prompts(self, prompts: Sequence[Prompt]) -> tuple[Any, Any, Any]:
-        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        rows = equal_prompts(prompts) if self._rows_are_equal else None
+        if rows is None or len(rows.firsts) == len(prompts):
+            prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        else:
+            prompt_ids, images, fields = self._tokenize_once(prompts, rows)
         if self._colocated is not None and images is not None:
             self._colocated.remember(prompt_ids, self._one_token_per_image(prompts))
         return prompt_ids, images, fields
+
+    def _tokenize_once(self, prompts: Sequence[Prompt], rows: EqualRows) -> tuple[Any, Any, Any]:
+        """Token ids and images of all B prompts; the other fields are those of the distinct ones."""
+        made, images, given = super()._tokenize_prompts([prompts[row] for row in rows.firsts])
+        fields = as_tensors(given)
+        if fields is None:
+            return super()._tokenize_prompts(prompts)
+        prompt_ids = [list(made[place]) for place in rows.index]
+        self._tokenized = TokenizedOnce(prompt_ids, rows)
+        return prompt_ids, None if images is None else [images[place] for place in rows.index], fields
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        tokenized, self._tokenized = self._tokenized, None
+        rows = tokenized.rows if tokenized is not None and tokenized.prompt_ids is prompt_ids else None
+        with nullcontext() if rows is None else self._prefill.rows(rows):
+            made: tuple[Any, Any] = super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+            )
+        return made
 
     def _one_token_per_image(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of `prompts` as the chat template writes them, before the processor puts in an image's tokens."""
@@ -283,10 +357,6 @@ class TRLAdapter(LossAdapter):
         """Whether TRL takes completions apart by the tokenizer's response schema."""
         schemas = ("response_template", "response_schema")
         return any(getattr(self._tokenizer, name, None) is not None for name in schemas)
-
-    def log_metric(self, name: str, value: float) -> None:
-        """Add `value` to a training metric; TRL averages it over the logging interval."""
-        self._metrics["train"][name].append(value)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the current step. Collective."""
