@@ -221,7 +221,8 @@ def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
     if not s.own_passes:
         trl = activations.trl_policy_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, weight)
         return trl, "TRL's tiles, gradient of the output head"
-    teacher = s.teacher if s.teacher is not None and s.teacher.scores and not s.teacher.own_device else None
+    scorer = s.teacher if s.teacher is not None and s.teacher.scores else None
+    teacher = None if scorer is None or scorer.own_device else scorer
     of_teacher = 0 if teacher is None else teacher.weight_bytes
     most = s.divergence_chunk or None
     copy = decoder.vocab * decoder.hidden * 2
@@ -229,8 +230,11 @@ def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
     needed += copy if precision.casts else 0
     note = f"chunks of {min(completions, chunk_tokens(decoder.vocab, most))} tokens"
     if s.launch.strategy != "zero3":  # there TRL's kernels, which may compute instead, have no whole head
-        kernel = activations.trl_divergence_bytes if teacher is not None else activations.trl_policy_bytes
+        kernel = activations.trl_policy_bytes if scorer is None else activations.trl_divergence_bytes
         tiles = kernel(completions, decoder.hidden, decoder.vocab, precision.compute, weight)
+        if scorer is not None and scorer.own_device:  # the kernel reads its states and its head here
+            wide = scorer.model.decoder
+            tiles += (completions + wide.vocab) * wide.hidden * scorer.weight_bytes
         needed, note = max((needed, note), (tiles, "TRL's tiles"))
     whole = copy if s.launch.parameter_shards > 1 else 0
     states = 0 if teacher is None else completions * teacher.model.decoder.hidden * of_teacher  # put together

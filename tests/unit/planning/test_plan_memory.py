@@ -148,6 +148,10 @@ def test_a_vllm_server_makes_the_rollouts_elsewhere() -> None:
 def test_a_teacher_of_its_own_device_takes_nothing_here() -> None:
     plan = plan_memory(settings("paper/kepo-tau1", "single", 1, ("--teacher_device", "cuda:1")))
     assert not [name for name in parts(plan) if "teacher" in name]
+    # But for a copy of its head (151,936 x 5,120) and of the states of 4 x 1,024 tokens, which TRL's kernel reads.
+    near = plan_memory(settings("paper/kepo-tau1", "single", 1))
+    gap = parts(plan)["logits"] - parts(near)["logits"]
+    assert gap == 151_936 * 5_120 * 2
 
 
 @pytest.mark.parametrize("recipe", [n for n in shipped_recipes() if n.startswith("paper/")])
