@@ -138,7 +138,12 @@ def token_terms(
 
 
 def chunk_tokens(vocab: int, most: int | None = None) -> int:
-    """Tokens of a chunk for a vocabulary of `vocab`: at most 2**24 logits (64 MiB in float32) and at most `most`."""
+    """Tokens of a chunk: as many as make 2**24 logits (64 MiB in float32), at least one.
+
+    Args:
+        vocab: Of the student.
+        most: Largest number; None: no other bound.
+    """
     tokens = max(1, _CHUNK_ELEMENTS // vocab)
     return tokens if most is None else min(tokens, most)
 
