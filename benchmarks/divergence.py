@@ -11,8 +11,8 @@ Four methods run forward and backward on the same hidden states, with gradient t
 - `trl`: TRL's fused head, then TRL's fused divergence;
 - `one pass`: `kepo.objective.token_terms`.
 
-Times are CPU seconds, taken in turns in one process, so that a busy machine hits all methods alike. The peak is the most
-bytes of tensors that one forward and backward hold beyond its inputs (torch's MemTracker).
+Times are CPU seconds, taken in turns in one process, so that a busy machine hits all methods alike. The peak is the
+most bytes of tensors that one forward and backward hold beyond its inputs (torch's MemTracker).
 """
 
 from __future__ import annotations
