@@ -11,8 +11,8 @@ Four methods run forward and backward on the same hidden states, with gradient t
 - `trl`: TRL's fused head, then TRL's fused divergence;
 - `one pass`: `kepo.objective.token_terms`.
 
-Times are taken in turns in one process, so that a busy machine hits all methods alike. The peak is the most bytes of
-tensors that one forward and backward hold beyond its inputs (torch's MemTracker).
+Times are CPU seconds, taken in turns in one process, so that a busy machine hits all methods alike. The peak is the
+most bytes of tensors that one forward and backward hold beyond its inputs (torch's MemTracker).
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ def compare(name: str, sizes: Sizes, repeats: int) -> list[Result]:
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
     for _ in range(repeats):
         for method, times in seconds.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step(method, x)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
     return [
         Result(name, method, losses[method], statistics.median(times), max(times) - min(times), peak(method, x))
         for method, times in seconds.items()
