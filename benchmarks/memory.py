@@ -403,7 +403,7 @@ def compare(device: torch.device, model_name: str | None, rows: int, tokens: int
         model = model.to(device, torch.float32)
         yield from static_rows(name, model)
         yield from activation_rows(name, model, rows, tokens, image_size, device)
-        yield from packed_rows(name, model, 2, max(rows // 2, 2), tokens, image_size, device)
+        yield from packed_rows(name, model, 1, rows, tokens, image_size, device)
         yield from cache_rows(name, model, rows, tokens, image_size, device)
         if device.type == "cuda":
             yield from training_rows(name, model, rows, tokens, image_size, device)

@@ -108,7 +108,10 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
 ADAPTER = SOURCE / "trainer" / "adapter"
 # Private names of other libraries that have no public one: leaving a process at once, the folder a model came from.
-PRIVATE_NAMES_OF_OTHERS = {"_attn_implementation", "_exit", "_name_or_path"}
+PRIVATE_NAMES_OF_OTHERS = {
+    *("_attn_implementation", "_exit", "_name_or_path"),
+    "_update_model_kwargs_for_generation",  # which transformers' documentation names for decoding loops of one's own
+}
 
 
 def _own_names(tree: ast.AST) -> set[str]:

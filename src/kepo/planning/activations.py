@@ -17,8 +17,8 @@ from kepo.planning.architecture import Decoder, Tower
 _STATISTIC = 4  # bytes of a mean, a scale or a log-sum, float32
 # TRL's tiles (trl/kernels/chunked_logprob.py and trl/trainer/utils.py): tokens x vocabulary entries.
 TILE_TOKENS, TILE_VOCAB = 4096, 32768
-# What the softmax of `kepo.objective.output_terms` works on at a time, and how many float32 tensors of that size it holds
-# at once in its backward pass, as measured by `python -m benchmarks.memory`.
+# What the softmax of `kepo.objective.output_terms` works on at a time, and how many float32 tensors of that size it
+# holds at once in its backward pass, as measured by `python -m benchmarks.memory`.
 BLOCK_ELEMENTS, BLOCK_TENSORS = 2**17, 7
 
 
@@ -118,6 +118,16 @@ def trl_policy_bytes(tokens: int, hidden: int, vocab: int, compute: int, weight:
     tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * compute
     states = tokens * hidden * (compute + 4)  # hidden states, and their gradient
     return tile + states + (vocab * hidden * 4 if weight else 0)
+
+
+def trl_divergence_bytes(tokens: int, hidden: int, vocab: int, compute: int, weight: int) -> int:
+    """Most that TRL's kernel of the divergence holds for `tokens` gated tokens in its backward pass.
+
+    Arguments as in `trl_policy_bytes`, whose gradient of the head is there by then.
+    """
+    tiles = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * (4 + 4 + compute)  # student's, teacher's, a cast one
+    states = 2 * tokens * hidden * (compute + 4)  # hidden states and their gradient, of either kernel
+    return tiles + states + (vocab * hidden * (4 + weight) if weight else 0)
 
 
 def one_pass_bytes(

@@ -170,19 +170,18 @@ def _teaching(s: PlanSettings) -> Iterator[Part]:
             yield _gathered("teacher's gathered weights", s, model, HINTS)
         prefill = activations.forward_bytes(decoder, rows * (prompt + TEXT_OF_REQUEST), precision)
         yield Part("teacher's prefill", prefill, HINTS)
-    if teacher.scores:
-        if not teacher.own_device:
-            read = s.scoring_pass
-            forward = activations.forward_bytes(decoder, read.tokens, precision)
-            yield Part("teacher's activations", forward, SCORING, f"{read}, no gradient")
-            masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers=1)
-            yield Part("teacher's attention mask", masks, SCORING, f"{read.count} x {read.longest}^2")
-            if not teacher.bits:
-                yield _gathered("teacher's gathered weights", s, model, SCORING)
-            yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
-            kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
-            for phase in (SCORING, STEP):
-                yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
+    if teacher.scores and not teacher.own_device:
+        read = s.scoring_pass
+        forward = activations.forward_bytes(decoder, read.tokens, precision)
+        yield Part("teacher's activations", forward, SCORING, f"{read}, no gradient")
+        masks = activations.mask_bytes(decoder, read.count, read.longest, precision, layers=1)
+        yield Part("teacher's attention mask", masks, SCORING, f"{read.count} x {read.longest}^2")
+        if not teacher.bits:
+            yield _gathered("teacher's gathered weights", s, model, SCORING)
+        yield Part("teacher's log-probabilities", 3 * 256 * decoder.vocab * 4, SCORING, "chunks of 256 tokens")
+        kept = s.rollouts * s.completion * decoder.hidden * teacher.weight_bytes
+        for phase in (SCORING, STEP):
+            yield Part("teacher's hidden states", kept, phase, f"{s.rollouts} x {s.completion} tokens, at most")
 
 
 def _step(s: PlanSettings) -> Iterator[Part]:
@@ -222,18 +221,20 @@ def _logits(s: PlanSettings, precision: Precision) -> tuple[int, str]:
     if not s.own_passes:
         trl = activations.trl_policy_bytes(completions, decoder.hidden, decoder.vocab, precision.compute, weight)
         return trl, "TRL's tiles, gradient of the output head"
-    head = decoder.vocab * decoder.hidden * 2
-    # A cast copy under autocast; a whole one where the weights are sharded.
-    copies = head if precision.casts or s.launch.parameter_shards > 1 else 0
     teacher = s.teacher if s.teacher is not None and s.teacher.scores and not s.teacher.own_device else None
     of_teacher = 0 if teacher is None else teacher.weight_bytes
-    states = 0 if teacher is None else completions * teacher.model.decoder.hidden * of_teacher  # put together
     most = s.divergence_chunk or None
-    one_pass = activations.one_pass_bytes(
-        completions, decoder.hidden, decoder.vocab, precision, weight, of_teacher, most
-    )
-    chunk = min(completions, chunk_tokens(decoder.vocab, most))
-    return one_pass + copies + states, f"chunks of {chunk} tokens, gradient of the output head"
+    copy = decoder.vocab * decoder.hidden * 2
+    needed = activations.one_pass_bytes(completions, decoder.hidden, decoder.vocab, precision, weight, of_teacher, most)
+    needed += copy if precision.casts else 0
+    note = f"chunks of {min(completions, chunk_tokens(decoder.vocab, most))} tokens"
+    if s.launch.strategy != "zero3":  # there TRL's kernels, which may compute instead, have no whole head
+        kernel = activations.trl_divergence_bytes if teacher is not None else activations.trl_policy_bytes
+        tiles = kernel(completions, decoder.hidden, decoder.vocab, precision.compute, weight)
+        needed, note = max((needed, note), (tiles, "TRL's tiles"))
+    whole = copy if s.launch.parameter_shards > 1 else 0
+    states = 0 if teacher is None else completions * teacher.model.decoder.hidden * of_teacher  # put together
+    return needed + whole + states, f"{note}, gradient of the output head"
 
 
 def _tower_kept(s: PlanSettings, precision: Precision) -> int:

@@ -186,8 +186,9 @@ def check_profile_fits(args: Any, steps: int, max_steps: int, done: int = 0) -> 
     needed, left = _WARM_UP + 2 * steps, max_steps - done
     if left < needed:
         raise ConfigError(
-            f"Profiling {steps} steps needs {needed}: {_WARM_UP} to warm up, {steps} that are measured and {steps} "
-            f"that are traced. This run makes {left}. Set max_steps to at least {done + needed}, or profile fewer steps."
+            f"Profiling {steps} steps needs {needed}: {_WARM_UP} to warm up, {steps} that are measured, and "
+            f"{steps} that are traced. This run makes {left}. Set max_steps to at least {done + needed}, or profile "
+            "fewer steps."
         )
 
 

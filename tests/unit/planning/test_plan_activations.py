@@ -39,14 +39,26 @@ def test_a_cache_holds_keys_and_values_of_every_layer() -> None:
     assert activations.kv_cache_bytes(DECODER, 2, 10, FLOAT32) == 2 * 15360
 
 
-def test_the_divergence_grows_with_its_chunk_and_not_with_its_tokens() -> None:
-    small = activations.divergence_bytes(256, 1000, 64, 1000, weight=0)
-    assert small == int(9.6 * 256 * 1000 * 4)
-    assert activations.divergence_bytes(256, 100_000, 64, 1000, weight=0) == small
-    assert activations.divergence_bytes(256, 1000, 64, 1000, weight=2, copies=2) == small + 1000 * 64 * 4
+def test_a_mask_is_quadratic_in_the_length() -> None:
+    assert activations.mask_bytes(DECODER, 2, 10, BFLOAT16, layers=0) == 2 * 100
+    assert activations.mask_bytes(DECODER, 2, 10, BFLOAT16, layers=3) == 2 * 100 * (1 + 3 * 2)
 
 
-def test_the_policys_head_needs_a_tile_and_the_heads_gradient() -> None:
+def test_the_logits_of_the_output_head_grow_with_their_chunk_only() -> None:
+    # blocks 7 x 2^17 x 4; a chunk of 256 x 1000 x (2 + 2); states 2 x tokens x 64 x 2
+    blocks = 7 * 2**17 * 4
+    small = activations.one_pass_bytes(1000, 64, 1000, BFLOAT16, weight=0, teacher=2, most=256)
+    assert small == blocks + 256 * 1000 * 4 + 2 * 1000 * 64 * 2
+    more = activations.one_pass_bytes(100_000, 64, 1000, BFLOAT16, weight=0, teacher=2, most=256)
+    assert more - small == 2 * 99_000 * 64 * 2
+    # The gradient of the head: float32, and in the weight's 2 bytes.
+    trained = activations.one_pass_bytes(1000, 64, 1000, BFLOAT16, weight=2, teacher=2, most=256)
+    assert trained - small == 1000 * 64 * (4 + 2)
+
+
+def test_trls_kernels_need_tiles_and_the_heads_gradient() -> None:
     # tile 100 x 1000 x 2, states 100 x 64 x (2 + 4), gradient 1000 x 64 x 4
-    assert activations.policy_head_bytes(100, 64, 1000, 2, trainable=True) == 200_000 + 38_400 + 256_000
-    assert activations.policy_head_bytes(100, 64, 1000, 2, trainable=False) == 238_400
+    assert activations.trl_policy_bytes(100, 64, 1000, 2, weight=2) == 200_000 + 38_400 + 256_000
+    assert activations.trl_policy_bytes(100, 64, 1000, 2, weight=0) == 238_400
+    # tiles 100 x 1000 x (4 + 4 + 2), states twice, gradients 1000 x 64 x (4 + 2)
+    assert activations.trl_divergence_bytes(100, 64, 1000, 2, weight=2) == 1_000_000 + 76_800 + 384_000

@@ -81,8 +81,27 @@ def test_checkpointing_halves_the_activations_at_least() -> None:
 
 
 def test_shared_images_are_encoded_once() -> None:
-    assert settings().images_per_pass == 2  # 16 rollouts of 2 prompts, 4 rows a pass
-    assert replace(settings(), share_images=False).images_per_pass == 4
+    planned = settings()  # 16 rollouts of 2 prompts, 4 rows a pass, which hold one prompt
+    assert planned.images_per_pass == 1
+    assert replace(planned, share_images=False).images_per_pass == 2  # of 2 packs
+    assert replace(planned, own_passes=False, share_prompt=False).images_per_pass == 2  # TRL shuffles the rollouts
+    assert replace(planned, own_passes=False, share_prompt=False, share_images=False).images_per_pass == 4
+
+
+def test_a_prompt_is_counted_once_for_each_pack() -> None:
+    planned = settings()
+    assert str(planned.training_pass) == "2 packs x 2448 tokens (4 rows)"  # 400 + 2 x 1024
+    assert str(replace(planned, share_prompt=False).training_pass) == "4 rows x 1424 tokens"
+    assert str(planned.scoring_pass) == "2 packs x 4496 tokens (8 rows)"  # 4 rows of each of 2 prompts
+    assert str(settings("paper/grpo").training_pass) == "4 rows x 1424 tokens"
+
+
+def test_flash_attention_reads_no_packs_and_adds_no_mask() -> None:
+    planned = settings(overrides=("--attn_implementation", "flash_attention_2"))
+    assert not planned.share_prompt
+    assert "attention mask" not in parts(plan_memory(planned))
+    # 2 x 2448 x 2448 entries: one of bool, an additive copy of 2 bytes in one layer
+    assert parts(plan_memory(settings()))["attention mask"] == 2 * 2448 * 2448 * 3
 
 
 def test_lora_trains_little_and_needs_no_reference() -> None:

@@ -52,6 +52,7 @@ EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "_tokenize_prompts": (("prompts",), ("return prompt_ids, images, multimodal_fields",)),
+    "_get_dataloader": (("dataset",), ()),
     "_generate_single_turn": (
         ("prompt_ids", "images", "multimodal_fields", "num_generations"),
         ("for k, v in multimodal_fields.items()", "generate_inputs[k] = torch.tensor(np.array(v))"),

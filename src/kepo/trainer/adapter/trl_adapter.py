@@ -61,7 +61,6 @@ class TRLAdapter(LossAdapter):
 
     reward_funcs: list[Any]
     processing_class: Any
-    train_dataset: Any
     _colocated: ColocatedPrompts | None = None
     _tokenized: TokenizedOnce | None = None
 
@@ -156,14 +155,9 @@ class TRLAdapter(LossAdapter):
         prompt_ids, _, _ = self._tokenize_prompts(prompts)
         return [list(ids) for ids in prompt_ids]
 
-    def get_train_dataloader(self) -> Any:
-        """As in `GRPOTrainer`; a row of the data set that a group repeats is read once."""
-        given = self.train_dataset
-        self.train_dataset = rows_once(given)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = given
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        # A row of the data set that a group repeats is read once.
+        return super()._get_dataloader(rows_once(dataset), *args, **kwargs)
 
     def _shares_prefill(self) -> bool:
         """Whether the prompt of a group goes through the model once when transformers makes the rollouts."""
