@@ -307,19 +307,24 @@ def draw(folder: Path, per_row: Mapping[str, float]) -> Path:
     mpl.rcParams |= {"svg.hashsalt": "kepo", "svg.fonttype": "none", "font.size": 8}
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 3))
     bars = [(n, prompts, name) for n, prompts in ((8, 64), (64, 512)) for name in WAYS]
-    left = [0.0] * len(bars)
     found = [terms_of(_same_questions(Step(prompts=prompts), WAYS[name]), n, per_row) for n, prompts, name in bars]
     labels = [f"{name}, {n} GPUs" for n, _, name in bars]
-    for term in found[0]:
-        widths = [terms[term] for terms in found]
-        axes.barh(labels, widths, left=left, label=term)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds of a step, by the written model")
-    axes.legend(fontsize=6, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+    for panel, left_out, label in zip(
+        panels, ((), ("rollouts", "exploration")), ("all", "without rollouts and exploration"), strict=True
+    ):
+        left = [0.0] * len(bars)
+        for color, term in enumerate(found[0]):
+            if term not in left_out:
+                widths = [terms[term] for terms in found]
+                panel.barh(labels, widths, left=left, label=term, color=f"C{color}")
+                left = [a + b for a, b in zip(left, widths, strict=True)]
+        panel.set_xlabel(f"seconds of a step, {label}")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=6, loc="upper center", ncols=len(found[0]))
+    figure.subplots_adjust(top=0.9)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "scaling-gpus.svg"
     figure.savefig(out, bbox_inches="tight", metadata={"Date": None})

@@ -299,7 +299,8 @@ def table(steps: Sequence[Mapping[str, Any]], model: str) -> str:
         cells = [
             *(getattr(point, name) for name in _POINT[1:]), f"{base / 1e3:.1f}",
             grpo["student tokens"], kepo["student tokens"], kepo["student needed"],
-            *(f"{value / base:.2f}" for value in [kepo["student MFLOP"], kepo["teacher MFLOP"], plain["student MFLOP"]]),
+            *(f"{value / base:.2f}" for value in (kepo["student MFLOP"], kepo["teacher MFLOP"])),
+            f"{plain['student MFLOP'] / base:.2f}",
             f"{grpo['student s']:.1f}", f"{kepo['student s'] / grpo['student s']:.2f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -328,8 +329,8 @@ def draw(steps: Sequence[Mapping[str, Any]], folder: Path) -> Path:
             panel.set_xlabel(label)
             panel.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(f"{model}: 10^9 operations")
-    axes[0][0].legend(fontsize=6)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=7, loc="upper center", ncols=5)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "scaling.svg"
     figure.savefig(out, metadata={"Date": None})
