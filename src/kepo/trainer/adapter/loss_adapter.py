@@ -33,6 +33,14 @@ class _LossPass:
     old_logps: OldLogps | None
     idle: torch.Tensor | None
     divergence: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None  # (2,) sum of the entropies of the rows that are not idle, and their tokens
+
+    def note_entropies(self, entropies: torch.Tensor) -> None:
+        """Remember those (B, T) of the rows that were computed for the loss."""
+        mask = self.inputs["completion_mask"] * self.inputs.get("tool_mask", 1)
+        if self.idle is not None:
+            mask = mask * ~self.idle.unsqueeze(1).to(mask.device)
+        self.entropy = torch.stack([(entropies.detach() * mask).sum(), mask.sum().to(entropies.dtype)])
 
     def correct(self, logps: torch.Tensor) -> None:
         """Set the old log-probabilities that TRL compares `logps` (B, T) with."""
@@ -87,7 +95,19 @@ class LossAdapter(WithPhases, GRPOTrainer):
             loss = super()._compute_loss(model, current.inputs)
         finally:
             self._loss_pass = None
+        if idle is not None and current.entropy is not None and self.model.training:
+            self._correct_entropy(current.entropy)
         return loss, current.divergence
+
+    def _correct_entropy(self, entropy: torch.Tensor) -> None:
+        """Replace TRL's metric, which counts idle rows as 0, by the mean over the others; there may be none."""
+        total, tokens = self.processes.sum_tensor(entropy).tolist()
+        logged = self._metrics["train"]["entropy"]
+        logged.pop()
+        if tokens:
+            logged.append(total / tokens)
+        elif not logged:
+            del self._metrics["train"]["entropy"]
 
     @property
     def has_entropy_bonus(self) -> bool:
@@ -172,6 +192,8 @@ class LossAdapter(WithPhases, GRPOTrainer):
                 self.log_metric("training/rows_share", 1.0 - left_out)
                 self.log_metric("training/tokens", float(sum(result.computed for result in results)))
         entropies = [result.entropies for result in results if result.entropies is not None]
+        if current is not None and entropies:
+            current.note_entropies(entropies[0])
         aux_losses = [result.aux_loss for result in results if result.aux_loss is not None]
         return (
             torch.cat([result.logps for result in results]),

@@ -35,7 +35,14 @@ EXPECTED_METHODS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("rewards_per_func = gather(rewards_per_func)", "self.reward_funcs", 'reward_kwargs["log_extra"]'),
     ),
     "_log_metric": (("name", "value"), ("self._pending_metrics[name].append(value)",)),
-    "_compute_loss": (("model", "inputs"), ('inputs.get("old_per_token_logps")', "compute_entropy=True")),
+    "_compute_loss": (
+        ("model", "inputs"),
+        (
+            'inputs.get("old_per_token_logps")',
+            "compute_entropy=True",
+            'self._metrics[mode]["entropy"].append(global_masked_mean(entropies))',
+        ),
+    ),
     "_get_per_token_logps_and_entropies": (
         (
             *("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),

@@ -27,7 +27,7 @@ class PassSettings:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass says of a batch; rows that were left out hold zeros, and the mean entropy of the others."""
+    """What a pass says of a batch; rows that were left out hold zeros."""
 
     logps: torch.Tensor  # (B, T) in nats
     entropies: torch.Tensor | None  # (B, T) in nats
@@ -99,12 +99,7 @@ class StudentPasses:
         output = self._forward(model, packed, wanted, options)
         assert output.logps is not None
         logps = _spread(output.logps, scored)
-        entropies = None
-        if entropy and output.entropy is not None:
-            mean = output.entropy.detach().mean() if len(output.entropy) else output.entropy.new_zeros(())
-            entropies = _spread(output.entropy, scored)
-            if idle is not None:
-                entropies = torch.where(idle.unsqueeze(1).to(entropies.device), mean, entropies)
+        entropies = None if output.entropy is None else _spread(output.entropy, scored)
         return PassResult(logps, entropies, output.divergence, output.aux_loss, packed.computed)
 
     def _wanted(self, packed: Packed, entropy: bool) -> TokenPass:
