@@ -73,6 +73,9 @@ _ELSEWHERE = "elsewhere"  # what is in no phase: the optimizer, logging; no oper
 # empty rest of a tile would be larger than everything else together.
 _TILE = 1024
 
+# What the cache of a shared prompt is filled and checked with, in the place of the loop of `generate`.
+_SAMPLE_NOTHING = ("_cache", "_logps")
+
 _MAGIC = 65  # the first token of a correct completion, an ordinary one
 _SCENE = (
     "What does the image show? A) MRI B) CT. The bright band lies {where} and its edge is {edge}. A darker line runs "
@@ -146,7 +149,11 @@ class Scripted(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         place = input_ids.shape[1] - self._prompt_length
-        tokens = [script[place] if place < len(script) else self._end for script in self._scripts]
+        scripts: Sequence[Sequence[int]] = self._scripts
+        if len(input_ids) < len(scripts):  # rows that have ended may have left; the first two tokens tell the others
+            begun = {tuple(script[:place]): script for script in scripts}
+            scripts = [begun.get(tuple(ids), ()) for ids in input_ids[:, self._prompt_length :].tolist()]
+        tokens = [script[place] if place < len(script) else self._end for script in scripts]
         forced = torch.full_like(scores, float("-inf"))
         forced[torch.arange(len(tokens)), tokens] = 0.0
         return forced
@@ -186,7 +193,7 @@ class ScriptedSampling:
         generate = model.generate
 
         def scripted(*args: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
-            if "custom_generate" in kwargs:  # which samples nothing: it fills the cache of a shared prompt
+            if getattr(kwargs.get("custom_generate"), "__name__", "") in _SAMPLE_NOTHING:
                 return generate(*args, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
             phase = self._meter.phase
             copies = getattr(kwargs.get("generation_config"), "num_return_sequences", None) or 1
