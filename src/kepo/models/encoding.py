@@ -106,23 +106,31 @@ def micro_batches(
     with_images: bool,
     groups: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """The rows with images, or those without, in lists of at most `batch_size` rows of similar length.
+    """The rows with images, or those without, in lists of at most `batch_size` rows or groups of similar length.
 
     Args:
         prompts: B prompts.
         lengths: Completion tokens of each row.
         batch_size: Largest list, >= 1.
         with_images: Which rows to take; the two kinds never share a forward pass.
-        groups: (B) which rows belong together, and stay so where a list can hold them; None: none do.
+        groups: (B) which rows belong together, and stay so unless they are more than `batch_size`; None: none do.
     """
-    rows = [row for row, prompt in enumerate(prompts) if bool(prompt_images(prompt)) is with_images]
-    of = list(range(len(prompts))) if groups is None else groups
-    sizes = {row: lengths[row] + len(prompt_text(prompts[row])) // _CHARACTERS_PER_TOKEN for row in rows}
-    largest: dict[int, int] = {}
-    for row in rows:
-        largest[of[row]] = max(largest.get(of[row], 0), sizes[row])
-    rows.sort(key=lambda row: (largest[of[row]], of[row], sizes[row]))
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    members: dict[int, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        if bool(prompt_images(prompt)) is with_images:
+            members.setdefault(row if groups is None else groups[row], []).append(row)
+
+    def length(group: list[int]) -> int:
+        return sum(lengths[row] for row in group) + len(prompt_text(prompts[group[0]])) // _CHARACTERS_PER_TOKEN
+
+    batches: list[list[int]] = []
+    for group in sorted(members.values(), key=length):
+        for start in range(0, len(group), batch_size):
+            part = group[start : start + batch_size]
+            if not batches or len(batches[-1]) + len(part) > batch_size:
+                batches.append([])
+            batches[-1] += part
+    return batches
 
 
 def filler_prompt(with_images: bool) -> Prompt:

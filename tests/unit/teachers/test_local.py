@@ -366,6 +366,13 @@ def test_a_text_model_refuses_images_and_mixed_prompts(llama: LocalTeacher) -> N
         encode(llama.processor, ["Why?", ask("Why?")], None, "cpu")
 
 
+def test_micro_batches_hold_whole_groups() -> None:
+    """Groups of two, three and one row, the first two of which would fill up a list of four and begin another."""
+    batches = micro_batches(["Why?"] * 6, [9, 9, 1, 1, 1, 5], 4, with_images=False, groups=[0, 0, 2, 2, 2, 5])
+    assert batches == [[2, 3, 4, 5], [0, 1]]
+    assert micro_batches(["Why?"] * 5, [1] * 5, 2, with_images=False, groups=[0] * 5) == [[0, 1], [2, 3], [4]]
+
+
 def test_micro_batches_hold_rows_of_similar_length() -> None:
     prompts = ["", ask("x" * 40), "", ask("Why?", 1), ""]
     # Lengths with the prompt's 46 // 4 = 11 tokens: 5, 12, 1, -, 9.
