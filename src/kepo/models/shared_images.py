@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kepo.models.row_fields import first_equal
+
 
 def share_image_features(model: Any) -> None:
     """Let a vision-language model encode each distinct image of a batch once.
@@ -40,7 +42,11 @@ def share_image_features(model: Any) -> None:
         per_image = {name: value for name, value in given.items() if isinstance(value, Tensor)}
         if any(len(value) != len(images) for value in per_image.values()):
             return encode(*args, **kwargs)  # a layout that is not one entry per image
-        firsts, index = _distinct([(image, *(v[i] for v in per_image.values())) for i, image in enumerate(images)])
+        same = first_equal(
+            [{"image": image, **{n: v[i] for n, v in per_image.items()}} for i, image in enumerate(images)]
+        )
+        firsts = list(dict.fromkeys(same))
+        index = [firsts.index(first) for first in same]
         distinct = torch.cat([images[i] for i in firsts])
         selected = {name: value[firsts] for name, value in per_image.items()}
         output = encode(pixel_values=distinct, **{**given, **selected})
@@ -58,25 +64,6 @@ def _split(pixel_values: Tensor, grid: Tensor | None) -> Sequence[Tensor]:
     if grid is None:
         return pixel_values.split(1)
     return pixel_values.split(grid.prod(-1).tolist())
-
-
-def _distinct(images: Sequence[tuple[Tensor, ...]]) -> tuple[list[int], list[int]]:
-    """Indices of the first occurrences, and for every image the place of its first occurrence among them."""
-    # Most images differ in this cheap number; only those that share it are compared in full.
-    marks = [(tuple(image[0].shape), float(image[0].double().sum())) for image in images]
-    firsts: list[int] = []
-    index: list[int] = []
-    for i, image in enumerate(images):
-        place = next((p for p, f in enumerate(firsts) if marks[f] == marks[i] and _equal(images[f], image)), None)
-        if place is None:
-            place = len(firsts)
-            firsts.append(i)
-        index.append(place)
-    return firsts, index
-
-
-def _equal(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
 def _spread(features: Any, index: list[int]) -> Any:

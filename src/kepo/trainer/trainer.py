@@ -25,6 +25,7 @@ from kepo.trainer.config import KEPOConfig
 from kepo.trainer.exploring import ExplorationStep, make_explorer
 from kepo.trainer.from_grpo import as_kepo_config
 from kepo.trainer.generation_batch import Completions, GenerationBatch, Rollouts, RowReward, put_references
+from kepo.trainer.idle_rows import equal_in_groups, idle_rows
 from kepo.trainer.model_card import create_model_card
 from kepo.trainer.phases import EXPLORATION, LOGGING, REST, REWARDS, ROLLOUTS
 from kepo.trainer.probe import (
@@ -300,7 +301,7 @@ class KEPOTrainer(TRLAdapter):
         if batch is not None:
             total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
             batch.rewards, batch.total = rewards[batch.local], total[batch.local]
-            batch.equal = _equal_in_groups(total, rewards, self.num_generations)[batch.local]
+            batch.equal = equal_in_groups(total, rewards, self.num_generations)[batch.local]
             self.log_metric("reward_group_std", total.view(-1, self.num_generations).std(1).mean().item())
             if self._exploration is None:
                 self._note_all_failed(batch, rewards)
@@ -361,19 +362,9 @@ class KEPOTrainer(TRLAdapter):
         return loss
 
     def _idle_rows(self, inputs: Mapping[str, Any]) -> torch.Tensor | None:
-        """(B,) bool, rows that can have no gradient: no advantage, gate closed, and no term that sees every row.
-
-        The mask of entropies needs those of all rows, and the load-balancing loss sees all tokens; None then.
-        """
-        sees_all = (
-            self.beta != 0.0 or self.top_entropy_quantile < 1.0 or self.has_entropy_bonus or self.aux_loss_enabled
-        )
-        if not self.args.skip_idle_rows or sees_all or not self.model.training:
+        if not self.args.skip_idle_rows or self.sees_every_row or not self.model.training:
             return None
-        idle = inputs["advantages"].reshape(len(inputs["completion_ids"]), -1).eq(0).all(1)
-        if "gate_weights" in inputs:
-            idle = idle & ~inputs["gate_weights"].gt(0).any(1)
-        return idle
+        return idle_rows(inputs["advantages"], inputs.get("gate_weights"))
 
     def corrected_old_logps(self, inputs: Mapping[str, Any], logps: torch.Tensor) -> torch.Tensor:
         """(B, T) what the current log-probabilities are compared with, with the correction of injected rows."""
@@ -420,13 +411,6 @@ class KEPOTrainer(TRLAdapter):
         self.log_metric("distillation/loss", self.accelerator.reduce(loss.detach(), reduction="mean").item() * scale)
         self.log_metric("distillation/weight", self._distillation_weight)
         return self._distillation_weight * loss.to(weights.device)
-
-
-def _equal_in_groups(total: torch.Tensor, rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """(W * B,) bool, whether the rewards of a row's group are all known and equal, from (W * B,) and (W * B, F)."""
-    totals = total.view(-1, group_size)
-    equal = (totals == totals[:, :1]).all(1) & ~rewards.isnan().all(1).view(-1, group_size).any(1)
-    return equal.repeat_interleave(group_size)
 
 
 def _padded_rows(rows: Mapping[int, Sequence[float]], mask: torch.Tensor) -> torch.Tensor:

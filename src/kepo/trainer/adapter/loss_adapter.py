@@ -110,9 +110,13 @@ class LossAdapter(WithPhases, GRPOTrainer):
             del self._metrics["train"]["entropy"]
 
     @property
-    def has_entropy_bonus(self) -> bool:
-        """Whether the loss rewards entropy."""
-        return bool(self._entropy_bonus_enabled)
+    def sees_every_row(self) -> bool:
+        """Whether a term of TRL's loss looks at rows without advantage, too.
+
+        These are the KL term, the entropy bonus, the mask of entropies, and the load-balancing loss.
+        """
+        entropies = self._entropy_bonus_enabled or self.top_entropy_quantile < 1.0
+        return bool(entropies or self.beta != 0.0 or self.aux_loss_enabled)
 
     def use_token_passes(self, *, share_prompt: bool) -> None:
         """Compute log-probabilities by passes of our own from here on: see `StudentPasses`.
