@@ -125,5 +125,6 @@ def reasoning_logps(teacher: LocalTeacher, pairs: Sequence[tuple[Conversation, s
     scores = teacher.score([request for request, _ in requests.values()])
     means: list[float | None] = [None] * len(pairs)
     for (row, (_, inside)), score in zip(requests.items(), scores, strict=True):
+        assert score.token_logps is not None  # they were asked for
         means[row] = float(score.token_logps[inside].float().mean())
     return means

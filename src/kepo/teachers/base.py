@@ -34,6 +34,7 @@ class ScoreRequest:
     completion_ids: tuple[int, ...]  # length T >= 1; what tools answered is among them
     prompt_ids: tuple[int, ...] | None = None  # length P, images expanded; None: the teacher renders `prompt`
     tool_images: tuple[Any, ...] = ()  # images that tools returned, whose tokens are in `completion_ids`
+    token_logps: bool = True  # whether the log-probabilities of the student's own tokens are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class DenseScores:
     """
 
     hidden: torch.Tensor  # (T, H) the states that predict completion tokens 0..T-1
-    token_logps: torch.Tensor  # (T,) log-probability of the student's own tokens, in nats
+    token_logps: torch.Tensor | None  # (T,) log-probability of the student's own tokens, in nats; None: not asked for
 
 
 @dataclass(frozen=True, slots=True)

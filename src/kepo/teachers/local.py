@@ -189,7 +189,7 @@ class LocalTeacher:
         self._max_over_processes = max_over_processes
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
-        """The hidden states behind the student's tokens, and their log-probabilities, one result per request.
+        """The hidden states behind the student's tokens, and their log-probabilities where asked for, by request.
 
         Of a row with `prompt_ids` exactly these are read, whatever this teacher's chat template would make of its
         prompt. Rows of similar length share a micro-batch, which does not change the results. A sharded teacher must be
@@ -263,12 +263,14 @@ class LocalTeacher:
         self._shared.check_once(rows, self._device, self._logps, self._max_over_processes or int)
         packed = self._shared.pack(rows, self._device)
         states = self._hidden(packed)
-        logps = self._logps_of(states, packed)
         counts = [len(row.completion) for row in rows]
+        # The product with the head is left out where nobody asks for it: the divergence makes its own.
+        wanted = any(request.token_logps for request in requests)
+        logps = self._logps_of(states, packed).split(counts) if wanted else [None] * len(rows)
         # Copies, because a view would keep the states of other rows alive.
         return [
             DenseScores(hidden.clone(), row_logps)
-            for hidden, row_logps in zip(states.split(counts), logps.split(counts), strict=True)
+            for hidden, row_logps in zip(states.split(counts), logps, strict=True)
         ]
 
     def _logps(self, packed: Packed) -> torch.Tensor:

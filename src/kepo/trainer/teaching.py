@@ -45,6 +45,7 @@ class TeachingStep:
         self._processes = trainer.processes
         self._together = together
         self._gate_reward = gate_reward
+        self._looks_at_tokens = self._args.gate == "token"
         self._log = trainer.log_metric
         self._phases = trainer.phases
         # Correct rollouts are never replaced, so where correctness opens the gate they can be asked about at once.
@@ -64,7 +65,7 @@ class TeachingStep:
         if self._args.gate != "always":
             least = max(least, self._args.gate_threshold_at(progress))
         requests = {
-            row: _request(batch, row, rollouts.completion_ids[row], rollouts.prompt_ids[row])
+            row: _request(batch, row, rollouts.completion_ids[row], rollouts.prompt_ids[row], self._looks_at_tokens)
             for row, reward in enumerate(batch.correctness_rewards)
             if row not in begun and reward.value >= least
         }
@@ -85,7 +86,9 @@ class TeachingStep:
         # What the student's forward pass reads. A tool mask may have holes, a completion has none.
         prompts, completions = _tokens(output, "prompt"), _tokens(output, "completion")
         requests = {
-            row: _request(batch, row, completions[row], prompts[row]) for row in range(len(shown)) if shown[row]
+            row: _request(batch, row, completions[row], prompts[row], self._looks_at_tokens)
+            for row in range(len(shown))
+            if shown[row]
         }
         with self._phases(TEACHER):
             found = self._together(lambda: self._ask(requests, batch.early))
@@ -147,11 +150,13 @@ def check_teacher_prompt(teacher: Teacher, prompt: Prompt, hints: bool) -> None:
 
 
 def _request(
-    batch: GenerationBatch, row: int, completion_ids: Sequence[int], prompt_ids: Sequence[int]
+    batch: GenerationBatch, row: int, completion_ids: Sequence[int], prompt_ids: Sequence[int], token_logps: bool
 ) -> ScoreRequest:
     """What the teacher is asked about a row: the student's own tokens, and the images that belong to them."""
     tool_images = tuple(batch.tool_images[row]) if batch.tool_images else ()
-    return ScoreRequest(batch.prompts[row], tuple(completion_ids), tuple(prompt_ids), tool_images)
+    return ScoreRequest(
+        batch.prompts[row], tuple(completion_ids), tuple(prompt_ids), tool_images, token_logps=token_logps
+    )
 
 
 def _tokens(output: Mapping[str, Any], part: str) -> list[list[int]]:
@@ -164,6 +169,6 @@ def _token_logps(scores: Sequence[Scores | None], mask: torch.Tensor) -> torch.T
     """(B, T) the teacher's log-probabilities of the student's tokens; NaN where it was not asked."""
     logps = torch.full(mask.shape, float("nan"), device=mask.device)
     for row, score in enumerate(scores):
-        if score is not None:
+        if score is not None and score.token_logps is not None:
             logps[row, : len(score.token_logps)] = score.token_logps.to(mask.device, logps.dtype)
     return logps

@@ -149,6 +149,18 @@ def test_a_prompt_is_computed_once_for_its_rows(folders: Folders, architecture: 
     assert seen[True] < 0.6 * seen[False]
 
 
+def test_log_probabilities_that_nobody_asks_for_are_not_computed(
+    llama: LocalTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [replace(row, token_logps=False) for row in requests_for(vlm=False)]
+    with_logps = llama.score(requests_for(vlm=False))
+    monkeypatch.setattr("kepo.teachers.local.chunked_token_logps", lambda *_: pytest.fail("the head was used"))
+    llama._shared._checked = True
+    for one, other in zip(llama.score(rows), with_logps, strict=True):
+        assert one.token_logps is None
+        torch.testing.assert_close(one.hidden, other.hidden)
+
+
 def test_rows_of_one_prompt_with_other_images_are_apart(llava: LocalTeacher) -> None:
     ids = tuple(encode(llava.processor, [ask("Why?", 1)], None, "cpu")["input_ids"][0].tolist())
     rows = [ScoreRequest(ask("Why?", colour), (40, 41), ids) for colour in (1, 2, 1)]
