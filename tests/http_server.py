@@ -40,6 +40,12 @@ def completion(text: Any, tokens: int = 3, finish: str = "stop", **message: Any)
     return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}})
 
 
+class BusyServer(ThreadingHTTPServer):
+    """Takes many requests at once."""
+
+    request_queue_size = 128  # 5 by default: on a busy machine the system resets the connections of more at once
+
+
 @contextmanager
 def serving(server: Server | None = None) -> Iterator[Server]:
     """Run a server until the context is left."""
@@ -73,7 +79,7 @@ def serving(server: Server | None = None) -> Iterator[Server]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = BusyServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     state.url = f"http://127.0.0.1:{http.server_port}/v1"
     yield state

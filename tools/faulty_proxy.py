@@ -39,6 +39,10 @@ class _Answer:
     sent: int | None = None  # bytes of the body after which the connection closes; None for all
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # 5 by default: on a busy machine the system resets the connections of more at once
+
+
 class FaultyProxy:
     """A proxy in a thread of its own; starts when entered, ends when left.
 
@@ -86,7 +90,7 @@ class FaultyProxy:
         # Without limits: a proxy must not make requests wait for each other.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx.Client(timeout=600.0, limits=limits, trust_env=False)
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        self._server = _Server(("127.0.0.1", self._port), _handler(self))
         self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
