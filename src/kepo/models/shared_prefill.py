@@ -24,6 +24,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from kepo.models.head import backbone
 from kepo.models.row_fields import IMAGE_FIELDS, TOKEN_TYPE_FIELDS, join_rows, split_rows
+from kepo.models.shared_prompt import difference, is_half
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ _OUTPUTS = ("return_dict_in_generate", "output_scores", "output_logits", "output
 # Rows leave the batch when this share of it has ended: each time, the cache of the others is copied once.
 _ENDED = 0.25
 _LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
-# How far the log-probabilities of a first token may lie from those without sharing, on average, in nats.
-_TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,16 @@ class SharedPrefill:
     Args:
         model: A transformers model, or a PEFT model around one, whose parameters are whole while it generates.
         enabled: False: the prompt of every row is computed.
+        autocast: Whether the model computes in half precision although its weights do not have it.
         least: Tokens that must be saved: a forward pass of few tokens takes as long as one of some more.
 
     Attributes:
         enabled: Whether prompts are shared.
     """
 
-    def __init__(self, model: Any, *, enabled: bool = True, least: int = 512) -> None:
+    def __init__(self, model: Any, *, enabled: bool = True, autocast: bool = False, least: int = 512) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._half = autocast or is_half(base)
         self.enabled = enabled
         self._least = least
         self._checked = False
@@ -187,11 +188,7 @@ class SharedPrefill:
             backbone(self._model).rope_deltas = deltas[:1]
         after = self._generate(**row, **types, past_key_values=begun, **shared)
         alone = self._generate(**row, **types, **join_rows([images]), **shared)
-        error = (after - alone).abs().mean().item()
-        tolerance = _TOLERANCE if self._model.dtype in (torch.float32, torch.float64) else _TOLERANCE_HALF
-        if error <= tolerance:
-            return None
-        return f"log-probabilities differ by {error:.2g} nats on average, more than rounding ({tolerance:g})"
+        return difference(after, alone, half=self._half)
 
     def _turn_off(self, reason: str) -> None:
         self.enabled = False

@@ -15,7 +15,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from kepo import KEPOTrainer, LocalTeacher
 from kepo.models.packing import TokenRow, rows_of
-from kepo.models.shared_prompt import SharedPrompt
+from kepo.models.shared_prompt import SharedPrompt, difference
 from kepo.trainer.adapter.forward import add_token_pass
 from kepo.trainer.adapter.passes import PassSettings, StudentPasses, _read
 from tests.tiny_models import (
@@ -287,6 +287,38 @@ def test_a_model_that_reads_packs_otherwise_turns_them_off(
     assert "log-probabilities differ" in said[0]
     assert not passes.shares_prompts
     torch.testing.assert_close(logps, _passes(model, shared=False).run(model, rows, 6, torch.device("cpu")).logps)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["autocast", "bfloat16"])
+def test_rounding_in_half_precision_turns_nothing_off(
+    make_trainer: Callable[..., KEPOTrainer], student: str, teacher_folder: str, weights: torch.dtype
+) -> None:
+    """Log-probabilities are float32 whatever the model computes in, and differ by what bfloat16 rounds."""
+    trainer = make_trainer(
+        (even_start, well_formed),
+        model=AutoModelForCausalLM.from_pretrained(student, dtype=weights),
+        teacher=LocalTeacher(teacher_folder, dtype=torch.bfloat16),
+        exploration="none",
+        gate="always",
+        bf16=weights == torch.float32,
+        num_generations=8,
+        per_device_train_batch_size=16,
+    )
+    trainer._prefill._least = 1
+    trainer.train()
+    assert trainer.passes["student"].shares_prompts
+    assert trainer.teacher._shared.enabled
+    assert trainer.teacher._shared._checked
+    assert trainer._prefill.enabled
+    assert trainer._prefill._checked
+
+
+def test_the_tolerance_is_that_of_what_the_model_computes_in() -> None:
+    plain = torch.zeros(4)
+    for half, kept, told in ((False, 5e-4, 2e-3), (True, 0.05, 0.2)):
+        assert difference(plain + kept, plain, half=half) is None
+        assert "more than rounding" in str(difference(plain + told, plain, half=half))
+        assert difference(plain * float("nan"), plain, half=half) is not None
 
 
 def test_a_model_that_refuses_masks_turns_them_off(student: str, caplog: pytest.LogCaptureFixture) -> None:

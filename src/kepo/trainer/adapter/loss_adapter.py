@@ -118,6 +118,11 @@ class LossAdapter(WithPhases, GRPOTrainer):
         entropies = self._entropy_bonus_enabled or self.top_entropy_quantile < 1.0
         return bool(entropies or self.beta != 0.0 or self.aux_loss_enabled)
 
+    @property
+    def uses_autocast(self) -> bool:
+        """Whether the student computes in half precision although its weights do not have it."""
+        return bool(self.accelerator.mixed_precision in ("bf16", "fp16", "fp8"))
+
     def use_token_passes(self, *, share_prompt: bool) -> None:
         """Compute log-probabilities by passes of our own from here on: see `StudentPasses`.
 
@@ -131,7 +136,8 @@ class LossAdapter(WithPhases, GRPOTrainer):
             if policy is not None:
                 plain = self.accelerator.unwrap_model(policy)
                 add_token_pass(plain)
-                shared = SharedPrompt(plain, pad_id, who, enabled=share_prompt and not self.aux_loss_enabled)
+                share = share_prompt and not self.aux_loss_enabled
+                shared = SharedPrompt(plain, pad_id, who, enabled=share, autocast=self.uses_autocast)
                 self.passes[who] = StudentPasses(shared, settings, self.accelerator.autocast, self.processes.max)
 
     def _get_per_token_logps_and_entropies(

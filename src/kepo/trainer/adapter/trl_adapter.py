@@ -72,7 +72,7 @@ class TRLAdapter(LossAdapter):
 
         # Tools and environments make rows differ, and rollouts of the user's own may look at the processor.
         self._rows_are_equal = not (self.tools or self.rollout_func or self.environment_factories)
-        self._prefill = SharedPrefill(self.model, enabled=self._shares_prefill())
+        self._prefill = SharedPrefill(self.model, enabled=self._shares_prefill(), autocast=self.uses_autocast)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
