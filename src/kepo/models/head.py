@@ -51,7 +51,8 @@ def output_head(model: Any) -> OutputHead:
         raise KepoError(f"{type(inner).__name__} has no output head; use a language model.")
     if hasattr(layer, "lora_A"):
         raise KepoError(
-            "The output head carries a LoRA adapter, which the divergence does not see. Take it (often 'lm_head') out "
+            "The output head carries a LoRA adapter, which is not seen where log-probabilities and the divergence are "
+            "computed from hidden states. Take it (often 'lm_head') out "
             "of the adapter's target_modules, or list it in modules_to_save to train it whole."
         )
     weight: torch.Tensor = layer.weight

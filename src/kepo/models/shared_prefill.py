@@ -62,6 +62,20 @@ class EqualRows:
     num_images: Sequence[int]  # (Q) images of each distinct prompt
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One call of `generate`."""
+
+    rows: EqualRows
+    batch: Mapping[str, Tensor]  # token ids and attention mask, of all B rows
+    fields: Mapping[str, Tensor]  # every other tensor, of the Q distinct ones
+    options: Mapping[str, Any]  # what is no tensor
+
+    def types(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The fields with one entry per token, of the given distinct rows."""
+        return {name: self.fields[name][list(rows)] for name in TOKEN_TYPE_FIELDS if name in self.fields}
+
+
 class SharedPrefill:
     """Lets `model.generate` compute each distinct prompt once, inside `rows`; elsewhere it stays as it is.
 
@@ -102,53 +116,42 @@ class SharedPrefill:
         if rows is None:
             return self._generate(*args, **given)
         self._rows = None  # what the model calls meanwhile is not these rows
-        ids, mask, config = given.pop("input_ids"), given.pop("attention_mask"), given.pop("generation_config", None)
-        settings = {name: value for name, value in given.items() if not torch.is_tensor(value)}
+        batch = {name: given.pop(name) for name in ("input_ids", "attention_mask")}
+        options = {name: value for name, value in given.items() if not torch.is_tensor(value)}
         fields = {name: value for name, value in given.items() if torch.is_tensor(value)}
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if not (self.enabled and self._may_share(config, settings, fields)):
-            return self._generate(**batch, **repeated(fields, rows), generation_config=config, **settings)
+        call = _Call(rows, batch, fields, options)
+        if not (self.enabled and self._may_share(call)):
+            return self._generate(**batch, **repeated(fields, rows), **options)
         cache = None
-        if self._is_worth_it(rows, ids):
+        if self._is_worth_it(call):
             with torch.no_grad():
-                cache = self._prefilled(rows, batch, config, settings, fields)
-        given = {"generation_config": config, **settings}
+                cache = self._prefilled(call)
         # What the cache is made of is known from the first prompts that were shared.
-        if self.enabled and self._checked and _returns_ids_only(self._model, config):
-            given["custom_generate"] = _decode
+        if self.enabled and self._checked and _returns_ids_only(self._model, options.get("generation_config")):
+            options["custom_generate"] = _decode
         if cache is None:
-            return self._generate(**batch, **repeated(fields, rows), **given)
-        types = {name: fields[name][list(rows.index)] for name in TOKEN_TYPE_FIELDS if name in fields}
-        return self._generate(**batch, **types, past_key_values=cache, **given)
+            return self._generate(**batch, **repeated(fields, rows), **options)
+        return self._generate(**batch, **call.types(rows.index), past_key_values=cache, **options)
 
-    def _may_share(self, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
-        reason = _refusal(self._model, config, settings, fields)
+    def _may_share(self, call: _Call) -> bool:
+        reason = _refusal(self._model, call)
         if reason is not None:
             self._turn_off(reason)
         return reason is None
 
-    def _is_worth_it(self, rows: EqualRows, ids: Tensor) -> bool:
+    def _is_worth_it(self, call: _Call) -> bool:
+        ids = call.batch["input_ids"]
         # The last token goes with the rollouts, so it must not be part of an image.
         image = getattr(self._model.config, "image_token_id", None)
         ends_in_image = image is not None and bool((ids[:, -1] == image).any())
-        saved = (len(rows.index) - len(rows.firsts)) * (ids.size(1) - 1)
+        saved = (len(call.rows.index) - len(call.rows.firsts)) * (ids.size(1) - 1)
         return saved >= max(self._least, 1) and not ends_in_image
 
-    def _prefilled(
-        self,
-        rows: EqualRows,
-        batch: Mapping[str, Tensor],
-        config: Any,
-        settings: Mapping[str, Any],
-        fields: Mapping[str, Tensor],
-    ) -> DynamicCache | None:
+    def _prefilled(self, call: _Call) -> DynamicCache | None:
         """The cache of the first P - 1 tokens of all B rows; None: it cannot be shared."""
-        firsts, index = list(rows.firsts), list(rows.index)
-        head = {name: value[firsts][:, :-1] for name, value in batch.items()}
-        types = {name: fields[name][:, :-1] for name in TOKEN_TYPE_FIELDS if name in fields}
-        cache = self._generate(
-            **head, **{**fields, **types}, generation_config=config, **settings, custom_generate=_cache
-        )
+        head = {name: value[list(call.rows.firsts)][:, :-1] for name, value in call.batch.items()}
+        types = {name: call.fields[name][:, :-1] for name in TOKEN_TYPE_FIELDS if name in call.fields}
+        cache = self._generate(**head, **{**call.fields, **types}, **call.options, custom_generate=_cache)
         kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ()) if type(layer) not in _LAYERS}
         if type(cache) is not DynamicCache or kinds:
             self._turn_off(f"its cache ({', '.join(sorted(kinds)) or type(cache).__name__}) cannot be repeated")
@@ -156,38 +159,28 @@ class SharedPrefill:
         deltas = _rope_deltas(self._model)
         if not self._checked:
             self._checked = True
-            reason = self._difference(rows, batch, config, settings, fields, cache)
+            reason = self._difference(call, cache)
             if reason is not None:
                 self._turn_off(reason)
                 return None
-        place = torch.tensor(index, device=batch["input_ids"].device)
+        place = torch.tensor(call.rows.index, device=call.batch["input_ids"].device)
         cache.batch_select_indices(place)
         if deltas is not None:
             backbone(self._model).rope_deltas = deltas[place.to(deltas.device)]
         return cache
 
-    def _difference(
-        self,
-        rows: EqualRows,
-        batch: Mapping[str, Tensor],
-        config: Any,
-        settings: Mapping[str, Any],
-        fields: Mapping[str, Tensor],
-        cache: DynamicCache,
-    ) -> str | None:
+    def _difference(self, call: _Call, cache: DynamicCache) -> str | None:
         """Why the cache cannot be used, from the first token of the first row; None: it agrees."""
-        one = EqualRows([0], [0], [])
         deltas = _rope_deltas(self._model)
-        row = {name: value[:1] for name, value in batch.items()}
-        images = split_rows(fields, len(rows.firsts), rows.num_images)[0]
-        types = {name: fields[name][list(one.firsts)] for name in TOKEN_TYPE_FIELDS if name in fields}
+        row = {name: value[:1] for name, value in call.batch.items()} | call.types([0])
+        images = split_rows(call.fields, len(call.rows.firsts), call.rows.num_images)[0]
         begun = copy.deepcopy(cache)
-        begun.batch_select_indices(torch.tensor([0], device=batch["input_ids"].device))
-        shared = {"generation_config": config, "custom_generate": _logps, **settings}
+        begun.batch_select_indices(torch.tensor([0], device=row["input_ids"].device))
+        options = {**call.options, "custom_generate": _logps}
         if deltas is not None:
             backbone(self._model).rope_deltas = deltas[:1]
-        after = self._generate(**row, **types, past_key_values=begun, **shared)
-        alone = self._generate(**row, **types, **join_rows([images]), **shared)
+        after = self._generate(**row, past_key_values=begun, **options)
+        alone = self._generate(**row, **join_rows([images]), **options)
         return difference(after, alone, half=self._half)
 
     def _turn_off(self, reason: str) -> None:
@@ -207,19 +200,20 @@ def repeated(fields: Mapping[str, Any], rows: EqualRows) -> dict[str, Any]:
     return {**types, **join_rows([images[place] for place in rows.index])}
 
 
-def _refusal(model: Any, config: Any, settings: Mapping[str, Any], fields: Mapping[str, Any]) -> str | None:
+def _refusal(model: Any, call: _Call) -> str | None:
     """Why prompts cannot be shared, as far as the settings tell; None: they may."""
+    config = call.options.get("generation_config")
     for name, allowed in _PLAIN.items():
-        value = settings.get(name, getattr(config, name, None))
+        value = call.options.get(name, getattr(config, name, None))
         value = getattr(model.generation_config, name, None) if value is None else value
         if value not in allowed:
             return f"generation is set to {name} = {value!r}"
-    extra = [name for name in settings if name not in ("synced_gpus", "disable_compile")]
+    extra = set(call.options) - {"generation_config", "synced_gpus", "disable_compile"}
     if extra:
         return f"generation is given {', '.join(sorted(extra))}"
     if getattr(model.config, "is_encoder_decoder", False):
         return "the model is an encoder and a decoder"
-    unknown = sorted(set(fields) - {*IMAGE_FIELDS, *TOKEN_TYPE_FIELDS})
+    unknown = sorted(set(call.fields) - {*IMAGE_FIELDS, *TOKEN_TYPE_FIELDS})
     return f"the processor gives {', '.join(unknown)}" if unknown else None
 
 
